@@ -1,0 +1,124 @@
+package posthorn
+
+import (
+	"strings"
+	"time"
+)
+
+// Event is something that happened, published once and delivered to every
+// endpoint that matched at that moment.
+type Event struct {
+	ID     ID
+	Tenant int64
+	// Key is the id that the publisher chose, or empty. It is unique per tenant
+	// for as long as the event is kept.
+	Key  string
+	Type string
+	// OccurredAt is when it happened by the publisher's word; millisecond
+	// precision, UTC.
+	OccurredAt time.Time
+	AcceptedAt time.Time
+	// DeliverAt is when the first attempt may be made; zero for at once.
+	DeliverAt time.Time
+	// Deliveries counts the endpoints that matched. Their delivery ids follow
+	// the event's own without a gap.
+	Deliveries int
+	Kind       EventKind
+	// Body is what receivers get, byte for byte: see [AppendBody]. It is nil
+	// where a method says so, and when the payload was erased.
+	Body []byte
+	// Source, Subject and SourceID are the CloudEvents attributes, or empty.
+	Source, Subject, SourceID string
+}
+
+// EventKind tells events that users publish from those that Posthorn makes.
+type EventKind uint8
+
+const (
+	EventNormal      EventKind = 0
+	EventTest        EventKind = 1 // made by a user's test; in no statistics
+	EventOperational EventKind = 2 // webhooks.endpoint.failing and the like
+)
+
+// Ref is the id that users see and that receivers get as webhook-id.
+func (e *Event) Ref() string {
+	if e.Key != "" {
+		return e.Key
+	}
+	return e.ID.Text(EventPrefix)
+}
+
+// Data returns the bytes of "data" within Body, as they were published; nil
+// when the body is not there.
+func (e *Event) Data() []byte {
+	if e.Body == nil {
+		return nil
+	}
+	head := len(bodyID) + len(e.Ref()) + len(bodyType) + len(e.Type) + len(bodyTime) + len(bodyTimeFormat) + len(bodyData)
+	return e.Body[head : len(e.Body)-1]
+}
+
+const (
+	bodyID         = `{"id":"`
+	bodyType       = `","type":"`
+	bodyTime       = `","timestamp":"`
+	bodyData       = `","data":`
+	bodyTimeFormat = "2006-01-02T15:04:05.000Z"
+
+	// BodyRefOffset is where the event's id begins within a body.
+	BodyRefOffset = len(bodyID)
+	// GeneratedRefLength is the length of an event id that Posthorn makes.
+	GeneratedRefLength = len(EventPrefix) + 26
+)
+
+// BodyOverhead bounds what a body holds beside id, type and data, in bytes.
+const BodyOverhead = len(bodyID) + len(bodyType) + len(bodyTime) + len(bodyTimeFormat) + len(bodyData) + 1
+
+// AppendBody appends the delivered form of an event to b:
+//
+//	{"id":"evt_…","type":"cases.updated","timestamp":"2026-04-29T09:10:00.123Z","data":{…}}
+//
+// data goes in as it is. ref and eventType must hold no character that JSON
+// would escape, which valid ones do not. An empty ref leaves a hole of
+// [GeneratedRefLength] bytes at [BodyRefOffset] for [FillRef]: the store gives
+// ids out at the commit, long after the body was rendered.
+func AppendBody(b []byte, ref, eventType string, occurredAt time.Time, data []byte) []byte {
+	b = append(b, bodyID...)
+	if ref == "" {
+		b = append(b, refHole...)
+	} else {
+		b = append(b, ref...)
+	}
+	b = append(b, bodyType...)
+	b = append(b, eventType...)
+	b = append(b, bodyTime...)
+	b = occurredAt.UTC().AppendFormat(b, bodyTimeFormat)
+	b = append(b, bodyData...)
+	b = append(b, data...)
+	return append(b, '}')
+}
+
+var refHole = strings.Repeat(" ", GeneratedRefLength)
+
+// FillRef writes the event's generated id into the hole that [AppendBody] left.
+func FillRef(body []byte, id ID) {
+	id.AppendText(body[BodyRefOffset:BodyRefOffset], EventPrefix)
+}
+
+// ValidKey reports whether s may be an event id of a publisher's choice:
+// [A-Za-z0-9_-]{1,128}, and not beginning with "evt_", which is reserved. It
+// holds no dot, as Standard Webhooks 1.0 asks of a webhook-id.
+func ValidKey(s string) bool {
+	if len(s) == 0 || len(s) > 128 || strings.HasPrefix(s, EventPrefix) {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; !isAlnum(c) && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// FormatTime writes a time as the delivered body does: UTC with milliseconds.
+func FormatTime(t time.Time) string { return t.UTC().Format(bodyTimeFormat) }

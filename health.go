@@ -1,0 +1,77 @@
+package posthorn
+
+import "time"
+
+// The five-day rule: an endpoint is paused when at least FailingAttempts failed
+// over FailingAfter with no success between.
+const (
+	FailingAttempts = 10
+	FailingAfter    = 5 * 24 * time.Hour
+	// FailingWarning is how long before the pause its owner is warned.
+	FailingWarning = 24 * time.Hour
+)
+
+// Health is what an endpoint's attempts tell of it.
+type Health struct {
+	// FailingSince is when the first attempt failed after the last success; zero
+	// while nothing fails.
+	FailingSince time.Time
+	// Failures counts the failed attempts since then.
+	Failures    int
+	LastSuccess time.Time
+	LastFailure time.Time
+	// HoldUntil is how long the receiver asked to be left alone (Retry-After);
+	// zero or past when it did not.
+	HoldUntil time.Time
+	// WarnedAt is when the coming pause was announced; zero if it was not.
+	WarnedAt time.Time
+}
+
+// Observe returns the health after an attempt that ended at now, and the
+// reason to pause the endpoint, or "". Local faults change nothing.
+func (h Health) Observe(a *Attempt, now time.Time) (Health, PausedReason) {
+	switch a.Class {
+	case ClassLocal:
+		return h, ""
+	case ClassOK:
+		return Health{LastSuccess: now, LastFailure: h.LastFailure}, ""
+	}
+	if h.Failures == 0 {
+		h.FailingSince = now
+	}
+	h.Failures++
+	h.LastFailure = now
+	if a.RetryAfter > 0 {
+		if until := now.Add(min(a.RetryAfter, MaxRetryAfter)); until.After(h.HoldUntil) {
+			h.HoldUntil = until
+		}
+	}
+	switch {
+	case a.Status == 410:
+		return h, PausedGone
+	case h.Failures >= FailingAttempts && now.Sub(h.FailingSince) >= FailingAfter:
+		return h, PausedFailing
+	}
+	return h, ""
+}
+
+// Resumed returns the health of an endpoint that a user set active again: the
+// five-day rule starts anew.
+func (h Health) Resumed() Health {
+	return Health{LastSuccess: h.LastSuccess, LastFailure: h.LastFailure}
+}
+
+// PauseAt is when the five-day rule will pause the endpoint if nothing
+// succeeds; zero while nothing fails.
+func (h Health) PauseAt() time.Time {
+	if h.FailingSince.IsZero() {
+		return time.Time{}
+	}
+	return h.FailingSince.Add(FailingAfter)
+}
+
+// WarningDue reports whether the owner is to be told that the pause is near.
+func (h Health) WarningDue(now time.Time) bool {
+	return !h.FailingSince.IsZero() && h.WarnedAt.IsZero() &&
+		now.Sub(h.FailingSince) >= FailingAfter-FailingWarning
+}

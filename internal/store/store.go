@@ -1,0 +1,436 @@
+// Package store is the contract between the service and what keeps its rows:
+// the embedded SQLite store and, later, PostgreSQL. Package storetest holds
+// every implementation to it.
+//
+// One row in one store is the only truth about a delivery. All methods may be
+// called concurrently. A method that changes something returns when the change
+// is durable (fsync), or with an error and nothing changed. Times enter as
+// parameters, never from the database's clock. Text that holds a NUL byte is
+// refused. Missing rows are [ErrNotFound]; another tenant's rows are missing.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	ErrNotFound = errors.New("store: not found")
+	// ErrExists: a name that must be unique is taken.
+	ErrExists = errors.New("store: already exists")
+	// ErrVersion: the row's version is not the one the caller expects (If-Match).
+	ErrVersion = errors.New("store: version mismatch")
+	// ErrEndpointLimit: the tenant has as many endpoints as it may.
+	ErrEndpointLimit = errors.New("store: too many endpoints")
+	// ErrStale: the tenant's endpoints changed since they were matched; match
+	// again and repeat.
+	ErrStale = errors.New("store: endpoints changed")
+	// ErrOverloaded: more is waiting to be written than the store can take soon.
+	ErrOverloaded = errors.New("store: overloaded")
+	// ErrFull: the disk is full or below its reserve.
+	ErrFull = errors.New("store: disk full")
+	// ErrUnavailable: the store cannot be written or reached now.
+	ErrUnavailable = errors.New("store: unavailable")
+	ErrClosed      = errors.New("store: closed")
+	// ErrOnceReused: the Idempotency-Key was used for another request.
+	ErrOnceReused = errors.New("store: idempotency key reused with other content")
+)
+
+// ErrRepeated is returned by a method whose Once was seen before with the same
+// content: nothing was done now, and Answer is what was answered then.
+type ErrRepeated struct{ Answer []byte }
+
+func (*ErrRepeated) Error() string { return "store: repeated request" }
+
+// EventConflict is returned by Publish when an event's Key was used before with
+// other content. Index is the event's place in the publication.
+type EventConflict struct{ Index int }
+
+func (*EventConflict) Error() string { return "store: event id used before with other content" }
+
+// Store is the whole contract. Consumers declare the part that they need.
+type Store interface {
+	Tenants
+	Tokens
+	Endpoints
+	Publisher
+	Queue
+	Log
+	Keeper
+
+	// Watch registers fn to be told of every committed change of tenants,
+	// tokens, endpoints and the sending switch. For a change made through this
+	// Store it is called before the method that made it returns; for one made by
+	// another process or node, within a second, perhaps as NoticeAll. fn must be
+	// quick, must not call a changing method, and is never called concurrently.
+	// Watch is called before the first change.
+	Watch(fn func(Notice))
+	// Ping reports whether the store can be written to now.
+	Ping(context.Context) error
+	// Close waits for what is being written and closes the store. Later calls
+	// return ErrClosed.
+	Close() error
+}
+
+// Notice says what changed, so that caches let go of it.
+type Notice struct {
+	Kind     NoticeKind
+	Tenant   int64 // NoticeTenant, NoticeEndpoint
+	Endpoint int64 // NoticeEndpoint
+}
+
+type NoticeKind uint8
+
+const (
+	NoticeAll      NoticeKind = iota // anything may have changed
+	NoticeTenant                     // created, suspended, resumed, deleted
+	NoticeToken                      // a token was deleted
+	NoticeEndpoint                   // created, changed, paused, resumed, deleted, secrets, settings
+	NoticeSending                    // the sending switch
+)
+
+// Change accompanies everything that is audited.
+type Change struct {
+	// Actor is who did it: "token:tok_…", "cli", "posthorn".
+	Actor string
+	At    time.Time
+	// Once makes the change idempotent by an Idempotency-Key; nil for without.
+	Once *Once
+}
+
+// Once remembers a request and its answer in the commit of what it did.
+type Once struct {
+	Tenant  int64 // 0 for the platform
+	Route   string
+	Key     string
+	Hash    [32]byte // of the request's content
+	Answer  []byte   // what to answer when the request comes again; sealed by the caller if secret
+	Expires time.Time
+}
+
+// Tenants keeps the platform's partners.
+type Tenants interface {
+	// CreateTenant returns ErrExists for a taken name.
+	CreateTenant(ctx context.Context, c Change, name string) (posthorn.Tenant, error)
+	TenantByName(ctx context.Context, name string) (posthorn.Tenant, error)
+	TenantByID(ctx context.Context, id int64) (posthorn.Tenant, error)
+	// Tenants lists by id, newest first: those with an id below before (0 for all).
+	Tenants(ctx context.Context, before int64, limit int) ([]posthorn.Tenant, error)
+	// SuspendTenant suspends or resumes; one that is already so is not changed.
+	SuspendTenant(ctx context.Context, c Change, id int64, suspend bool) (posthorn.Tenant, error)
+	// DeleteTenant makes the tenant, its tokens and endpoints unknown at once;
+	// Sweep cancels what waits and erases the rest. The name is free again.
+	DeleteTenant(ctx context.Context, c Change, id int64) error
+
+	// Sending reports whether attempts are made at all; SetSending is the brake
+	// of the whole installation.
+	Sending(ctx context.Context) (bool, error)
+	SetSending(ctx context.Context, c Change, on bool) error
+}
+
+// Token is an opaque access token, without its secret text.
+type Token struct {
+	ID     int64
+	Ref    string // tok_ + ULID
+	Tenant int64  // 0 for the platform
+	Name   string
+	Hash   [32]byte // SHA-256 of the text
+	Scopes []string
+	// ExpiresAt is zero for never; LastUsedAt zero for never, and up to a minute
+	// old.
+	CreatedAt, ExpiresAt, LastUsedAt time.Time
+}
+
+// Tokens keeps access tokens.
+type Tokens interface {
+	CreateToken(ctx context.Context, c Change, t Token) (Token, error)
+	// TokenByHash returns ErrNotFound for an unknown or deleted token and for one
+	// of a deleted tenant; an expired one is returned.
+	TokenByHash(ctx context.Context, hash [32]byte) (Token, error)
+	// Tokens lists by id, newest first, of one tenant or, with tenant -1, all.
+	Tokens(ctx context.Context, tenant, before int64, limit int) ([]Token, error)
+	// DeleteToken with tenant -1 finds any token.
+	DeleteToken(ctx context.Context, c Change, tenant int64, ref string) error
+	// TouchTokens records uses; not audited, durable with the next commit.
+	TouchTokens(ctx context.Context, used map[int64]time.Time) error
+}
+
+// Sealed is an encrypted secret: see package secretbox.
+type Sealed struct {
+	ID        int64
+	KeyID     string // which of the operator's keys sealed it
+	Box       []byte
+	CreatedAt time.Time
+	// ExpiresAt is zero for the current secret, else the end of its overlap.
+	ExpiresAt time.Time
+}
+
+// EndpointSet is all living endpoints of a tenant, paused ones too, as one
+// version saw them.
+type EndpointSet struct {
+	Version   int64
+	Endpoints []posthorn.Endpoint
+}
+
+// Target is all that is needed to send to an endpoint.
+type Target struct {
+	Endpoint posthorn.Endpoint
+	// TenantSuspended: nothing is sent to a suspended tenant.
+	TenantSuspended bool
+	// Secrets are those that sign, current first.
+	Secrets []Sealed
+	Health  posthorn.Health
+	// Parked reports whether the endpoint has parked deliveries.
+	Parked bool
+}
+
+// Endpoints keeps endpoints, their secrets and settings.
+type Endpoints interface {
+	// CreateEndpoint stores e (Ref, Tenant, URL, Description, Events, Status,
+	// times) with its first secret; limit bounds the tenant's living endpoints
+	// (ErrEndpointLimit). seal is called with the new internal id: it binds the
+	// secret to tenant and endpoint.
+	CreateEndpoint(ctx context.Context, c Change, e posthorn.Endpoint, seal func(id int64) (Sealed, error), limit int) (posthorn.Endpoint, error)
+	EndpointByRef(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error)
+	// EndpointsOf lists living endpoints, newest first: all with limit 0, else
+	// those created before the one with the ref `before` ("" for the newest).
+	EndpointsOf(ctx context.Context, tenant int64, before string, limit int) ([]posthorn.Endpoint, error)
+	// UpdateEndpoint applies fn to the row inside the transaction and stores what
+	// it leaves; a fn that changes nothing that users see leaves Version and
+	// UpdatedAt alone. version 0 means any, else ErrVersion unless it is the
+	// row's. An error of fn comes back as it is. A change to active resets the
+	// five-day rule and the hold. fn may be called more than once.
+	UpdateEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
+	// DeleteEndpoint hides the endpoint at once; its open deliveries are shown as
+	// canceled and Sweep makes them so.
+	DeleteEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64) error
+	// EndpointSet is for matching; it may come from memory.
+	EndpointSet(ctx context.Context, tenant int64) (EndpointSet, error)
+	// Target returns a deleted endpoint too, with DeletedAt set, as long as it
+	// has rows.
+	Target(ctx context.Context, endpoint int64) (Target, error)
+	// EndpointHealth returns the health and the count of open deliveries (at most
+	// limit are counted) and the earliest time of a waiting one (zero for none).
+	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
+	// MarkWarned records that the owner was told of the coming pause. It reports
+	// false when that was done before.
+	MarkWarned(ctx context.Context, endpoint int64, at time.Time) (bool, error)
+}
+
+// Publication is what one request publishes: all of it or nothing.
+type Publication struct {
+	Tenant int64
+	// SetVersion is the version of the EndpointSet that was matched; ErrStale if
+	// it is no more.
+	SetVersion int64
+	At         time.Time // acceptance
+	Events     []NewEvent
+	// BacklogLimit bounds the tenant's open deliveries; what goes beyond is
+	// stored as expired with ReasonBacklogFull.
+	BacklogLimit int
+	// Once is the request's Idempotency-Key or nil; its Answer is taken from
+	// Answer, called in the transaction.
+	Once   *Once
+	Answer func([]Accepted) []byte
+}
+
+// NewEvent is one event of a publication.
+type NewEvent struct {
+	Key        string   // the publisher's id or ""
+	Hash       [32]byte // of type, data and deliver_at; compared when Key comes again
+	Type       string
+	Kind       posthorn.EventKind
+	OccurredAt time.Time
+	DeliverAt  time.Time // zero for now
+	// Body is rendered by posthorn.AppendBody; when Key is empty the store fills
+	// the hole with the id that it gives out. The store keeps no reference.
+	Body                      []byte
+	Source, Subject, SourceID string
+	// Targets are the endpoints that matched, in the order in which their
+	// deliveries get ids.
+	Targets []PublishTarget
+}
+
+// PublishTarget is one endpoint that an event goes to.
+type PublishTarget struct {
+	Endpoint int64
+	// Parked stores the delivery behind its lane's backlog instead of handing it
+	// over.
+	Parked bool
+}
+
+// Accepted is what became of one event of a publication.
+type Accepted struct {
+	ID         posthorn.ID
+	OccurredAt time.Time
+	Deliveries int
+	// Repeated tells that the Key was known with the same content: ID, OccurredAt
+	// and Deliveries are the first event's, and nothing new was stored.
+	Repeated bool
+	// Open is how many deliveries, the first ones, were stored open; the rest
+	// expired because the backlog was full. Delivery i has the id ID+1+i.
+	Open int
+}
+
+// Publisher accepts events.
+type Publisher interface {
+	// Publish stores events, deliveries and Once in one commit shared with other
+	// callers. Ids grow in commit order. A delivery of a Target that is not
+	// parked is stored owned by this process when it is due, else waiting.
+	// Events whose Key repeats within the publication count once (Repeated) when
+	// their Hash is the same, else EventConflict.
+	// Errors: ErrStale, *EventConflict, *ErrRepeated, ErrOnceReused,
+	// ErrOverloaded, ErrFull, ErrUnavailable.
+	Publish(ctx context.Context, p Publication) ([]Accepted, error)
+}
+
+// Work is an open delivery that this process owns.
+type Work struct {
+	ID       posthorn.ID
+	Event    posthorn.ID
+	EventKey string // "" when the event's id is Posthorn's own
+	Type     string
+	Tenant   int64
+	Endpoint int64
+	Kind     posthorn.EventKind
+	Progress posthorn.Progress
+	// AcceptedAt is when the event was accepted; for the lag metric.
+	AcceptedAt time.Time
+	// Size is the body's length. Body is nil until it is needed: see Payload.
+	Size int
+	Body []byte
+}
+
+// EventRef is the webhook-id.
+func (w *Work) EventRef() string {
+	if w.EventKey != "" {
+		return w.EventKey
+	}
+	return w.Event.Text(posthorn.EventPrefix)
+}
+
+// Result is what an attempt did to a delivery.
+type Result struct {
+	ID       posthorn.ID
+	Endpoint int64
+	Tenant   int64
+	// Tries is Progress.Tries when the attempt began: the guard.
+	Tries   int
+	Attempt posthorn.Attempt
+	// EndedAt is when the attempt ended; Random places the next wait within its
+	// jitter. Policy decides: the store calls Policy.Step on the row as it is at
+	// the commit, so that a cancel or a pause in between is respected.
+	EndedAt time.Time
+	Random  float64
+	Policy  posthorn.Policy
+	// Test attempts (EventTest) change neither health nor statistics.
+	Kind posthorn.EventKind
+}
+
+// Recorded is what the store made of a Result.
+type Recorded struct {
+	// Lost: the row was not at Tries any more, or is gone. Nothing was written.
+	Lost     bool
+	Progress posthorn.Progress
+	Health   posthorn.Health
+	// Paused is set when this result paused the endpoint.
+	Paused posthorn.PausedReason
+	// Recovered is set when this success ended a failing period.
+	Recovered bool
+}
+
+// Queue is the engine's side of the open deliveries. An open delivery is owned
+// (in this process's memory), waiting (has a time) or parked (behind its lane's
+// backlog).
+type Queue interface {
+	// ClaimDue takes over waiting deliveries with NextAt <= now, earliest first,
+	// at most limit. next is the time of the earliest one left (zero for none).
+	ClaimDue(ctx context.Context, now time.Time, limit int) (w []Work, next time.Time, err error)
+	// ClaimParked takes over parked deliveries of an endpoint, oldest first. more
+	// reports whether others are left.
+	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, err error)
+	// ParkedEndpoints lists endpoints that live, are active and have parked
+	// deliveries, with an id above after, at most limit.
+	ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error)
+	// Park gives owned deliveries back to the backlog of their endpoint, in a
+	// commit of its own; rows no longer owned and open are left alone.
+	Park(ctx context.Context, ids []posthorn.ID) error
+	// Payload returns an event's body.
+	Payload(ctx context.Context, event posthorn.ID) ([]byte, error)
+	// Record queues a result for the next commit and calls done, from the
+	// store's goroutine, when it is durable or lost, or with an error when it
+	// could not be written (the row is then as it was; the caller tries again or
+	// lets go). It blocks only while the queue is full. done must be quick.
+	Record(r Result, done func(Recorded, error))
+}
+
+// Page is the part of a list that is asked for.
+type Page struct {
+	// Before is the id that the page begins below; 0 for the newest.
+	Before posthorn.ID
+	Limit  int
+}
+
+// EventFilter selects events. Zero fields select all.
+type EventFilter struct {
+	Tenant       int64
+	Type         posthorn.Pattern
+	Since, Until time.Time // acceptance: since <= t < until
+}
+
+// DeliveryFilter selects deliveries. Zero fields select all.
+type DeliveryFilter struct {
+	Tenant       int64
+	Endpoint     int64
+	Event        posthorn.ID
+	Type         posthorn.Pattern
+	State        posthorn.ShownState
+	Since, Until time.Time // acceptance of the event: since <= t < until
+}
+
+// Log reads what happened. Pages are newest first and read a bounded number of
+// rows: one may be short or empty and still have a next. next is 0 at the end.
+type Log interface {
+	// Events returns events without their bodies.
+	Events(ctx context.Context, f EventFilter, p Page) (events []posthorn.Event, next posthorn.ID, err error)
+	// EventByRef finds an event by the id that users see, with its body.
+	EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error)
+	// Deliveries returns deliveries with their attempts. Late deliveries of an
+	// event stand where their id puts them.
+	Deliveries(ctx context.Context, f DeliveryFilter, p Page) (d []posthorn.Delivery, next posthorn.ID, err error)
+	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
+	// LookupOnce returns the answer stored for an Idempotency-Key: *ErrRepeated,
+	// ErrOnceReused, or nil when the key is free.
+	LookupOnce(ctx context.Context, o Once, now time.Time) error
+}
+
+// Retention is how long rows are kept.
+type Retention struct {
+	Events time.Duration
+}
+
+// Swept counts what one Sweep did.
+type Swept struct {
+	Canceled, Expired, Events, Deliveries, Keys int
+	More                                        bool // call again soon
+}
+
+// Counts are figures for the metrics; cheap to take.
+type Counts struct {
+	Open   int       // pending deliveries, all tenants
+	Oldest time.Time // when the oldest of them was made; zero for none
+}
+
+// Keeper does the housekeeping.
+type Keeper interface {
+	// Sweep does one bounded slice of the waiting work: cancels open deliveries
+	// of deleted endpoints and tenants, settles as expired what outlived its
+	// event, deletes what is older than the retention, oldest first, with its
+	// bytes overwritten, and drops expired secrets and idempotency keys.
+	Sweep(ctx context.Context, now time.Time, r Retention) (Swept, error)
+	Counts(ctx context.Context) (Counts, error)
+}
