@@ -63,14 +63,18 @@ func TestIndexMatchesWhatEndpointsMatch(t *testing.T) {
 }
 
 func TestIndexForgetsTypesThatOverflow(t *testing.T) {
-	x := newIndex(store.EndpointSet{Endpoints: []posthorn.Endpoint{{ID: 1, Events: []posthorn.Pattern{"a.*"}}}})
-	for i := range 5 * maxAnswers {
-		if got := x.match(fmt.Sprintf("a.t%d", i)); len(got) != 1 {
-			t.Fatalf("type %d goes to %v", i, got)
+	var set store.EndpointSet
+	for i := range 1000 {
+		set.Endpoints = append(set.Endpoints, posthorn.Endpoint{ID: int64(i), Events: []posthorn.Pattern{"a.*"}})
+	}
+	x := newIndex(set)
+	for i := range 200 {
+		if got := x.match(fmt.Sprintf("a.t%d", i)); len(got) != 1000 {
+			t.Fatalf("type %d goes to %d endpoints", i, len(got))
 		}
 	}
-	if len(x.answers) > maxAnswers {
-		t.Errorf("%d answers are kept", len(x.answers))
+	if n := len(x.answers) * 1000; n == 0 || n > maxAnswered {
+		t.Errorf("%d ids are kept", n)
 	}
 }
 
@@ -98,16 +102,33 @@ func TestEndpointsAreReadOnceForManyCallers(t *testing.T) {
 }
 
 func TestTenantsKeptAreBounded(t *testing.T) {
-	x := indexes{of: make(map[int64]*loading), source: func(context.Context, int64) (store.EndpointSet, error) {
-		return store.EndpointSet{}, nil
-	}}
-	for tenant := range int64(maxIndexes + 100) {
-		if _, err := x.get(t.Context(), tenant); err != nil {
-			t.Fatal(err)
+	small, large := store.EndpointSet{}, tenThousand()
+	for name, set := range map[string]store.EndpointSet{"many": small, "large": large} {
+		x := indexes{of: make(map[int64]*loading), source: func(context.Context, int64) (store.EndpointSet, error) {
+			return set, nil
+		}}
+		tenants := int64(maxIndexes + 100)
+		if name == "large" {
+			tenants = maxEntries/20_000 + 20
 		}
-	}
-	if len(x.of) > maxIndexes {
-		t.Errorf("%d tenants are kept", len(x.of))
+		for tenant := range tenants {
+			if l, err := x.get(t.Context(), tenant); err != nil || x.of[tenant] != l {
+				t.Fatalf("%s: tenant %d: %v; the newest is not kept", name, tenant, err)
+			}
+		}
+		sum := 0
+		for _, l := range x.of {
+			sum += l.index.entries
+		}
+		if len(x.of) > maxIndexes || sum > maxEntries || sum != x.entries {
+			t.Errorf("%s: %d tenants with %d entries are kept, counted as %d", name, len(x.of), sum, x.entries)
+		}
+		for tenant := range tenants {
+			x.drop(tenant, nil)
+		}
+		if x.entries != 0 {
+			t.Errorf("%s: %d entries are counted when none is there", name, x.entries)
+		}
 	}
 }
 
