@@ -108,8 +108,11 @@ type faults struct {
 // maxFaults bounds the answer to a batch that is wrong throughout.
 const maxFaults = 100
 
+// full tells that a further fault is only counted: its detail need not be found.
+func (f *faults) full() bool { return len(f.list) >= maxFaults }
+
 func (f *faults) add(at place, member, detail string) {
-	if len(f.list) >= maxFaults {
+	if f.full() {
 		f.more++
 		return
 	}
