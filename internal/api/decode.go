@@ -173,8 +173,16 @@ func (in *input) err() error {
 		return len(in.order)
 	}
 	slices.SortStableFunc(in.faults, func(a, b posthorn.Fault) int { return cmp.Compare(place(a), place(b)) })
-	return &posthorn.Error{Code: posthorn.Invalid, Message: invalidBody, Faults: in.faults}
+	message := invalidBody
+	if n := len(in.faults); n > maxFaults {
+		in.faults = in.faults[:maxFaults]
+		message = fmt.Sprintf("The body has %d faults, of which errors lists the first %d; nothing was changed.", n, maxFaults)
+	}
+	return &posthorn.Error{Code: posthorn.Invalid, Message: message, Faults: in.faults}
 }
+
+// maxFaults bounds the answer to a body that is wrong throughout.
+const maxFaults = 100
 
 const invalidBody = "The body has faults; nothing was changed. Mend what errors lists and send it again."
 

@@ -311,3 +311,12 @@ func TestListOfEndpoints(t *testing.T) {
 	}
 	w.do("acme", "GET", "/endpoints?limit=x&cursor=y", "").faults(400).says("limit must be").says("cursor is not one")
 }
+
+func TestTheListOfFaultsIsBounded(t *testing.T) {
+	w := newWorld(t)
+	body := `{"url":"https://partner.example.com","events":[` + strings.Repeat("1,", 5000) + `1]}`
+	got := w.do("acme", "POST", "/endpoints", body).want(422).says("5001 faults")
+	if n := len(got.value("errors").([]any)); n != 100 {
+		t.Errorf("%d faults are listed, want 100", n)
+	}
+}

@@ -227,7 +227,7 @@ func (s *server) chooseTenant(q *request) error {
 		}
 		return posthorn.Errorf(posthorn.Malformed, "A platform token must name the tenant by the header %s.", tenantHeader)
 	}
-	t, err := s.tenantNamed(q, named[0])
+	t, err := s.tenantChosen(q, named[0])
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,8 @@ func (s *server) chooseTenant(q *request) error {
 // read takes the body in.
 func (q *request) read() (release func(), err error) {
 	rule := q.op.body
-	if rule.model != nil || q.Header.Get("Content-Type") != "" || q.Header.Get("Content-Encoding") != "" {
+	// curl -X POST -d '' sends a type without a body.
+	if rule.model != nil || q.ContentLength != 0 {
 		if q.contentType, err = web.ContentType(q.Request, rule.types...); err != nil {
 			return nil, err
 		}

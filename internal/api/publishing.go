@@ -167,7 +167,7 @@ func (s *server) publisher(q *request, events []publish.Event, pointer func(int)
 		}
 	}
 	if faults == nil && q.tenant.ID == 0 {
-		t, err := s.tenantNamed(q, name)
+		t, err := s.tenantChosen(q, name)
 		switch {
 		case posthorn.ErrorCode(err) == posthorn.NotFound:
 			fault(0, "is not known")

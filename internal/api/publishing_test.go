@@ -231,3 +231,38 @@ type instant struct{ Publisher }
 func (instant) Publish(_ context.Context, _ posthorn.Tenant, events []publish.Event, _ func(int) string, _ *store.Once, _ func([]publish.Accepted) []byte) ([]publish.Accepted, error) {
 	return []publish.Accepted{{Ref: "evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", Type: events[0].Type, Timestamp: began}}, nil
 }
+
+// counted counts the look-ups of tenants.
+type counted struct {
+	Store
+	n *int
+}
+
+func (c counted) TenantByName(ctx context.Context, name string) (posthorn.Tenant, error) {
+	*c.n++
+	return c.Store.TenantByName(ctx, name)
+}
+
+// A platform's token publishes for a tenant without a read for each event, and
+// a change of the tenant is felt at once.
+func TestAPlatformsTenantsAreRemembered(t *testing.T) {
+	n := 0
+	w := newWorld(t, func(c *Config) { c.Store = counted{c.Store, &n} })
+	publish := func() *result {
+		return w.do("platform", "POST", "/events", `{"type":"cases.updated","tenant":"acme","data":{}}`)
+	}
+	for range 10 {
+		publish().want(202)
+	}
+	if n != 1 {
+		t.Errorf("%d look-ups for 10 events", n)
+	}
+	w.do("platform", "POST", "/tenants/acme/suspend", "").want(200)
+	publish().faults(403)
+	w.do("platform", "POST", "/tenants/acme/resume", "").want(200)
+	publish().want(202)
+	w.do("platform", "DELETE", "/tenants/acme", "").want(204)
+	publish().faults(422, "/tenant")
+	w.do("platform", "POST", "/tenants", `{"name":"acme"}`).want(201)
+	publish().want(202)
+}

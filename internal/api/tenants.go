@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"reflect"
@@ -189,4 +190,30 @@ func (s *server) setSending(q *request, on bool) (*reply, error) {
 		return nil, err
 	}
 	return rep, s.Store.SetSending(q.Context(), q.change(), on)
+}
+
+// tenantNamed finds the tenant that an administrator's route is about.
+func (s *server) tenantNamed(q *request, name string) (posthorn.Tenant, error) {
+	return findTenant(q, name, s.Store.TenantByName)
+}
+
+// tenantChosen finds the tenant whose things a platform token asks for. It may
+// come from memory.
+func (s *server) tenantChosen(q *request, name string) (posthorn.Tenant, error) {
+	return findTenant(q, name, s.tenants.get)
+}
+
+func findTenant(q *request, name string, find func(context.Context, string) (posthorn.Tenant, error)) (posthorn.Tenant, error) {
+	if !posthorn.ValidTenantName(name) {
+		return posthorn.Tenant{}, noTenant()
+	}
+	t, err := find(q.Context(), name)
+	if isMissing(err) {
+		return posthorn.Tenant{}, noTenant()
+	}
+	return t, storeError(err)
+}
+
+func noTenant() error {
+	return posthorn.Errorf(posthorn.NotFound, "There is no tenant with this name.")
 }
