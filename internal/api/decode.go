@@ -150,11 +150,10 @@ func (in *input) fault(pointer, format string, args ...any) {
 	in.faults = append(in.faults, posthorn.Fault{Pointer: pointer, Detail: fmt.Sprintf(format, args...)})
 }
 
-// sound reports whether nothing is wrong with the member so far.
-func (in *input) sound(name string) bool {
-	return !slices.ContainsFunc(in.faults, func(f posthorn.Fault) bool {
-		return f.Pointer == "/"+name || strings.HasPrefix(f.Pointer, "/"+name+"/")
-	})
+// sound reports whether nothing is wrong so far with the value that pointer
+// names. Its items may be wrong.
+func (in *input) sound(pointer string) bool {
+	return !slices.ContainsFunc(in.faults, func(f posthorn.Fault) bool { return f.Pointer == pointer })
 }
 
 // err is all that is wrong, in the body's order, what is missing last; nil if

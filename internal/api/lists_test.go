@@ -117,7 +117,7 @@ func TestFaultsOfQueries(t *testing.T) {
 	} {
 		w.do("acme", "GET", "/"+query, "").faults(400).says(says)
 	}
-	many := w.do("acme", "GET", "/deliveries?since=x&until=y&limit=z&state=s&type=!", "").faults(400)
+	many := w.do("acme", "GET", "/deliveries?since=x&until=y&limit=z&state=s&type=!&more=1&event=a&event=b", "").faults(400).says(`more\" is not`).says(`event\" is there 2 times`)
 	for _, name := range []string{"since", "until", "limit", "state", "type"} {
 		many.says(name + " must be")
 	}

@@ -98,7 +98,7 @@ func (s *server) createTenant(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.Name.Set && read.sound("name") && !posthorn.ValidTenantName(in.Name.V) {
+	if in.Name.Set && read.sound("/name") && !posthorn.ValidTenantName(in.Name.V) {
 		read.fault("/name", "must begin with a letter or digit and go on with letters, digits, dots, underscores and hyphens; at most 64 in all")
 	}
 	if err := read.err(); err != nil {
