@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -277,7 +278,9 @@ func TestFaultsOfAnOperatorsFileAreNamed(t *testing.T) {
 		"remote ref":     {head + "  - {name: a.b, description: x, schema: {$ref: 'file:///etc/passwd'}}", "must hold all that they refer to"},
 		"member twice":   {head + "  - {name: a.b, name: a.c, description: x}", `:3: has "name" twice`},
 		"alias loop":     {head + "  - {name: a.b, description: x, example: &e {a: *e}}", "nested deeper than"},
-		"merge loop":     {head + "  - {name: a.b, description: x, example: &e {<<: *e}}", "merged into itself"},
+		"merge loop":     {head + "  - {name: a.b, description: x, example: &e {<<: *e}}", "nested deeper than"},
+		"merges": {"mode: extend\nshared:\n  a: &a {x: 1}\n" + merges() + head[13:] +
+			"  - {name: a.b, description: x, example: *z}", "without so many aliases"},
 		"laughs": {"mode: extend\nshared:\n  a: &a [x, x, x, x, x, x, x, x, x, x]\n" + laughs() + head[13:] +
 			"  - {name: a.b, description: x, example: {a: *z}}", "larger than 1024 KiB"},
 	} {
@@ -302,6 +305,21 @@ func laughs() string {
 	last := "a"
 	for _, name := range []string{"b", "c", "d", "e", "f", "g", "z"} {
 		b.WriteString("  " + name + ": &" + name + " [" + strings.Repeat("*"+last+", ", 9) + "*" + last + "]\n")
+		last = name
+	}
+	return b.String()
+}
+
+// merges makes a mapping of two of two of two…, 40 times over, as z.
+func merges() string {
+	var b strings.Builder
+	last := "a"
+	for i := range 40 {
+		name := fmt.Sprintf("m%d", i)
+		if i == 39 {
+			name = "z"
+		}
+		fmt.Fprintf(&b, "  %s: &%s {<<: *%s, <<: *%s}\n", name, name, last, last)
 		last = name
 	}
 	return b.String()
