@@ -239,6 +239,35 @@ func TestOperatorsFileExtends(t *testing.T) {
 	}
 }
 
+func TestValuesOfAnOperatorsFileAreJSON(t *testing.T) {
+	c, err := load(t, `
+mode: extend
+shared:
+  base: &base {a: 1, b: 2}
+types:
+  - name: a.b
+    description: x
+    example:
+      numbers: [0x10, 1_000, +7, 1.50, .5, 1e3, -0, 12345678901234567890123]
+      words: [true, False, null, ~, "yes", 2026-04-29, "1", é]
+      text: |
+        two
+        lines
+      merged: {z: 0, <<: *base, a: own}
+      empty: {}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := c.Lookup("a.b")
+	want := `{"numbers":[16,1000,7,1.50,0.5,1e3,-0,12345678901234567890123],` +
+		`"words":[true,false,null,null,"yes","2026-04-29","1","é"],"text":"two\nlines\n",` +
+		`"merged":{"z":0,"a":"own","b":2},"empty":{}}`
+	if diff := cmp.Diff(want, string(e.Example)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestOperatorsFileReplaces(t *testing.T) {
 	c, err := load(t, "mode: replace"+orders)
 	if err != nil {
@@ -273,6 +302,12 @@ func TestFaultsOfAnOperatorsFileAreNamed(t *testing.T) {
 		"operational":    {head + "  - {name: webhooks.x, description: x}", "are Posthorn's own"},
 		"example list":   {head + "  - {name: a.b, description: x, example: [1]}", "an example that is not a mapping"},
 		"infinite":       {head + "  - {name: a.b, description: x, example: {n: .inf}}", "which JSON cannot express"},
+		"binary":         {head + "  - {name: a.b, description: x, example: {n: !!binary aGk=}}", "has !!binary"},
+		"merged list":    {head + "  - {name: a.b, description: x, example: {<<: [1]}}", "merges something other than one mapping"},
+		"key list":       {head + "  - {name: a.b, description: x, example: {[1]: 1}}", "has a key that is not text"},
+		"text type":      {head + "  - a.b", ":3: must hold a type"},
+		"text schema":    {head + "  - {name: a.b, description: x, schema: text}", "gives a.b a schema that is not a mapping"},
+		"bad date":       {head + "  - {name: a.b, description: x, schema: {properties: {d: {format: date}}}, example: {d: 2026-02-30}}", "at '/d'"},
 		"bad schema":     {head + "  - {name: a.b, description: x, schema: {type: objekt}}", ":3: gives a.b a schema that is not valid JSON Schema"},
 		"example":        {head + "  - {name: a.b, description: x, schema: {required: [id]}, example: {}}", ":3: gives a.b an example that its schema refuses: at '': missing property 'id'"},
 		"remote ref":     {head + "  - {name: a.b, description: x, schema: {$ref: 'file:///etc/passwd'}}", "must hold all that they refer to"},

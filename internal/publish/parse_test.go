@@ -252,3 +252,26 @@ func oneKiB() []byte {
 	}
 	return append(b, "}}"...)
 }
+
+// Parsers are used again: what one event holds must not change with the next.
+func TestEventsOutliveTheirParser(t *testing.T) {
+	first, err := ParseEvent([]byte(`{"id":"first","type":"cases.created","data":{"n":"first"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := ParseEvent([]byte(`{"id":"other","type":"cases.updated","data":{"n":"other"}}`)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseEvent([]byte(`{"more":1}`)); len(faultsOf(t, err)) == 0 {
+			t.Fatal("accepted")
+		}
+	}
+	want := Event{ID: "first", Type: "cases.created", Data: []byte(`{"n":"first"}`)}
+	if diff := cmp.Diff(want, first); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := ParseEvent([]byte(`{"type":"a","data":{}}`)); err != nil {
+		t.Error("faults of another event were kept:", err)
+	}
+}
