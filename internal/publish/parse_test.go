@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -102,6 +103,19 @@ func TestWrongMembersAreAllNamed(t *testing.T) {
 				t.Errorf("got  %.300q\nwant %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestLongNamesAreNotRepeatedWhole(t *testing.T) {
+	for name, body := range map[string]string{
+		"unknown member": `{"type":"a","data":{},"` + strings.Repeat("é", 50_000) + `":1}`,
+		"deep":           `{"type":"a","data":{"x":` + strings.Repeat("[", 1_000_000),
+		"duplicate":      `{"type":"a","data":{"` + strings.Repeat("k", 50_000) + `":1,"` + strings.Repeat("k", 50_000) + `":1}}`,
+	} {
+		_, err := ParseEvent([]byte(body))
+		if got := faultsOf(t, err); len(got) > 500 || !strings.Contains(got, "…") || !utf8.ValidString(got) {
+			t.Errorf("%s: %d bytes: %.300s", name, len(got), got)
+		}
 	}
 }
 

@@ -173,7 +173,8 @@ func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event
 // Operational publishes an event of Posthorn's own, such as
 // "webhooks.endpoint.failing", to those of the tenant's endpoints that ask for
 // it, and never to the endpoint that it is about. What becomes of its deliveries
-// must lead to no further operational event: callers look at Work.Kind.
+// must lead to no further operational event: callers look at Work.Kind. Errors
+// are the store's.
 func (s *Service) Operational(ctx context.Context, tenant int64, eventType string, data []byte, about int64) error {
 	p := store.Publication{
 		Tenant: tenant, At: s.cfg.Now(), BacklogLimit: s.cfg.BacklogLimit,

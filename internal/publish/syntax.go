@@ -38,7 +38,7 @@ func malformed(err error, text []byte, line int, under string) error {
 		before := text[:min(int(e.ByteOffset), len(text))]
 		line += bytes.Count(before, []byte("\n"))
 		column := len(before) - bytes.LastIndexByte(before, '\n')
-		fault.Pointer += string(e.JSONPointer)
+		fault.Pointer = shorten(under + string(e.JSONPointer))
 		fault.Detail = fmt.Sprintf("%s at line %d, column %d", syntaxFault(e.Err), line, column)
 	}
 	return &posthorn.Error{
