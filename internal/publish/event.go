@@ -120,7 +120,18 @@ func (f *faults) add(at place, member, detail string) {
 	if member != "" {
 		pointer += "/" + escapePointer.Replace(member)
 	}
-	f.list = append(f.list, posthorn.Fault{Pointer: pointer, Detail: detail})
+	f.list = append(f.list, posthorn.Fault{Pointer: shorten(pointer), Detail: detail})
+}
+
+// maxPointer bounds what is repeated of names that callers make up, in bytes.
+const maxPointer = 256
+
+// shorten cuts a pointer that is longer than anyone reads.
+func shorten(pointer string) string {
+	if len(pointer) <= maxPointer {
+		return pointer
+	}
+	return strings.ToValidUTF8(pointer[:maxPointer], "") + "…"
 }
 
 // escapePointer writes a name as a part of a JSON pointer (RFC 6901).

@@ -244,6 +244,44 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+func TestIdsAreNeverGivenOutAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	ahead := time.Now().Add(time.Hour)
+	s := newScene(t, open(t, sqlite.Options{Path: path, Now: func() time.Time { return ahead }}))
+	id := s.mustPublish(false)
+	if err := s.DeleteTenant(t.Context(), store.Change{At: time.Now()}, s.tenant.ID); err != nil {
+		t.Fatal(err)
+	}
+	for more := true; more; {
+		n, err := s.Sweep(t.Context(), time.Now(), store.Retention{Events: 30 * 24 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = n.More
+	}
+	if _, err := s.DeliveryByID(t.Context(), s.tenant.ID, id); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("not erased: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The row is gone and the clock went back.
+	again := open(t, sqlite.Options{Path: path})
+	c := store.Change{Actor: "test", At: time.Now()}
+	tenant, err := again.CreateTenant(t.Context(), c, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := again.CreateEndpoint(t.Context(), c, posthorn.Endpoint{Ref: "wh_2", Tenant: tenant.ID}, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := &scene{again, t, tenant, e}
+	if next := after.mustPublish(false); next <= id {
+		t.Errorf("id %x after %x", next, id)
+	}
+}
+
 func TestAdminBesideServe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.db")
 	s := newScene(t, open(t, sqlite.Options{Path: path, Poll: 5 * time.Millisecond}))
