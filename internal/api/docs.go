@@ -24,7 +24,6 @@ var pagesStyle string
 // pages are plain: no script, and nothing is loaded from anywhere.
 var pages = template.Must(template.New("pages").Funcs(template.FuncMap{
 	"style": func() template.CSS { return template.CSS(pagesStyle) },
-	"lower": strings.ToLower,
 }).Parse(pagesText))
 
 // pagePolicy lets the pages' own style in and nothing else.
@@ -36,8 +35,8 @@ var pagePolicy = func() string {
 
 // docsGroup is the operations of one tag.
 type docsGroup struct {
-	Tag        string
-	Operations []docsOperation
+	Tag, Anchor string
+	Operations  []docsOperation
 }
 
 type docsOperation struct {
@@ -45,6 +44,7 @@ type docsOperation struct {
 	Members   []docsMember // of the request's body
 	BodyTypes []string
 	Responses []docsResponse
+	Failures  []docsResponse
 }
 
 type docsMember struct {
@@ -69,7 +69,7 @@ func docsPage(doc *huma.OpenAPI) ([]byte, error) {
 			i := slices.IndexFunc(groups, func(g docsGroup) bool { return g.Tag == op.Tags[0] })
 			if i < 0 {
 				i = len(groups)
-				groups = append(groups, docsGroup{Tag: op.Tags[0]})
+				groups = append(groups, docsGroup{Tag: op.Tags[0], Anchor: strings.ReplaceAll(strings.ToLower(op.Tags[0]), " ", "-")})
 			}
 			groups[i].Operations = append(groups[i].Operations, docsOf(op, doc.Components.Schemas))
 		}
@@ -96,7 +96,15 @@ func docsOf(op *huma.Operation, schemas huma.Registry) docsOperation {
 	}
 	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
 		r := op.Responses[status]
-		d.Responses = append(d.Responses, docsResponse{status, r.Description, membersIn(r.Content[typeJSON], schemas)})
+		if status[0] != '2' {
+			d.Failures = append(d.Failures, docsResponse{Status: status, Doc: r.Description})
+			continue
+		}
+		members := membersIn(r.Content[typeJSON], schemas)
+		for i := range members {
+			members[i].Required = false // in an answer all of them are there
+		}
+		d.Responses = append(d.Responses, docsResponse{status, r.Description, members})
 	}
 	return d
 }

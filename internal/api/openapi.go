@@ -43,6 +43,12 @@ func (s *server) document() *huma.OpenAPI {
 
 var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
+// pathParams says what stands in paths.
+var pathParams = map[string]string{
+	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.",
+	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.",
+}
+
 func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 	d := &huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Tags: []string{op.tag},
@@ -50,7 +56,7 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		Responses: map[string]*huma.Response{},
 	}
 	for _, m := range pathParam.FindAllStringSubmatch(op.path, -1) {
-		d.Parameters = append(d.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: stringSchema()})
+		d.Parameters = append(d.Parameters, &huma.Param{Name: m[1], In: "path", Description: pathParams[m[1]], Required: true, Schema: stringSchema()})
 	}
 	for _, p := range op.query {
 		d.Parameters = append(d.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema})

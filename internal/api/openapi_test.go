@@ -113,7 +113,8 @@ func TestTheDescriptionIsWhole(t *testing.T) {
 				p := p.(map[string]any)
 				if p["in"] == "path" {
 					inPath = append(inPath, "{"+p["name"].(string)+"}")
-				} else if p["description"] == nil {
+				}
+				if p["description"] == nil {
 					t.Errorf("%s does not describe %s", id, p["name"])
 				}
 			}
