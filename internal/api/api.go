@@ -148,9 +148,7 @@ func New(c Config) (http.Handler, error) {
 	for _, op := range s.operations {
 		mux.Handle(op.method+" "+Base+op.path, s.serve(op))
 	}
-	if err := s.describe(mux); err != nil {
-		return nil, err
-	}
+	s.describe(mux)
 	return web.Wrap(c.Log, c.Now, mux), nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -145,29 +146,23 @@ func (r *success) describe(hint string, schemas huma.Registry) *huma.Response {
 	return d
 }
 
-// describe mounts the description of the API and the page of links.
-func (s *server) describe(mux *web.Mux) error {
-	doc := s.document()
-	yaml, err := doc.YAML()
-	if err != nil {
-		return fmt.Errorf("api: write the OpenAPI document: %w", err)
-	}
-	docs, err := docsPage(doc)
-	if err != nil {
-		return fmt.Errorf("api: write the page of the API: %w", err)
-	}
-	index, err := indexPage(s.Version)
-	if err != nil {
-		return fmt.Errorf("api: write the page of links: %w", err)
-	}
-	mux.Handle("GET /openapi.yaml", static("application/yaml", yaml))
-	mux.Handle("GET /docs", static(htmlType, docs))
-	mux.Handle("GET /{$}", static(htmlType, index))
-	return nil
+// describe mounts the description of the API and the page of links. They are
+// made when somebody first asks: most processes are never asked.
+func (s *server) describe(mux *web.Mux) {
+	document := sync.OnceValue(s.document)
+	mux.Handle("GET /openapi.yaml", static("application/yaml", func() ([]byte, error) { return document().YAML() }))
+	mux.Handle("GET /docs", static(htmlType, func() ([]byte, error) { return docsPage(document()) }))
+	mux.Handle("GET /{$}", static(htmlType, func() ([]byte, error) { return indexPage(s.Version) }))
 }
 
-func static(contentType string, body []byte) web.Handler {
-	return func(w http.ResponseWriter, _ *http.Request) error {
+// static answers with what is the same for everybody.
+func static(contentType string, make func() ([]byte, error)) web.Handler {
+	once := sync.OnceValues(make)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		body, err := once()
+		if err != nil {
+			return fmt.Errorf("api: make %s: %w", r.Pattern, err)
+		}
 		h := w.Header()
 		h.Set("Content-Type", contentType)
 		h.Set("Content-Length", strconv.Itoa(len(body)))

@@ -132,7 +132,7 @@ type list[T any] struct {
 
 // encode renders what the API shows. A failure is a fault of ours.
 func encode(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(v, json.Deterministic(true)) // maps in order: the same answer twice is the same bytes
 	if err != nil {
 		return nil, fmt.Errorf("api: encode %T: %w", v, err)
 	}
