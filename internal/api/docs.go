@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"fmt"
 	"html/template"
 	"maps"
 	"slices"
@@ -43,6 +44,7 @@ type docsOperation struct {
 	*huma.Operation
 	Members   []docsMember // of the request's body
 	BodyTypes []string
+	Curl      string
 	Responses []docsResponse
 	Failures  []docsResponse
 }
@@ -84,12 +86,22 @@ func docsPage(doc *huma.OpenAPI) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// curl is a command that makes the request.
+func curl(op *huma.Operation) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "curl -X %s \"$BASE_URL%s%s\" \\\n  -H \"Authorization: Bearer $TOKEN\"", op.Method, Base, op.Path)
+	if op.RequestBody != nil {
+		fmt.Fprintf(&b, " \\\n  -H \"Content-Type: application/json\" \\\n  -d '%s'", op.RequestBody.Content[typeJSON].Example)
+	}
+	return b.String()
+}
+
 func tagOrder(tag string) int {
 	return slices.Index([]string{"Endpoints", "Events", "Event types", "Deliveries", "Platform"}, tag)
 }
 
 func docsOf(op *huma.Operation, schemas huma.Registry) docsOperation {
-	d := docsOperation{Operation: op}
+	d := docsOperation{Operation: op, Curl: curl(op)}
 	if op.RequestBody != nil {
 		d.BodyTypes = slices.Sorted(maps.Keys(op.RequestBody.Content))
 		d.Members = membersIn(op.RequestBody.Content[typeJSON], schemas)

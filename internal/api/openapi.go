@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/web"
@@ -69,13 +70,16 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
 		schema := schemas.Schema(op.body.model, true, op.id)
 		for _, t := range op.body.types {
-			d.RequestBody.Content[t] = &huma.MediaType{Schema: schema}
+			d.RequestBody.Content[t] = &huma.MediaType{Schema: schema, Example: jsontext.Value(op.body.example)}
 			if t == typeNDJSON {
 				d.RequestBody.Content[t] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Description: "One event per line."}}
 			}
 		}
 	}
 	for _, r := range op.success {
+		if op.method == http.MethodPost {
+			r.headers = append(slices.Clone(r.headers), "Idempotent-Replayed")
+		}
 		d.Responses[strconv.Itoa(r.status)] = r.describe(op.id, schemas)
 	}
 	problem := schemas.Schema(reflect.TypeFor[web.Problem](), true, "Problem")

@@ -272,7 +272,7 @@ func TestBodiesAreReadAsDescribed(t *testing.T) {
 // The pages are plain and load nothing from anywhere.
 func TestPages(t *testing.T) {
 	w := newWorld(t)
-	loads := regexp.MustCompile(`(?i)<(script|link|img|iframe|object|embed|form|base)\b|url\(|@import|(src|action)=|https?://`)
+	loads := regexp.MustCompile(`(?i)<(script|link|img|iframe|object|embed|form|base)\b|url\(|@import|(src|action)=|href="?(https?:|//)`)
 	for _, path := range []string{"/", "/docs"} {
 		got := w.do("", "GET", path, "").want(200).hasHeader("Content-Type", "text/html; charset=utf-8").hasHeader("X-Content-Type-Options", "nosniff")
 		if found := loads.FindString(got.body); found != "" {
@@ -293,4 +293,23 @@ func TestPages(t *testing.T) {
 	}
 	w.do("", "GET", "/", "").says(`href="/docs"`).says(`href="/openapi.yaml"`).says("1.2.3")
 	w.do("", "POST", "/docs", "").faults(405).hasHeader("Allow", "GET, HEAD, OPTIONS")
+}
+
+func TestTheExamplesOfTheDescriptionWork(t *testing.T) {
+	tried := 0
+	for _, op := range operationsOf(newWorld(t)) {
+		if op.body == nil || op.body.model == nil {
+			continue
+		}
+		tried++
+		w := newWorld(t)
+		c := w.as("platform", op.method, w.furnish()(samples[op.id].path), op.body.example)
+		if op.reach != ofPlatform {
+			c.with(tenantHeader, "acme")
+		}
+		c.do().want(op.success[0].status)
+	}
+	if tried < 6 {
+		t.Errorf("only %d examples", tried)
+	}
 }

@@ -63,6 +63,8 @@ type bodyRule struct {
 	// model is the documented form; nil when no body is needed, and then an empty
 	// one or {} is taken.
 	model reflect.Type
+	// example is a body that works, for the document.
+	example string
 }
 
 // success documents one answer.
@@ -76,12 +78,12 @@ type success struct {
 // smallBody bounds all bodies but events.
 const smallBody = 64 << 10
 
-func jsonBody[T any](types ...string) *bodyRule {
-	return &bodyRule{types: append([]string{"application/json"}, types...), limit: smallBody, model: reflect.TypeFor[T]()}
+func jsonBody[T any](example string, types ...string) *bodyRule {
+	return &bodyRule{types: append([]string{typeJSON}, types...), limit: smallBody, model: reflect.TypeFor[T](), example: example}
 }
 
 // noBody is for a POST that says all by its route.
-func noBody() *bodyRule { return &bodyRule{types: []string{"application/json"}, limit: smallBody} }
+func noBody() *bodyRule { return &bodyRule{types: []string{typeJSON}, limit: smallBody} }
 
 // request is a request that has passed the gate.
 type request struct {
@@ -164,7 +166,9 @@ func (s *server) serve(op *operation) web.Handler {
 		if op.body != nil {
 			release, err := q.read()
 			if err != nil {
-				w.Header()["Accept-Patch"] = op.acceptPatch()
+				if op.method == http.MethodPatch { // RFC 5789 asks for it beside a 415
+					w.Header().Set("Accept-Patch", strings.Join(op.body.types, ", "))
+				}
 				return err
 			}
 			defer release()
@@ -258,14 +262,6 @@ func (q *request) read() (release func(), err error) {
 		}
 	}
 	return release, nil
-}
-
-// acceptPatch names the media types of PATCH, as RFC 5789 asks beside a 415.
-func (op *operation) acceptPatch() []string {
-	if op.method != http.MethodPatch {
-		return nil
-	}
-	return []string{strings.Join(op.body.types, ", ")}
 }
 
 func (s *server) write(w http.ResponseWriter, rep *reply) {

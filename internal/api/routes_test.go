@@ -289,3 +289,31 @@ func TestTheLogHoldsNoSecret(t *testing.T) {
 		t.Errorf("the log does not tell what happened:\n%s", log)
 	}
 }
+
+// A store that is away makes every route say so, and none fail in an unknown
+// way.
+func TestEveryRouteWithoutItsStore(t *testing.T) {
+	w := newWorld(t)
+	fill := w.furnish()
+	for _, who := range []string{"platform", "acme"} {
+		w.as(who, "GET", "/endpoints", "").with(tenantHeader, "acme").do().want(200) // known from now on
+	}
+	if err := w.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range operationsOf(newWorld(t)) {
+		s := samples[op.id]
+		who := "acme"
+		if op.reach == ofPlatform {
+			who = "platform"
+		}
+		if op.tag == "Event types" {
+			w.do(who, op.method, fill(s.path), s.body).want(200) // the catalogue is in memory
+			continue
+		}
+		got := w.do(who, op.method, fill(s.path), s.body).faults(503)
+		if got.header.Get("Retry-After") == "" {
+			t.Errorf("%s: no Retry-After", op.id)
+		}
+	}
+}

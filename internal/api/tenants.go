@@ -40,7 +40,7 @@ func (s *server) tenantOperations() []*operation {
 	}, {
 		id: "create-tenant", method: "POST", path: "/tenants", tag: "Platform", scope: access.ScopeAdmin, reach: ofPlatform,
 		summary:  "Create a tenant",
-		body:     jsonBody[TenantCreate](),
+		body:     jsonBody[TenantCreate](`{"name": "globex"}`),
 		success:  []success{{status: 201, doc: "The tenant.", model: reflect.TypeFor[answer[Tenant]](), headers: []string{"Location"}}},
 		failures: []posthorn.Code{posthorn.Conflict},
 		handle:   s.createTenant,

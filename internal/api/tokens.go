@@ -52,7 +52,7 @@ func (s *server) tokenOperations() []*operation {
 		id: "create-token", method: "POST", path: "/tokens", tag: "Platform", scope: access.ScopeAdmin, reach: ofPlatform,
 		summary:     "Create a token",
 		description: "It can do no more than the token that makes it, and does not outlive it. The answer is the only one that shows its text.",
-		body:        jsonBody[TokenCreate](),
+		body:        jsonBody[TokenCreate](`{"name": "CI", "scopes": ["events:publish"]}`),
 		success:     []success{{status: 201, doc: "The token.", model: reflect.TypeFor[answer[CreatedToken]]()}},
 		handle:      s.createToken,
 	}, {
