@@ -80,7 +80,7 @@ func (e *Engine) load(l *lane) error {
 
 // aim gives the lane a new target.
 func (e *Engine) aim(l *lane, t *store.Target) {
-	wasActive := l.active
+	first, wasActive := l.target == nil, l.active
 	l.target, l.stale = t, false
 	l.active = t.Endpoint.Active() && !t.TenantSuspended
 	e.joinTenant(l, &t.Endpoint.Tenant)
@@ -90,7 +90,8 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 		l.pace = paceOf(t.Health)
 	}
 	switch {
-	case !l.active, t.Parked && l.backlog == backlogNone:
+	case !l.active, t.Parked && (first || l.backlog == backlogNone):
+		l.returns++
 		// What is in memory goes behind what is parked. The store keeps the order.
 		e.giveBack(l, append(e.ids(&l.queue), e.ids(&l.behind)...))
 		l.fresh = l.fresh || t.Parked
@@ -112,14 +113,20 @@ func (e *Engine) refill(l *lane) error {
 	}
 	limit := max(1, min(l.room(), int((e.cfg.QueueBytes-e.bytes)/itemOverhead)))
 	l.fresh = false
+	returns := l.returns
 	e.mu.Unlock()
 	works, more, err := e.cfg.Store.ClaimParked(e.ctx, l.endpoint, limit)
 	e.mu.Lock()
+	var claimed itemList
 	for i := range works {
 		it := &item{work: works[i], cost: int64(len(works[i].Body)) + itemOverhead}
 		e.count(it)
-		l.queue.push(it)
+		claimed.push(it)
 	}
+	if returns != l.returns { // older ones may be on their way to the store
+		e.giveBack(l, e.ids(&claimed))
+	}
+	claimed.appendTo(&l.queue)
 	switch {
 	case err != nil || more:
 		l.fresh = true
@@ -158,11 +165,13 @@ type parking struct {
 func (e *Engine) giveBack(l *lane, ids []posthorn.ID) {
 	if l.backlog == backlogClosing {
 		ids = append(ids, e.ids(&l.behind)...)
+		l.returns++
 	}
 	l.backlog = backlogDraining
 	if len(ids) == 0 {
 		return
 	}
+	l.returns++
 	l.parking += len(ids)
 	for _, id := range ids {
 		e.parking = append(e.parking, parking{l, id})

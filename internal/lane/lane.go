@@ -31,6 +31,9 @@ type lane struct {
 	backlog backlogState
 	// fresh: the store may hold parked rows that no claim has looked for.
 	fresh bool
+	// returns counts how often deliveries were parked, or found parked, that may
+	// be older than a slot granted before.
+	returns uint32
 
 	// What is between the engine and the store.
 	reserved       int // slots granted and not yet settled

@@ -19,6 +19,8 @@ import (
 type memory struct {
 	t      *testing.T
 	commit time.Duration // how long a commit takes
+	// chance, if set, says how long each takes instead.
+	chance func() time.Duration
 
 	mu      sync.Mutex
 	lastID  posthorn.ID
@@ -82,7 +84,7 @@ func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
 	tenant := m.targets[endpoint].Endpoint.Tenant
 	m.mu.Unlock()
 	s := e.Reserve(tenant, endpoint, 100)
-	wait(m.commit)
+	m.work()
 	m.mu.Lock()
 	m.lastID++
 	r := &row{place: "owned", work: store.Work{
@@ -156,7 +158,7 @@ func byTime(a, b *row) int {
 }
 
 func (m *memory) ClaimDue(_ context.Context, now time.Time, limit int) ([]store.Work, time.Time, error) {
-	wait(m.commit)
+	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w, _ := m.take(limit, byTime, func(r *row) bool {
@@ -172,7 +174,7 @@ func (m *memory) ClaimDue(_ context.Context, now time.Time, limit int) ([]store.
 }
 
 func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]store.Work, bool, error) {
-	wait(m.commit)
+	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w, left := m.take(limit, byID, func(r *row) bool { return r.place == "parked" && r.work.Endpoint == endpoint })
@@ -194,7 +196,7 @@ func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]i
 }
 
 func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
-	wait(m.commit)
+	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
@@ -212,7 +214,7 @@ func (m *memory) Payload(context.Context, posthorn.ID) ([]byte, error) { return 
 
 func (m *memory) Record(r store.Result, done func(store.Recorded, error)) {
 	go func() {
-		wait(m.commit)
+		m.work()
 		rec, err := m.record(r)
 		if rec.Paused != "" {
 			m.watch(store.Notice{Kind: store.NoticeEndpoint, Tenant: r.Tenant, Endpoint: r.Endpoint})
@@ -254,7 +256,7 @@ func (m *memory) record(r store.Result) (rec store.Recorded, err error) {
 }
 
 func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error) {
-	wait(m.commit)
+	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.targets[endpoint]
@@ -275,6 +277,17 @@ func (m *memory) Sending(context.Context) (bool, error) {
 }
 
 var errDisk = errors.New("disk")
+
+// work takes the time of a commit.
+func (m *memory) work() {
+	m.mu.Lock()
+	d := m.commit
+	if m.chance != nil {
+		d = m.chance()
+	}
+	m.mu.Unlock()
+	wait(d)
+}
 
 // wait lets virtual time pass.
 func wait(d time.Duration) {

@@ -10,10 +10,11 @@ import (
 // Accept, Stored and Release must be called, once; a slot that is never settled
 // keeps its lane's backlog open for good.
 type Slot struct {
-	lane    *lane
-	cost    int64
-	parked  bool
-	closing bool // granted while the backlog was closing
+	lane   *lane
+	cost   int64
+	parked bool
+	// returns is the lane's count when the slot was granted.
+	returns uint32
 }
 
 // Reserve takes a place for a delivery of size bytes. It is cheap, never blocks
@@ -38,7 +39,7 @@ func (e *Engine) Reserve(tenant, endpoint int64, size int) Slot {
 	l.reserved++
 	e.bytes += cost
 	e.settle(l)
-	return Slot{lane: l, cost: cost, closing: l.backlog == backlogClosing}
+	return Slot{lane: l, cost: cost, returns: l.returns}
 }
 
 // Parked reports whether the delivery is to be stored parked.
@@ -56,7 +57,8 @@ func (s Slot) Accept(w store.Work) {
 	switch {
 	case l.gone, e.phase == phaseStopped:
 		e.uncount(it)
-	case l.known() && !l.active, s.closing && l.backlog == backlogDraining:
+	case l.known() && !l.active, l.backlog == backlogDraining && s.returns != l.returns:
+		// Something older was parked since the slot was granted.
 		e.uncount(it)
 		e.giveBack(l, []posthorn.ID{w.ID})
 	case l.backlog == backlogClosing:
