@@ -175,6 +175,7 @@ func (m *memory) ClaimDue(_ context.Context, now time.Time, limit int) ([]store.
 
 func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]store.Work, bool, error) {
 	m.work()
+	defer m.work() // what is committed meanwhile is not seen
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w, left := m.take(limit, byID, func(r *row) bool { return r.place == "parked" && r.work.Endpoint == endpoint })

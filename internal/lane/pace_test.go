@@ -91,6 +91,25 @@ func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 	})
 }
 
+func TestGonePausesBeforeAnotherAttemptBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, r := newMemory(t), newReceiver(t, func(*store.Work) posthorn.Attempt {
+			return posthorn.Attempt{Class: posthorn.ClassHTTPStatus, Status: 410}
+		})
+		m.endpoint(1, posthorn.Settings{}, 1)
+		e := start(t, m, r, Config{})
+		m.publish(e, 1, time.Time{})
+		m.commit = 100 * time.Millisecond // the pause is recorded late
+		for range 5 {
+			m.publish(e, 1, time.Time{})
+		}
+		wait(24 * time.Hour)
+		if n := len(r.seen(1)); n != 1 {
+			t.Errorf("%d attempts to an endpoint that is gone", n)
+		}
+	})
+}
+
 func TestWindowGrowsWithSuccessAndShrinksWithTimeouts(t *testing.T) {
 	p := paceOf(posthorn.Health{})
 	now := time.Now()
