@@ -1,0 +1,292 @@
+// Package access tells who is asking: it makes tokens, and turns the
+// Authorization header of a request into a [Principal]. What a principal may do
+// is the API's question; see [Principal.Has].
+//
+// A token is known by the SHA-256 of its text. Principals are kept in memory, so
+// that a request costs no look into the store, and let go the moment the store
+// tells of a deleted token or a changed tenant.
+package access
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Scopes of tokens. None implies another.
+const (
+	ScopeRead    = "webhooks:read"
+	ScopeWrite   = "webhooks:write"
+	ScopePublish = "events:publish"
+	ScopeAdmin   = "admin"
+)
+
+// Scopes returns all scopes, in the order in which they are shown.
+func Scopes() []string { return []string{ScopeRead, ScopeWrite, ScopePublish, ScopeAdmin} }
+
+// DefaultScopes is what a token has that was made without a choice.
+func DefaultScopes() []string { return []string{ScopeRead, ScopeWrite} }
+
+// Principal is who asks. It is shared between requests: nobody changes it.
+type Principal struct {
+	// Platform principals belong to no tenant and name one per request.
+	Platform bool
+	// Tenant is the zero Tenant for a platform principal. A suspended tenant may
+	// still read; publishing refuses it.
+	Tenant   posthorn.Tenant
+	TokenRef string
+	Scopes   []string
+	// ExpiresAt is zero for never.
+	ExpiresAt time.Time
+	// Actor is how the audit trail names the principal: "token:tok_…".
+	Actor string
+}
+
+// Has reports whether the principal was given the scope.
+func (p *Principal) Has(scope string) bool { return slices.Contains(p.Scopes, scope) }
+
+// ErrNoToken is returned for a request without Authorization header: its answer
+// is a 401 whose WWW-Authenticate names no error (RFC 6750, section 3.1). It is
+// a *posthorn.Error with the code Unauthorized.
+var ErrNoToken error = posthorn.Errorf(posthorn.Unauthorized,
+	"The request has no token; send it as \"Authorization: Bearer pht_…\".")
+
+// Store is what the authenticator needs of the store.
+type Store interface {
+	TokenByHash(ctx context.Context, hash [32]byte) (store.Token, error)
+	TenantByID(ctx context.Context, id int64) (posthorn.Tenant, error)
+	TouchTokens(ctx context.Context, used map[int64]time.Time) error
+}
+
+// Config holds what an Authenticator works with.
+type Config struct {
+	Store Store
+	Now   func() time.Time
+}
+
+// How much is remembered.
+const (
+	maxCached = 10_000
+	// idleAfter is how long an unused principal stays in memory.
+	idleAfter = time.Hour
+)
+
+// Authenticator recognises tokens. It is safe for concurrent use.
+type Authenticator struct {
+	store    Store
+	now      func() time.Time
+	failures failures
+
+	mu    sync.RWMutex
+	known map[[32]byte]*entry
+	// era counts what Notice let go, so that a look-up that began before does not
+	// put an old answer back.
+	era uint64
+	// unflushed are uses of entries that are known no more.
+	unflushed map[int64]time.Time
+}
+
+type entry struct {
+	principal Principal
+	token     int64
+	used      atomic.Int64 // Unix milliseconds of the last use
+	flushed   atomic.Int64 // the value of used that the store has
+}
+
+// New returns an Authenticator that knows nobody yet.
+func New(c Config) *Authenticator {
+	return &Authenticator{
+		store: c.Store, now: c.Now,
+		failures:  failures{by: make(map[netip.Addr]window)},
+		known:     make(map[[32]byte]*entry),
+		unflushed: make(map[int64]time.Time),
+	}
+}
+
+// Authenticate returns who sent the values of the Authorization header. The
+// errors are *posthorn.Error: Unauthorized ([ErrNoToken] when there is no
+// header), RateLimited once the address has failed 20 times within a minute,
+// Unavailable when the store cannot be asked. A valid token is never refused for
+// the failures of others behind the same address.
+func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, remote netip.Addr) (*Principal, error) {
+	switch len(authorization) {
+	case 0:
+		return nil, ErrNoToken
+	case 1:
+	default:
+		return nil, a.refuse(remote, "The request has more than one Authorization header; send one.")
+	}
+	scheme, text, _ := strings.Cut(strings.TrimSpace(authorization[0]), " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return nil, a.refuse(remote, "The Authorization header must be \"Bearer\" and a token.")
+	}
+	hash, ok := HashToken(strings.TrimSpace(text))
+	if !ok {
+		return nil, a.refuse(remote, "The token is not one of Posthorn's: check that it was copied whole, pht_ included.")
+	}
+	e, err := a.lookup(ctx, hash)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, a.refuse(remote, "The token is unknown or was revoked.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	now := a.now()
+	if t := e.principal.ExpiresAt; !t.IsZero() && !now.Before(t) {
+		return nil, a.refuse(remote, "The token has expired; ask for a new one.")
+	}
+	e.used.Store(now.UnixMilli())
+	return &e.principal, nil
+}
+
+func (a *Authenticator) refuse(remote netip.Addr, why string) error {
+	if wait := a.failures.add(remote, a.now()); wait > 0 {
+		return &posthorn.Error{
+			Code:       posthorn.RateLimited,
+			Message:    "Too many requests with a bad token came from this address; mend the token and wait.",
+			RetryAfter: wait,
+		}
+	}
+	return &posthorn.Error{Code: posthorn.Unauthorized, Message: why}
+}
+
+// lookup finds the token in memory or else in the store.
+func (a *Authenticator) lookup(ctx context.Context, hash [32]byte) (*entry, error) {
+	a.mu.RLock()
+	e, era := a.known[hash], a.era
+	a.mu.RUnlock()
+	if e != nil {
+		return e, nil
+	}
+	token, err := a.store.TokenByHash(ctx, hash)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	// The store found the row by its hash; this holds even if it compares badly.
+	if subtle.ConstantTimeCompare(token.Hash[:], hash[:]) != 1 {
+		return nil, store.ErrNotFound
+	}
+	e = &entry{token: token.ID, principal: Principal{
+		Platform: token.Tenant == 0, TokenRef: token.Ref, Scopes: token.Scopes,
+		ExpiresAt: token.ExpiresAt, Actor: "token:" + token.Ref,
+	}}
+	if token.Tenant != 0 {
+		if e.principal.Tenant, err = a.store.TenantByID(ctx, token.Tenant); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.era == era {
+		a.remember(hash, e)
+	}
+	return e, nil
+}
+
+// unavailable keeps ErrNotFound and the caller's own end as they are.
+func unavailable(err error) error {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrOverloaded) {
+		return &posthorn.Error{Code: posthorn.Unavailable, Message: "Tokens cannot be checked now; try again.", RetryAfter: time.Second}
+	}
+	return err
+}
+
+// remember makes room where there is none: any other entry will do, for its
+// token is found again in the store. It is called with mu held.
+func (a *Authenticator) remember(hash [32]byte, e *entry) {
+	if len(a.known) >= maxCached {
+		for other, old := range a.known {
+			a.forget(other, old)
+			break
+		}
+	}
+	if known := a.known[hash]; known != nil {
+		a.forget(hash, known)
+	}
+	a.known[hash] = e
+}
+
+// forget is called with mu held.
+func (a *Authenticator) forget(hash [32]byte, e *entry) {
+	if used := e.used.Load(); used != e.flushed.Load() {
+		a.unflushed[e.token] = time.UnixMilli(used).UTC()
+	}
+	delete(a.known, hash)
+}
+
+// Notice lets go of what a change may have made untrue. It takes effect before
+// it returns: a token whose deletion was answered is refused from then on.
+func (a *Authenticator) Notice(n store.Notice) {
+	switch n.Kind {
+	case store.NoticeAll, store.NoticeToken, store.NoticeTenant:
+	default:
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.era++
+	for hash, e := range a.known {
+		if n.Kind != store.NoticeTenant || e.principal.Tenant.ID == n.Tenant {
+			a.forget(hash, e)
+		}
+	}
+}
+
+// Flush tells the store when tokens were last used. The app calls it once a
+// minute and at the end. What could not be written is kept for the next time.
+func (a *Authenticator) Flush(ctx context.Context) error {
+	uses, entries := a.unflushedUses()
+	if len(uses) == 0 {
+		return nil
+	}
+	err := a.store.TouchTokens(ctx, uses)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		for _, e := range entries {
+			e.flushed.Store(uses[e.token].UnixMilli())
+		}
+		return nil
+	}
+	for token, at := range uses {
+		if at.After(a.unflushed[token]) {
+			a.unflushed[token] = at
+		}
+	}
+	return err
+}
+
+// unflushedUses collects what the store does not know yet, and lets go of
+// principals that have been idle for long.
+func (a *Authenticator) unflushedUses() (map[int64]time.Time, []*entry) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	uses := a.unflushed
+	a.unflushed = make(map[int64]time.Time)
+	var entries []*entry
+	idle := a.now().Add(-idleAfter).UnixMilli()
+	for hash, e := range a.known {
+		used := e.used.Load()
+		if used != e.flushed.Load() {
+			if at := time.UnixMilli(used).UTC(); at.After(uses[e.token]) {
+				uses[e.token] = at
+			}
+			entries = append(entries, e)
+		} else if used < idle {
+			delete(a.known, hash)
+		}
+	}
+	return uses, entries
+}

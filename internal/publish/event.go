@@ -1,0 +1,135 @@
+package publish
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+// What one request may hold.
+const (
+	// MaxEventSize bounds an event's delivered body, in bytes: it is what
+	// receivers must be able to take.
+	MaxEventSize = 256 << 10
+	// MaxBatchSize bounds the body of a batch, in bytes.
+	MaxBatchSize = 8 << 20
+	// MaxBatchEvents bounds the events of a batch.
+	MaxBatchEvents = 1000
+	// MaxDepth bounds how deep objects and arrays nest in data, data included.
+	MaxDepth = 100
+	// maxAttribute bounds source, subject and source id, in bytes.
+	maxAttribute = 1024
+)
+
+// Event is one event as it was published. Empty and zero members were absent.
+type Event struct {
+	ID   string
+	Type string
+	// Timestamp is when it happened; DeliverAt when it may first be sent.
+	Timestamp, DeliverAt time.Time
+	Tenant               string
+	// Data is a JSON object, byte for byte as it came, as a part of the parsed
+	// body: it may be kept only as long as that is not written to.
+	Data []byte
+	// Source, Subject and SourceID are the CloudEvents attributes.
+	Source, Subject, SourceID string
+}
+
+// checkForm finds what is wrong with an event whatever the catalogue and the
+// time. Members whose bit is in skip have been reported.
+func (e *Event) checkForm(at place, skip members, f *faults) {
+	switch {
+	case skip&memberType != 0:
+	case e.Type == "":
+		f.add(at, "type", "is missing")
+	case !posthorn.ValidType(e.Type):
+		f.add(at, "type", "must be an event type such as cases.created: segments of a-z, 0-9, - and _ joined by dots")
+	}
+	if skip&memberData == 0 && len(e.Data) == 0 {
+		f.add(at, "data", "is missing")
+	}
+	if skip&memberID == 0 && e.ID != "" && !posthorn.ValidKey(e.ID) {
+		f.add(at, "id", idRule)
+	}
+	if skip&memberTimestamp == 0 && !plausible(e.Timestamp) {
+		f.add(at, "timestamp", timeRule)
+	}
+	if skip&memberDeliverAt == 0 && !plausible(e.DeliverAt) {
+		f.add(at, "deliver_at", timeRule)
+	}
+	for _, attribute := range [...]struct{ name, value string }{
+		{"source", e.Source}, {"subject", e.Subject}, {"source_id", e.SourceID},
+	} {
+		if len(attribute.value) > maxAttribute || strings.IndexByte(attribute.value, 0) >= 0 {
+			f.add(at, attribute.name, fmt.Sprintf("must be at most %d bytes of text without NUL", maxAttribute))
+		}
+	}
+}
+
+const (
+	idRule   = "must be 1 to 128 of A-Z, a-z, 0-9, _ and -, and must not begin with evt_; leave it out to be given one"
+	timeRule = "must be an RFC 3339 time such as 2026-04-29T09:10:00Z"
+)
+
+// plausible reports whether a time can be written with four digits of year, in
+// UTC, and told from an absent one.
+func plausible(t time.Time) bool {
+	if t.IsZero() {
+		return true
+	}
+	year := t.UTC().Year()
+	return year > 1 && year < 10_000
+}
+
+// place is where an event stands in its request.
+type place struct {
+	pointer func(i int) string // nil: the event is the body
+	index   int
+}
+
+func (p place) String() string {
+	if p.pointer == nil {
+		return ""
+	}
+	return p.pointer(p.index)
+}
+
+// InBatch is the pointer of event i of a batch or of NDJSON.
+func InBatch(i int) string { return fmt.Sprintf("/events/%d", i) }
+
+// faults collects what is wrong with a request.
+type faults struct {
+	list []posthorn.Fault
+	more int
+}
+
+// maxFaults bounds the answer to a batch that is wrong throughout.
+const maxFaults = 100
+
+func (f *faults) add(at place, member, detail string) {
+	if len(f.list) >= maxFaults {
+		f.more++
+		return
+	}
+	pointer := at.String()
+	if member != "" {
+		pointer += "/" + escapePointer.Replace(member)
+	}
+	f.list = append(f.list, posthorn.Fault{Pointer: pointer, Detail: detail})
+}
+
+// escapePointer writes a name as a part of a JSON pointer (RFC 6901).
+var escapePointer = strings.NewReplacer("~", "~0", "/", "~1")
+
+func (f *faults) err() error {
+	if len(f.list) == 0 {
+		return nil
+	}
+	message := "The event is not valid; see errors for every fault."
+	if f.more > 0 {
+		message = fmt.Sprintf("The events are not valid; errors lists the first %d of %d faults.", maxFaults, maxFaults+f.more)
+	}
+	return &posthorn.Error{Code: posthorn.Invalid, Message: message, Faults: f.list}
+}

@@ -1,0 +1,359 @@
+// Package publish accepts events: it reads them strictly, checks them against
+// the catalogue, finds the endpoints that they go to, and commits event and
+// deliveries in one step. When Publish returns without an error, all of it is
+// durable and under way.
+//
+// An endpoint sees every event whose publish began after the endpoint's creation
+// or change was answered: the commit compares the version of the tenant's
+// endpoints with the one that was matched, and Publish matches again when it
+// moved.
+package publish
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Store is what publishing needs of the store.
+type Store interface {
+	EndpointSet(ctx context.Context, tenant int64) (store.EndpointSet, error)
+	Publish(ctx context.Context, p store.Publication) ([]store.Accepted, error)
+}
+
+// Lanes is the delivery engine, as far as publishing sees it.
+type Lanes interface {
+	// Reserve takes a place in the queue of the endpoint's lane for a body of size
+	// bytes, or says by a parked slot that there is none. Every slot is settled
+	// once, by one of its methods.
+	Reserve(tenant, endpoint int64, size int) Slot
+}
+
+// Slot is a place in a lane's queue.
+type Slot interface {
+	// Parked reports that the delivery is to be stored behind the lane's backlog.
+	Parked() bool
+	// Accept hands over a delivery that is committed and owned by this process.
+	Accept(w store.Work)
+	// Stored tells that the delivery is committed but not handed over: parked,
+	// expired, or waiting for its time.
+	Stored()
+	// Release tells that nothing was committed.
+	Release()
+}
+
+// Catalog is what publishing asks of the catalogue.
+type Catalog interface {
+	Publishable(name string) bool
+	Suggest(name string) string
+}
+
+// Config holds what a Service works with. Zero limits mean the defaults.
+type Config struct {
+	Store   Store
+	Lanes   Lanes
+	Catalog Catalog
+	Now     func() time.Time
+	// BacklogLimit bounds a tenant's open deliveries; 1,000,000.
+	BacklogLimit int
+	// MaxDeliveries bounds the deliveries of one request; 20,000.
+	MaxDeliveries int
+	// Retention is how long events are kept; 30 days. An event may be delayed by
+	// up to half of it.
+	Retention time.Duration
+	// RatePerSecond bounds the events that a tenant publishes; 0 for no bound. A
+	// whole batch may come at once.
+	RatePerSecond float64
+	// Published is told of what was accepted, for the metrics; or nil.
+	Published func(events, deliveries int)
+}
+
+// Service accepts events. It is safe for concurrent use.
+type Service struct {
+	cfg     Config
+	indexes indexes
+
+	mu       sync.Mutex
+	limiters map[int64]*rate.Limiter
+}
+
+// New returns a Service.
+func New(c Config) *Service {
+	if c.BacklogLimit == 0 {
+		c.BacklogLimit = 1_000_000
+	}
+	if c.MaxDeliveries == 0 {
+		c.MaxDeliveries = 20_000
+	}
+	if c.Retention == 0 {
+		c.Retention = 30 * 24 * time.Hour
+	}
+	if c.Published == nil {
+		c.Published = func(int, int) {}
+	}
+	return &Service{
+		cfg:      c,
+		indexes:  indexes{source: c.Store.EndpointSet, of: make(map[int64]*loading)},
+		limiters: make(map[int64]*rate.Limiter),
+	}
+}
+
+// ParseEvent reads a body as the function of that name does, and finds in the
+// same step what [Service.Publish] would refuse, so that the user is told of all
+// faults at once.
+func (s *Service) ParseEvent(body []byte) (Event, error) { return parseEvent(body, s.checker()) }
+
+// ParseBatch is to the function ParseBatch what ParseEvent is to ParseEvent.
+func (s *Service) ParseBatch(body []byte) ([]Event, error) { return parseBatch(body, s.checker()) }
+
+// ParseNDJSON is to the function ParseNDJSON what ParseEvent is to ParseEvent.
+func (s *Service) ParseNDJSON(body []byte) ([]Event, error) { return parseNDJSON(body, s.checker()) }
+
+// Accepted is what became of one event.
+type Accepted struct {
+	// Ref is the id that users see.
+	Ref, Type  string
+	Timestamp  time.Time
+	Deliveries int
+	// Repeated tells that the event's id was known with the same content: what is
+	// said here was said then, and nothing new is delivered.
+	Repeated bool
+}
+
+// maxMatches bounds how often a publish matches again because the tenant's
+// endpoints changed under it.
+const maxMatches = 20
+
+// Publish stores the events of one request of tenant t, all or none, and hands
+// their deliveries to the lanes. pointer gives the JSON pointer of event i, for
+// faults; nil when the event is the body. once, when not nil, makes the request
+// idempotent by an Idempotency-Key, with what answer returns as its answer;
+// answer is called within the commit.
+//
+// The errors are *posthorn.Error, or *store.ErrRepeated when once was seen
+// before. A caller that goes away once the commit has begun does not undo it.
+func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event, pointer func(i int) string, once *store.Once, answer func([]Accepted) []byte) ([]Accepted, error) {
+	now := s.cfg.Now()
+	if t.Suspended() {
+		return nil, posthorn.Errorf(posthorn.Forbidden, "The tenant %s is suspended: nothing can be published until an operator resumes it.", t.Name)
+	}
+	if err := s.validate(t, events, pointer); err != nil {
+		return nil, err
+	}
+	p := store.Publication{
+		Tenant: t.ID, At: now, Events: make([]store.NewEvent, len(events)),
+		BacklogLimit: s.cfg.BacklogLimit, Once: once,
+	}
+	if err := render(&p, events, pointer); err != nil {
+		return nil, err
+	}
+	if err := s.limit(t, len(events), now); err != nil {
+		return nil, err
+	}
+	if answer != nil {
+		p.Answer = func(a []store.Accepted) []byte { return answer(accepted(p.Events, a)) }
+	}
+	stored, err := s.commit(ctx, &p, 0)
+	if err != nil {
+		return nil, s.explain(err, pointer)
+	}
+	s.count(stored)
+	return accepted(p.Events, stored), nil
+}
+
+// Operational publishes an event of Posthorn's own, such as
+// "webhooks.endpoint.failing", to those of the tenant's endpoints that ask for
+// it, and never to the endpoint that it is about. What becomes of its deliveries
+// must lead to no further operational event: callers look at Work.Kind.
+func (s *Service) Operational(ctx context.Context, tenant int64, eventType string, data []byte, about int64) error {
+	p := store.Publication{
+		Tenant: tenant, At: s.cfg.Now(), BacklogLimit: s.cfg.BacklogLimit,
+		Events: []store.NewEvent{{Type: eventType, Kind: posthorn.EventOperational}},
+	}
+	e := &p.Events[0]
+	e.OccurredAt = p.At.Truncate(time.Millisecond)
+	e.Body = posthorn.AppendBody(nil, "", eventType, e.OccurredAt, data)
+	_, err := s.commit(ctx, &p, about)
+	return err
+}
+
+// render makes the rows' content of the events.
+func render(p *store.Publication, events []Event, pointer func(i int) string) error {
+	var large []posthorn.Fault
+	for i := range events {
+		e, row := &events[i], &p.Events[i]
+		*row = store.NewEvent{
+			Key: e.ID, Type: e.Type, OccurredAt: e.Timestamp.UTC().Truncate(time.Millisecond),
+			Source: e.Source, Subject: e.Subject, SourceID: e.SourceID,
+		}
+		if e.Timestamp.IsZero() {
+			row.OccurredAt = p.At.UTC().Truncate(time.Millisecond)
+		}
+		deliverAt := ceilMillisecond(e.DeliverAt)
+		if deliverAt.After(p.At) {
+			row.DeliverAt = deliverAt // one that is past is sent now
+		}
+		if e.ID != "" {
+			row.Hash = contentHash(e.Type, deliverAt, e.Data)
+		}
+		size := posthorn.BodyOverhead + max(len(e.ID), posthorn.GeneratedRefLength) + len(e.Type) + len(e.Data)
+		row.Body = posthorn.AppendBody(make([]byte, 0, size), e.ID, e.Type, row.OccurredAt, e.Data)
+		if n := len(row.Body); n > MaxEventSize {
+			large = append(large, posthorn.Fault{
+				Pointer: place{pointer, i}.String(),
+				Detail:  fmt.Sprintf("is %d bytes as delivered; at most %d", n, MaxEventSize),
+			})
+		}
+	}
+	if len(large) > 0 {
+		return &posthorn.Error{
+			Code:    posthorn.TooLarge,
+			Message: "An event is too large; send less in data, such as the id of what changed.",
+			Faults:  large,
+		}
+	}
+	return nil
+}
+
+// ceilMillisecond rounds up: the first attempt must not be early.
+func ceilMillisecond(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.UTC().Add(time.Millisecond - time.Nanosecond).Truncate(time.Millisecond)
+}
+
+// contentHash is what a repeated id is compared by. The parts are apart: a type
+// holds no NUL, and the time has a fixed size.
+func contentHash(eventType string, deliverAt time.Time, data []byte) (sum [32]byte) {
+	h := sha256.New()
+	h.Write([]byte(eventType))
+	var at [9]byte // NUL, then the time
+	if !deliverAt.IsZero() {
+		binary.BigEndian.PutUint64(at[1:], uint64(deliverAt.UnixMilli()))
+	}
+	h.Write(at[:])
+	h.Write(data)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// commit matches, reserves and stores p, and hands over what is committed.
+func (s *Service) commit(ctx context.Context, p *store.Publication, about int64) ([]store.Accepted, error) {
+	for range maxMatches {
+		x, err := s.indexes.get(ctx, p.Tenant)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.target(p, x.index, about); err != nil {
+			return nil, err
+		}
+		stored, err := s.store(ctx, p)
+		if !errors.Is(err, store.ErrStale) {
+			return stored, err
+		}
+		s.indexes.drop(p.Tenant, x)
+	}
+	return nil, &posthorn.Error{
+		Code:       posthorn.Unavailable,
+		Message:    "The tenant's endpoints keep changing; try again.",
+		RetryAfter: time.Second,
+	}
+}
+
+// target sets where the events go.
+func (s *Service) target(p *store.Publication, x *index, about int64) error {
+	p.SetVersion = x.version
+	total := 0
+	for i := range p.Events {
+		e := &p.Events[i]
+		ids := x.match(e.Type)
+		total += len(ids)
+		// An event and its deliveries share the ids of one millisecond.
+		if total > s.cfg.MaxDeliveries || len(ids) >= posthorn.MaxSequence {
+			continue
+		}
+		e.Targets = make([]store.PublishTarget, 0, len(ids))
+		for _, id := range ids {
+			if id != about {
+				e.Targets = append(e.Targets, store.PublishTarget{Endpoint: id})
+			}
+		}
+	}
+	if total > s.cfg.MaxDeliveries {
+		return posthorn.Errorf(posthorn.TooLarge, "The request makes %d deliveries; one may make at most %d. Publish fewer events at a time.", total, s.cfg.MaxDeliveries)
+	}
+	for i := range p.Events {
+		if n := len(x.match(p.Events[i].Type)); n >= posthorn.MaxSequence {
+			return posthorn.Errorf(posthorn.TooLarge, "The event makes %d deliveries; one event may make at most %d.", n, posthorn.MaxSequence-1)
+		}
+	}
+	return nil
+}
+
+// store reserves a slot for every delivery and commits p. Whatever happens,
+// every slot is settled, and rightly: the commit is not given up when the caller
+// goes away, so that its outcome is always known.
+func (s *Service) store(ctx context.Context, p *store.Publication) ([]store.Accepted, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	h := handover{p: p}
+	defer h.settle()
+	h.reserve(s.cfg.Lanes)
+	stored, err := s.cfg.Store.Publish(context.WithoutCancel(ctx), *p)
+	if err != nil {
+		return nil, err
+	}
+	h.accept(stored)
+	return stored, nil
+}
+
+func (s *Service) count(stored []store.Accepted) {
+	events, deliveries := 0, 0
+	for _, a := range stored {
+		if !a.Repeated {
+			events++
+			deliveries += a.Deliveries
+		}
+	}
+	s.cfg.Published(events, deliveries)
+}
+
+func accepted(events []store.NewEvent, stored []store.Accepted) []Accepted {
+	all := make([]Accepted, len(stored))
+	for i, a := range stored {
+		all[i] = Accepted{
+			Ref: events[i].Key, Type: events[i].Type, Timestamp: a.OccurredAt,
+			Deliveries: a.Deliveries, Repeated: a.Repeated,
+		}
+		if all[i].Ref == "" {
+			all[i].Ref = a.ID.Text(posthorn.EventPrefix)
+		}
+	}
+	return all
+}
+
+// Notice lets go of what a change may have made untrue.
+func (s *Service) Notice(n store.Notice) {
+	switch n.Kind {
+	case store.NoticeAll:
+		s.indexes.dropAll()
+	case store.NoticeEndpoint:
+		s.indexes.drop(n.Tenant, nil)
+	case store.NoticeTenant:
+		s.indexes.drop(n.Tenant, nil)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.limiters, n.Tenant)
+	}
+}
