@@ -30,10 +30,6 @@ type Programs struct {
 	// Migrate makes the store's file, if there is none, and brings it to the
 	// newest schema.
 	Migrate func(ctx context.Context, path string) (from, to int64, err error)
-	// NewToken returns a new token and its hash.
-	NewToken func() (text string, hash [32]byte)
-	// GenerateKey returns a new encryption key as "id:base64".
-	GenerateKey func(id string) string
 }
 
 // Store is the part of the store that commands work on.
@@ -113,9 +109,10 @@ func (r *runner) root() *cobra.Command {
 	root.SetOut(r.Out)
 	root.SetErr(r.Err)
 	root.SetFlagErrorFunc(flagFault)
+	root.DisableFlagsInUseLine = true
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
-	root.PersistentFlags().StringVarP(&r.output, "output", "o", "table", "how results are printed: table, json or jsonl")
+	root.PersistentFlags().StringVarP(&r.output, "output", "o", "table", "how results are printed: `table`, json or jsonl")
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "jsonl"}, cobra.ShellCompDirectiveNoFileComp)))
 
 	run := &cobra.Group{ID: "run", Title: "Run:"}

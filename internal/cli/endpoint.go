@@ -52,9 +52,9 @@ func (r *runner) endpointCreate() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&e.URL, "url", "", "where deliveries are sent")
-	f.StringSliceVar(&e.Events, "events", nil, "event types or patterns, such as 'cases.*' (repeatable)")
-	f.StringVar(&e.Description, "description", "", "a label")
+	f.StringVar(&e.URL, "url", "", "`URL` that deliveries are sent to")
+	f.StringSliceVar(&e.Events, "events", nil, "event types or `patterns`, such as 'cases.*' (repeatable)")
+	f.StringVar(&e.Description, "description", "", "a `label`")
 	f.BoolVar(&paused, "paused", false, "create it paused")
 	r.completeTypes(c, "events")
 	return c
@@ -105,7 +105,7 @@ func (r *runner) endpointList() *cobra.Command {
 			return out.close("There are no endpoints. \"posthorn endpoint create --help\" shows how to make one.")
 		},
 	}
-	c.Flags().StringVar(&status, "status", "", "only those that are active or paused")
+	c.Flags().StringVar(&status, "status", "", "only those that are `active` or paused")
 	return c
 }
 
@@ -147,9 +147,9 @@ func (r *runner) endpointUpdate() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&url, "url", "", "where deliveries are sent from now on, waiting ones too")
-	f.StringSliceVar(&ch.Events, "events", nil, "event types or patterns that replace the old ones (repeatable)")
-	f.StringVar(&description, "description", "", "a label; '' clears it")
+	f.StringVar(&url, "url", "", "`URL` that deliveries are sent to from now on, waiting ones too")
+	f.StringSliceVar(&ch.Events, "events", nil, "event types or `patterns` that replace the old ones (repeatable)")
+	f.StringVar(&description, "description", "", "a `label`; '' clears it")
 	r.completeTypes(c, "events")
 	return c
 }

@@ -32,12 +32,12 @@ type sendFlags struct {
 
 func (s *sendFlags) add(c *cobra.Command, data string) {
 	f := c.Flags()
-	f.StringVar(&s.data, "data", data, "the event's data: JSON, @FILE, or - for standard input")
-	f.StringVar(&s.id, "id", "", "the event's id: the same again delivers nothing new")
-	f.StringVar(&s.timestamp, "timestamp", "", "when it happened: 2026-04-29T09:10:00Z, or 2h for two hours ago (default now)")
-	f.StringVar(&s.deliverAt, "deliver-at", "", "when to deliver: 2026-04-29T09:10:00Z, or 2h for in two hours (default at once)")
+	f.StringVar(&s.data, "data", data, "the event's data: `JSON`, @FILE, or - for standard input")
+	f.StringVar(&s.id, "id", "", "the event's `id`: the same again delivers nothing new")
+	f.StringVar(&s.timestamp, "timestamp", "", "`when` it happened: 2026-04-29T09:10:00Z, or 2h for two hours ago (default now)")
+	f.StringVar(&s.deliverAt, "deliver-at", "", "`when` to deliver: 2026-04-29T09:10:00Z, or 2h for in two hours (default at once)")
 	f.BoolVar(&s.wait, "wait", false, "wait for the first attempt of each delivery; exit 6 if one fails")
-	f.StringVar(&s.timeout, "timeout", "30s", "how long --wait waits")
+	f.StringVar(&s.timeout, "timeout", "30s", "how `long` --wait waits")
 }
 
 func (r *runner) eventSend() *cobra.Command {
@@ -250,7 +250,7 @@ func (r *runner) eventList() *cobra.Command {
 		},
 	}
 	flags.add(c, true)
-	c.Flags().StringVar(&filter.Type, "type", "", "event type or pattern")
+	c.Flags().StringVar(&filter.Type, "type", "", "event `type` or pattern")
 	r.completeTypes(c, "type")
 	return c
 }

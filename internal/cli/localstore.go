@@ -28,7 +28,7 @@ func (r *runner) storeFlags(c *cobra.Command) *cobra.Command {
 }
 
 func (r *runner) configFlag(c *cobra.Command) {
-	c.PersistentFlags().StringVar(&r.configFile, "config", "", "settings file (POSTHORN_CONFIG; default ./posthorn.yaml, then /etc/posthorn/posthorn.yaml)")
+	c.PersistentFlags().StringVar(&r.configFile, "config", "", "settings `file` (POSTHORN_CONFIG; default ./posthorn.yaml, then /etc/posthorn/posthorn.yaml)")
 	must(c.MarkPersistentFlagFilename("config", "yaml", "yml"))
 }
 

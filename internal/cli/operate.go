@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/secretbox"
 )
 
 func (r *runner) serveCommand() *cobra.Command {
@@ -46,7 +47,7 @@ func (r *runner) devCommand() *cobra.Command {
 		},
 	}
 	config.AddFlags(c.Flags(), config.Settings(true)...)
-	c.Flags().StringVar(&r.configFile, "config", "", "settings file")
+	c.Flags().StringVar(&r.configFile, "config", "", "settings `file`")
 	return c
 }
 
@@ -127,10 +128,10 @@ func (r *runner) keyCommand() *cobra.Command {
 		Long: "Prints id:base64 for POSTHORN_ENCRYPTION_KEYS. Endpoint secrets are encrypted with\n" +
 			"it: keep a copy, without it they are lost. The first key encrypts, all decrypt.",
 		RunE: func(*cobra.Command, []string) error {
-			if !validKeyID(id) {
+			if !secretbox.ValidID(id) {
 				return usage("--id %q is not a key's id.", id).with("It has 1 to 32 letters, digits, '_' and '-'.")
 			}
-			key := r.programs.GenerateKey(id)
+			key := secretbox.Generate(id)
 			if !r.wantsTable() {
 				return r.printOne(toJSON(struct {
 					Key string `json:"key"`
@@ -140,15 +141,6 @@ func (r *runner) keyCommand() *cobra.Command {
 			return err
 		},
 	}
-	generate.Flags().StringVar(&id, "id", "k1", "the key's id; each key needs one of its own")
+	generate.Flags().StringVar(&id, "id", "k1", "the key's `id`; each key needs one of its own")
 	return r.group("key", "keys", "Make keys that encrypt endpoint secrets", "  posthorn key generate", generate)
-}
-
-func validKeyID(id string) bool {
-	for _, c := range id {
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return len(id) >= 1 && len(id) <= 32
 }

@@ -29,10 +29,10 @@ const defaultServer = "http://127.0.0.1:8420"
 // remoteFlags adds the flags of commands that call a server.
 func (r *runner) remoteFlags(c *cobra.Command) *cobra.Command {
 	f := c.PersistentFlags()
-	f.StringVar(&r.remote.server, "server", "", "URL of the server (POSTHORN_SERVER; default "+defaultServer+")")
-	f.StringVar(&r.remote.token, "token", "", "access token (better: POSTHORN_TOKEN or --token-file)")
-	f.StringVar(&r.remote.tokenFile, "token-file", "", "file that holds the access token, - for standard input (POSTHORN_TOKEN_FILE)")
-	f.StringVar(&r.remote.tenant, "tenant", "", "tenant that a platform token speaks for (POSTHORN_TENANT)")
+	f.StringVar(&r.remote.server, "server", "", "`URL` of the server (POSTHORN_SERVER; default "+defaultServer+")")
+	f.StringVar(&r.remote.token, "token", "", "access `token` (better: POSTHORN_TOKEN or --token-file)")
+	f.StringVar(&r.remote.tokenFile, "token-file", "", "`file` that holds the access token, - for standard input (POSTHORN_TOKEN_FILE)")
+	f.StringVar(&r.remote.tenant, "tenant", "", "`tenant` that a platform token speaks for (POSTHORN_TENANT)")
 	return c
 }
 
@@ -190,10 +190,10 @@ type listFlags struct {
 }
 
 func (l *listFlags) add(c *cobra.Command, period bool) {
-	c.Flags().IntVar(&l.limit, "limit", 50, "how many to print; 0 for all")
+	c.Flags().IntVar(&l.limit, "limit", 50, "`how many` to print; 0 for all")
 	if period {
-		c.Flags().StringVar(&l.since, "since", "", "accepted since: 2h, 7d or 2026-04-29T09:10:00Z")
-		c.Flags().StringVar(&l.until, "until", "", "accepted before")
+		c.Flags().StringVar(&l.since, "since", "", "accepted since: `2h`, 7d or 2026-04-29T09:10:00Z")
+		c.Flags().StringVar(&l.until, "until", "", "accepted before this `time`")
 	}
 }
 

@@ -12,19 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/access"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/store"
 )
-
-// The scopes that a token may have.
-const (
-	scopeRead    = "webhooks:read"
-	scopeWrite   = "webhooks:write"
-	scopePublish = "events:publish"
-	scopeAdmin   = "admin"
-)
-
-var scopes = []string{scopeRead, scopeWrite, scopePublish, scopeAdmin}
 
 func (r *runner) tokenCommand() *cobra.Command {
 	return r.storeFlags(r.group("token", "tokens", "Make and delete access tokens, on the store",
@@ -60,12 +51,12 @@ func (r *runner) tokenCreate() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&flags.tenant, "tenant", "", "whose token it is; the tenant is made if it is not there")
+	f.StringVar(&flags.tenant, "tenant", "", "`tenant` whose token it is; the tenant is made if it is not there")
 	f.BoolVar(&flags.platform, "platform", false, "a token of the platform, for all tenants")
-	f.StringSliceVar(&flags.scopes, "scope", nil, strings.Join(scopes, ", ")+" (repeatable; default webhooks:read, webhooks:write)")
-	f.StringVar(&flags.name, "name", "", "a label, to tell tokens apart")
-	f.StringVar(&flags.expires, "expires", "", "when it ends: 90d or 2027-01-01T00:00:00Z (default never)")
-	must(c.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions(scopes, cobra.ShellCompDirectiveNoFileComp)))
+	f.StringSliceVar(&flags.scopes, "scope", nil, "`scope`: "+strings.Join(access.Scopes(), ", ")+" (repeatable; default "+strings.Join(access.DefaultScopes(), ", ")+")")
+	f.StringVar(&flags.name, "name", "", "a `label`, to tell tokens apart")
+	f.StringVar(&flags.expires, "expires", "", "`when` it ends: 90d or 2027-01-01T00:00:00Z (default never)")
+	must(c.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions(access.Scopes(), cobra.ShellCompDirectiveNoFileComp)))
 	return c
 }
 
@@ -86,14 +77,14 @@ func (r *runner) checkToken(flags *tokenFlags) (expires time.Time, err error) {
 		}
 	}
 	for _, s := range flags.scopes {
-		if !slices.Contains(scopes, s) {
-			f := usage("There is no scope %q.", s).with("There are %s.", strings.Join(scopes, ", "))
-			if near := config.Nearest(s, scopes); near != "" {
+		if !slices.Contains(access.Scopes(), s) {
+			f := usage("There is no scope %q.", s).with("There are %s.", strings.Join(access.Scopes(), ", "))
+			if near := config.Nearest(s, access.Scopes()); near != "" {
 				f.hint = fmt.Sprintf("Did you mean %s?", near)
 			}
 			return expires, f
 		}
-		if s == scopeAdmin && !flags.platform {
+		if s == access.ScopeAdmin && !flags.platform {
 			return expires, usage("The scope admin belongs to tokens of the platform.").with("Give --platform.")
 		}
 	}
@@ -108,14 +99,14 @@ func (r *runner) checkToken(flags *tokenFlags) (expires time.Time, err error) {
 
 func (r *runner) makeToken(ctx context.Context, s Store, flags tokenFlags, expires time.Time) error {
 	if len(flags.scopes) == 0 {
-		flags.scopes = []string{scopeRead, scopeWrite}
-		r.say("The token may %s and %s; --scope gives others.", scopeRead, scopeWrite)
+		flags.scopes = access.DefaultScopes()
+		r.say("The token may %s; --scope gives others.", strings.Join(flags.scopes, " and "))
 	}
 	tenant, err := r.tenantFor(ctx, s, flags.tenant)
 	if err != nil {
 		return err
 	}
-	text, hash := r.programs.NewToken()
+	text, hash := access.NewToken()
 	now := r.now().UTC()
 	t, err := s.CreateToken(ctx, r.change(), store.Token{
 		Ref: posthorn.NewRef(posthorn.TokenPrefix, now), Tenant: tenant.ID, Name: flags.name,
@@ -201,7 +192,7 @@ func (r *runner) tokenList() *cobra.Command {
 		},
 	}
 	flags.add(c, false)
-	c.Flags().StringVar(&tenant, "tenant", "", "only this tenant's")
+	c.Flags().StringVar(&tenant, "tenant", "", "only this `tenant`'s")
 	c.Flags().BoolVar(&platform, "platform", false, "only those of the platform")
 	return c
 }

@@ -36,7 +36,7 @@ func (r *runner) triggerCommand() *cobra.Command {
 		},
 	}
 	flags.add(c, "")
-	c.Flags().StringArrayVar(&edits, "set", nil, "change a member of the data, as data.id=42 (repeatable)")
+	c.Flags().StringArrayVar(&edits, "set", nil, "change a member of the data, as `data.id=42` (repeatable)")
 	return r.remoteFlags(c)
 }
 

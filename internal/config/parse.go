@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/posthorn/posthorn/internal/secretbox"
 )
 
 // StorePath returns the file of a store given as "sqlite:PATH".
@@ -220,6 +222,13 @@ func (c *Config) readKeysFile(path string) error {
 	}
 	if c.EncryptionKeys != "" {
 		return errors.New("encryption-keys is given too; keep one of the two")
+	}
+	return c.setKeys(keys)
+}
+
+func (c *Config) setKeys(keys string) error {
+	if _, err := secretbox.ParseKeys(keys); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), secretbox.EnvironmentVariable+": ")) // where it stands is said before
 	}
 	c.EncryptionKeys = keys
 	return nil

@@ -115,7 +115,7 @@ var settings = []Setting{
 	{Name: KeyEncryptionKeys, Arg: "ID:BASE64,…", for_: forServe, Secret: true, list: true,
 		Help: "keys that encrypt endpoint secrets; required (better in the environment or a file)",
 		More: "The first key encrypts, all decrypt. `posthorn key generate` prints one. To rotate, put a new key first and keep the old ones. Other users of the machine can read flags: give it as `POSTHORN_ENCRYPTION_KEYS` or by `encryption-keys-file`.",
-		set:  func(c *Config, v string) error { c.EncryptionKeys = v; return nil }},
+		set:  (*Config).setKeys},
 	{Name: keyEncryptionKeysFile, Arg: "FILE", for_: forServe,
 		Help: "file that holds the encryption keys",
 		More: "One line as in `encryption-keys`, or one key a line. Only one of the two may be given.",
