@@ -156,7 +156,7 @@ func tlsFault(err error) error {
 	if detail, ok := certificateDetail(err); ok {
 		return &fault{posthorn.ClassTLS, detail, err}
 	}
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+	if alert, ok := remoteAlert(err); ok {
 		return &fault{posthorn.ClassTLS, alertDetail(alert), err}
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
@@ -207,19 +207,29 @@ func certificateDetail(err error) (string, bool) {
 	return "", false
 }
 
+// remoteAlert returns what the server said when it broke off. Go keeps the
+// alert's type to itself, so its text must do; a test holds the texts below.
+func remoteAlert(err error) (text string, ok bool) {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" || op.Err == nil {
+		return "", false
+	}
+	return op.Err.Error(), true
+}
+
 // alertDetail names the alerts (RFC 8446, section 6.2) that tell a partner
 // something.
-func alertDetail(alert tls.AlertError) string {
+func alertDetail(alert string) string {
 	switch alert {
-	case 40, 71:
-		return "the server found no TLS parameters in common"
-	case 42, 116:
+	case "tls: handshake failure", "tls: insufficient security level":
+		return "the server found no TLS parameters in common, or asks for a client certificate"
+	case "tls: bad certificate", "tls: certificate required":
 		return "the server asks for a client certificate"
-	case 70:
+	case "tls: protocol version not supported":
 		return "the server offers no TLS version from 1.2 up"
-	case 112:
+	case "tls: unrecognized name":
 		return "the server does not know this host name"
-	case 120:
+	case "tls: no application protocol":
 		return "the server does not speak HTTP/1.1"
 	}
 	return "the server broke off the handshake"
@@ -227,7 +237,7 @@ func alertDetail(alert tls.AlertError) string {
 
 // readFault classifies an error before the answer's headers were complete.
 func readFault(err error, informational bool) error {
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+	if alert, ok := remoteAlert(err); ok {
 		// TLS 1.3 servers say only now that they wanted a client certificate.
 		return &fault{posthorn.ClassTLS, alertDetail(alert), err}
 	}

@@ -86,11 +86,12 @@ func listen(t testing.TB, config *tls.Config, serve func(r *receiver, c net.Conn
 			r.conns++
 			r.open[c] = true
 			r.mu.Unlock()
+			socket := c
 			r.wg.Go(func() {
 				defer func() {
 					c.Close()
 					r.mu.Lock()
-					delete(r.open, c)
+					delete(r.open, socket)
 					r.mu.Unlock()
 				}()
 				if config != nil {
@@ -119,6 +120,22 @@ func (r *receiver) hangUp() {
 
 func (r *receiver) url() string  { return "http://" + r.Addr().String() + "/hooks?a=b" }
 func (r *receiver) urls() string { return "https://" + r.Addr().String() + "/hooks" }
+
+func (r *receiver) openConns() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.open)
+}
+
+func newReader(c net.Conn) *bufio.Reader { return bufio.NewReader(c) }
+
+func prefixes(texts ...string) []netip.Prefix {
+	var list []netip.Prefix
+	for _, s := range texts {
+		list = append(list, netip.MustParsePrefix(s))
+	}
+	return list
+}
 
 func (r *receiver) counts() (conns, requests int) {
 	r.mu.Lock()
