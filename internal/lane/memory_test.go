@@ -211,7 +211,10 @@ func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
 	return nil
 }
 
-func (m *memory) Payload(context.Context, posthorn.ID) ([]byte, error) { return make([]byte, 100), nil }
+func (m *memory) Payload(context.Context, posthorn.ID) ([]byte, error) {
+	m.work()
+	return make([]byte, 100), nil
+}
 
 func (m *memory) Record(r store.Result, done func(store.Recorded, error)) {
 	go func() {

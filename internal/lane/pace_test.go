@@ -93,13 +93,16 @@ func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 
 func TestGonePausesBeforeAnotherAttemptBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m, r := newMemory(t), newReceiver(t, func(*store.Work) posthorn.Attempt {
+		m := newMemory(t)
+		r := newReceiver(t, func(*store.Work) posthorn.Attempt {
+			wait(100 * time.Millisecond)
+			m.mu.Lock()
+			m.commit = time.Second // the pause is recorded late
+			m.mu.Unlock()
 			return posthorn.Attempt{Class: posthorn.ClassHTTPStatus, Status: 410}
 		})
 		m.endpoint(1, posthorn.Settings{}, 1)
 		e := start(t, m, r, Config{})
-		m.publish(e, 1, time.Time{})
-		m.commit = 100 * time.Millisecond // the pause is recorded late
 		for range 5 {
 			m.publish(e, 1, time.Time{})
 		}
