@@ -57,7 +57,7 @@ type EndpointCreate struct {
 	URL         field[string]   `json:"url" format:"uri" maxLength:"2048" doc:"Destination URL for webhook deliveries: absolute, https."`
 	Events      field[[]string] `json:"events" minItems:"1" maxItems:"100" uniqueItems:"true" doc:"Event types or patterns to subscribe to; see GET /event-types."`
 	Description field[string]   `json:"description,omitempty" maxLength:"1024" doc:"Endpoint label."`
-	Status      field[string]   `json:"status,omitempty" enum:"active,paused" default:"active" doc:"Initial status."`
+	Status      field[string]   `json:"status,omitempty" enum:"active,paused" doc:"Initial status; active when left out."`
 }
 
 // EndpointUpdate is the body of PATCH /endpoints/{webhookId}, a merge patch
