@@ -408,6 +408,10 @@ type Log interface {
 	LookupOnce(ctx context.Context, o Once, now time.Time) error
 }
 
+// ExpiredShown is how long after the retention an event is still kept, so that
+// users can see that its open deliveries expired.
+const ExpiredShown = time.Hour
+
 // Retention is how long rows are kept.
 type Retention struct {
 	Events time.Duration

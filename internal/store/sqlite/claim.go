@@ -1,0 +1,197 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
+	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before`
+
+// claim is a row that may be taken over. gone tells that its endpoint or
+// tenant was deleted.
+type claim struct {
+	work       store.Work
+	place      place
+	gone       bool
+	tenantGone bool
+}
+
+func scanClaim(r scanner) (c claim, err error) {
+	w := &c.work
+	p := &w.Progress
+	var accepted, next int64
+	err = r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
+		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &c.gone, &c.tenantGone)
+	w.AcceptedAt, p.NextAt = fromNanos(accepted), nextAt(c.place, next)
+	c.gone = c.gone || c.tenantGone
+	return c, err
+}
+
+// ClaimDue implements [store.Queue]. Rows of deleted endpoints and tenants are
+// canceled where they are met, so fewer may come back than there is room for;
+// next then tells to call again at once.
+func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []store.Work, next time.Time, err error) {
+	if err := s.serving(); err != nil {
+		return nil, time.Time{}, err
+	}
+	err = s.writer.do(ctx, func(tx *txn) error {
+		work, next = nil, time.Time{}
+		claims, err := tx.claims(`SELECT `+workColumns+`, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
+			FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.id = d.event
+			LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
+			WHERE d.place IN (1, 2) AND d.next_at <= ? ORDER BY d.next_at LIMIT ?`, nanos(now), limit)
+		if err != nil {
+			return err
+		}
+		if work, err = tx.take(claims, now); err != nil {
+			return err
+		}
+		var at int64
+		_, err = tx.row(`SELECT next_at FROM deliveries INDEXED BY deliveries_due
+			WHERE place IN (1, 2) AND next_at < ? ORDER BY next_at LIMIT 1`, []any{int64(ownedOffset)}, &at)
+		next = fromNanos(at)
+		return err
+	})
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	return work, next, nil
+}
+
+// ClaimParked implements [store.Queue].
+func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (work []store.Work, more bool, err error) {
+	if err := s.serving(); err != nil {
+		return nil, false, err
+	}
+	err = s.writer.do(ctx, func(tx *txn) error {
+		work, more = nil, false
+		claims, err := tx.claims(`SELECT `+workColumns+`, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
+			FROM deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event
+			LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
+			WHERE d.place = 3 AND d.endpoint = ? ORDER BY d.id LIMIT ?`, endpoint, limit+1)
+		if err != nil || len(claims) == 0 || claims[0].gone {
+			return err // Sweep cancels those of a deleted endpoint
+		}
+		if more = len(claims) > limit; more {
+			claims = claims[:limit]
+		}
+		work, err = tx.take(claims, tx.w.now())
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	return work, more, nil
+}
+
+func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {
+	err = tx.rows(query, args, func(r scanner) error {
+		c, err := scanClaim(r)
+		claims = append(claims, c)
+		return err
+	})
+	return claims, err
+}
+
+// take makes rows owned, and cancels those of the deleted.
+func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error) {
+	for i := range claims {
+		c := &claims[i]
+		w := &c.work
+		if c.gone {
+			if err := tx.settle(w.ID, w.Tenant, w.Endpoint, c.place, posthorn.Canceled, goneReason(c.tenantGone), now); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := tx.exec(`UPDATE deliveries SET place = 1, next_at = next_at + ? WHERE id = ?`, int64(ownedOffset), int64(w.ID)); err != nil {
+			return nil, err
+		}
+		tx.move(w.Tenant, w.Endpoint, c.place, owned)
+		work = append(work, *w)
+	}
+	return work, nil
+}
+
+func goneReason(tenantGone bool) posthorn.Reason {
+	if tenantGone {
+		return posthorn.ReasonTenantDeleted
+	}
+	return posthorn.ReasonEndpointDeleted
+}
+
+// settle finishes an open delivery without an attempt.
+func (tx *txn) settle(id posthorn.ID, tenant, endpoint int64, from place, state posthorn.State, reason posthorn.Reason, now time.Time) error {
+	if state == posthorn.Canceled {
+		tx.stat(endpoint, now).canceled++
+	} else {
+		tx.stat(endpoint, now).expired++
+	}
+	tx.move(tenant, endpoint, from, nowhere)
+	return tx.exec(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, extra = 0, before = 0, reason = ? WHERE id = ?`,
+		int64(state), string(reason), int64(id))
+}
+
+// ParkedEndpoints implements [store.Queue]. It hops over the parked index from
+// endpoint to endpoint and leaves out those of suspended tenants as well, as
+// nothing is sent to them.
+func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) (found []int64, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		for len(found) < limit {
+			var id int64
+			var lively bool
+			err := q.QueryRowContext(ctx, `SELECT d.endpoint, EXISTS (SELECT 1 FROM endpoints p JOIN tenants t ON t.id = p.tenant
+				WHERE p.id = d.endpoint AND p.deleted_at = 0 AND p.status = 'active' AND t.deleted_at = 0 AND t.suspended_at = 0)
+				FROM deliveries d INDEXED BY deliveries_parked WHERE d.place = 3 AND d.endpoint > ? ORDER BY d.endpoint LIMIT 1`, after).
+				Scan(&id, &lively)
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil
+			}
+			if err != nil {
+				return readError(ctx, err)
+			}
+			if lively {
+				found = append(found, id)
+			}
+			after = id
+		}
+		return nil
+	})
+	return found, err
+}
+
+// Park implements [store.Queue].
+func (s *Store) Park(ctx context.Context, ids []posthorn.ID) error {
+	if err := s.serving(); err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return s.writer.do(ctx, func(tx *txn) error {
+		for _, id := range ids {
+			var tenant, endpoint int64
+			found, err := tx.row(`UPDATE deliveries SET place = 3, next_at = next_at - ? WHERE id = ? AND place = 1
+				RETURNING tenant, endpoint`, []any{int64(ownedOffset), int64(id)}, &tenant, &endpoint)
+			if err != nil {
+				return err
+			}
+			if found {
+				tx.move(tenant, endpoint, owned, parked)
+			}
+		}
+		return nil
+	})
+}
+
+// Payload implements [store.Queue].
+func (s *Store) Payload(ctx context.Context, event posthorn.ID) ([]byte, error) {
+	return one(ctx, s, func(r scanner) (b []byte, err error) { return b, r.Scan(&b) },
+		`SELECT body FROM payloads WHERE event = ?`, int64(event))
+}

@@ -1,0 +1,143 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+const (
+	deliveryColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.accepted_at,
+		d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.reason, d.log,
+		coalesce(p.ref, ''), coalesce(p.status, '') = 'paused', coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0, coalesce(t.deleted_at, 1) <> 0`
+	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
+)
+
+// scanDelivery reads a delivery as users see it: what is open at a deleted
+// endpoint is canceled, even where Sweep has not been yet.
+func scanDelivery(r scanner) (d posthorn.Delivery, err error) {
+	var key string
+	var accepted, next int64
+	var at place
+	var log []byte
+	var paused, deleted, suspended, tenantDeleted bool
+	p := &d.Progress
+	err = r.Scan((*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
+		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log,
+		&d.EndpointRef, &paused, &deleted, &suspended, &tenantDeleted)
+	if err != nil {
+		return d, err
+	}
+	ref := posthorn.Event{ID: d.Event, Key: key}
+	d.EventRef, d.CreatedAt = ref.Ref(), fromNanos(accepted)
+	p.NextAt = nextAt(at, next)
+	if p.State == posthorn.Pending {
+		d.Held = paused || suspended
+		if deleted || tenantDeleted {
+			d.Held, d.Reason = false, goneReason(tenantDeleted)
+			p.State, p.NextAt, p.Extra, p.Before = posthorn.Canceled, time.Time{}, false, posthorn.Pending
+		}
+	}
+	d.Attempts, err = store.Attempts(log)
+	return d, err
+}
+
+// Deliveries implements [store.Log].
+func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error) {
+	from, to, err := s.bounds(ctx, f.Since, f.Until, p.Before)
+	if err != nil {
+		return nil, 0, err
+	}
+	var l list[posthorn.Delivery]
+	err = s.snapshot(ctx, func(q querier) (err error) {
+		query, args := deliveryWalk(&f, from, to)
+		if l, err = walkDeliveries(ctx, q, &f, p.Limit, query, args); err != nil {
+			return err
+		}
+		if f.Tenant == 0 && f.Event == 0 || f.Endpoint != 0 && f.Event == 0 {
+			return nil // the walk met the late ones too
+		}
+		late, err := walkDeliveries(ctx, q, &f, p.Limit, lateWalk, []any{f.Tenant, f.Tenant, from, to, int64(f.Event), int64(f.Event), pageRows + 1})
+		l = merge(l, late)
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("list deliveries: %w", err)
+	}
+	return l.items, l.next, nil
+}
+
+// lateWalk finds deliveries that were made after their event: their ids stand
+// apart from it.
+const lateWalk = `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_late CROSS JOIN events e ON e.id = d.event` + withOwners + `
+	WHERE d.late = 1 AND (d.tenant = ? OR ? = 0) AND d.id >= ? AND d.id < ? AND (d.event = ? OR ? = 0) ORDER BY d.id DESC LIMIT ?`
+
+// deliveryWalk is the query that meets the filter's deliveries, newest first,
+// by the narrowest index there is. There is none by tenant: a tenant's list
+// walks its events and the ids behind each.
+func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args []any) {
+	switch {
+	case f.Event != 0:
+		return `SELECT ` + deliveryColumns + ` FROM events e CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
+			WHERE e.id = ? AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
+			[]any{int64(f.Event), from, to, pageRows + 1}
+	case f.Endpoint != 0:
+		return `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_endpoint CROSS JOIN events e ON e.id = d.event` + withOwners + `
+			WHERE d.endpoint = ? AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
+			[]any{f.Endpoint, from, to, pageRows + 1}
+	case f.Tenant != 0:
+		return `SELECT ` + deliveryColumns + ` FROM events e INDEXED BY events_tenant CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
+			WHERE e.tenant = ?1 AND e.id >= ?2 AND e.id < ?3 AND d.id < ?3 ORDER BY e.id DESC, d.id DESC LIMIT ?4`,
+			[]any{f.Tenant, from, to, pageRows + 1}
+	}
+	return `SELECT ` + deliveryColumns + ` FROM deliveries d CROSS JOIN events e ON e.id = d.event` + withOwners + `
+		WHERE d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`, []any{from, to, pageRows + 1}
+}
+
+func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int, query string, args []any) (list[posthorn.Delivery], error) {
+	l := list[posthorn.Delivery]{limit: limit}
+	err := fill(ctx, q, query, args, func(r scanner) error {
+		d, err := scanDelivery(r)
+		if err != nil {
+			return err
+		}
+		return l.row(d.ID, d, selects(f, &d))
+	})
+	return l, err
+}
+
+func selects(f *store.DeliveryFilter, d *posthorn.Delivery) bool {
+	return (f.Tenant == 0 || d.Tenant == f.Tenant) &&
+		(f.Endpoint == 0 || d.Endpoint == f.Endpoint) &&
+		(f.Event == 0 || d.Event == f.Event) &&
+		(f.Type == "" || f.Type.Match(d.Type)) &&
+		(f.State == "" || d.Shown() == f.State) &&
+		within(d.CreatedAt, f.Since, f.Until)
+}
+
+// merge makes one page of two. Where a walk stopped, nothing below is known of
+// it, so the page ends there.
+func merge(a, b list[posthorn.Delivery]) list[posthorn.Delivery] {
+	a.items = append(a.items, b.items...)
+	slices.SortFunc(a.items, func(x, y posthorn.Delivery) int { return cmp.Compare(y.ID, x.ID) })
+	a.next = max(a.next, b.next)
+	if i := slices.IndexFunc(a.items, func(d posthorn.Delivery) bool { return d.ID < a.next }); i >= 0 {
+		a.items = a.items[:i]
+	}
+	if len(a.items) > a.limit {
+		a.items = a.items[:a.limit]
+		a.next = a.items[a.limit-1].ID
+	}
+	return a
+}
+
+// DeliveryByID implements [store.Log].
+func (s *Store) DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error) {
+	return one(ctx, s, scanDelivery, `SELECT `+deliveryColumns+` FROM deliveries d CROSS JOIN events e ON e.id = d.event`+withOwners+`
+		WHERE d.id = ? AND d.tenant = ?`, int64(id), tenant)
+}

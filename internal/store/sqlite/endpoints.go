@@ -1,0 +1,328 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+const endpointColumns = `id, ref, tenant, url, description, events, status, paused_reason, paused_at, version, created_at, updated_at, deleted_at, settings`
+
+// settingsVersion is the version of the settings document that is written.
+const settingsVersion = 1
+
+func scanEndpoint(r scanner) (e posthorn.Endpoint, err error) {
+	var events, settings []byte
+	var paused, created, updated, deleted int64
+	if err := r.Scan(&e.ID, &e.Ref, &e.Tenant, &e.URL, &e.Description, &events, &e.Status, &e.PausedReason, &paused,
+		&e.Version, &created, &updated, &deleted, &settings); err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(events, &e.Events); err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(settings, &e.Settings); err != nil {
+		return e, err
+	}
+	e.PausedAt, e.CreatedAt = fromNanos(paused), fromNanos(created)
+	e.UpdatedAt, e.DeletedAt = fromNanos(updated), fromNanos(deleted)
+	return e, nil
+}
+
+// documents encodes what of an endpoint is stored as JSON.
+func documents(e *posthorn.Endpoint) (events, settings string, err error) {
+	b, err := json.Marshal(e.Events)
+	if err != nil {
+		return "", "", err
+	}
+	doc, err := json.Marshal(e.Settings)
+	return string(b), string(doc), err
+}
+
+func checkEndpoint(e *posthorn.Endpoint) error {
+	for _, p := range e.Events {
+		if err := checkText(string(p)); err != nil {
+			return err
+		}
+	}
+	return checkText(e.Ref, e.URL, e.Description, string(e.Status), string(e.PausedReason), e.Settings.Filter)
+}
+
+// CreateEndpoint implements [store.Endpoints].
+func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.Endpoint, seal func(id int64) (store.Sealed, error), limit int) (posthorn.Endpoint, error) {
+	if err := checkEndpoint(&e); err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	settleNew(&e, c.At)
+	err := s.change(ctx, c, func(tx *txn) error {
+		if err := tx.roomForEndpoint(e.Tenant, e.Ref, limit); err != nil {
+			return err
+		}
+		if err := tx.insertEndpoint(&e, seal); err != nil {
+			return err
+		}
+		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+			return err
+		}
+		return tx.audit(c, e.Tenant, "endpoint.create", e.Ref, "")
+	})
+	if err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	return e, nil
+}
+
+// settleNew fills in what a new endpoint has by rule.
+func settleNew(e *posthorn.Endpoint, at time.Time) {
+	e.Version = 1
+	e.DeletedAt = time.Time{}
+	if e.CreatedAt.IsZero() {
+		e.CreatedAt = at
+	}
+	if e.UpdatedAt.IsZero() {
+		e.UpdatedAt = e.CreatedAt
+	}
+	e.CreatedAt, e.UpdatedAt = e.CreatedAt.UTC(), e.UpdatedAt.UTC()
+	if e.Status == "" {
+		e.Status = posthorn.StatusActive
+	}
+	settlePause(e, at)
+}
+
+// settlePause keeps reason and time of a pause in step with the status.
+func settlePause(e *posthorn.Endpoint, at time.Time) {
+	if e.Status != posthorn.StatusPaused {
+		e.PausedReason, e.PausedAt = "", time.Time{}
+		return
+	}
+	if e.PausedReason == "" {
+		e.PausedReason = posthorn.PausedByUser
+	}
+	if e.PausedAt.IsZero() {
+		e.PausedAt = at
+	}
+	e.PausedAt = e.PausedAt.UTC()
+}
+
+func (tx *txn) roomForEndpoint(tenant int64, ref string, limit int) error {
+	if _, err := tx.tenant(tenant); err != nil {
+		return err
+	}
+	var taken int64
+	found, err := tx.row(`SELECT id FROM endpoints WHERE ref = ?`, []any{ref}, &taken)
+	if err != nil {
+		return err
+	}
+	if found {
+		return refuse(store.ErrExists)
+	}
+	var n int
+	if _, err := tx.row(`SELECT count(*) FROM endpoints WHERE tenant = ? AND deleted_at = 0`, []any{tenant}, &n); err != nil {
+		return err
+	}
+	if limit > 0 && n >= limit {
+		return refuse(store.ErrEndpointLimit)
+	}
+	return nil
+}
+
+func (tx *txn) insertEndpoint(e *posthorn.Endpoint, seal func(id int64) (store.Sealed, error)) error {
+	events, settings, err := documents(e)
+	if err != nil {
+		return err
+	}
+	e.ID, err = tx.insert(`INSERT INTO endpoints (ref, tenant, url, description, events, status, paused_reason, paused_at, version, created_at, updated_at, settings, settings_version)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		e.Ref, e.Tenant, e.URL, e.Description, events, string(e.Status), string(e.PausedReason), nanos(e.PausedAt),
+		e.Version, nanos(e.CreatedAt), nanos(e.UpdatedAt), settings, settingsVersion)
+	if err != nil {
+		return err
+	}
+	if seal == nil {
+		return nil
+	}
+	secret, err := seal(e.ID)
+	if err != nil {
+		return err
+	}
+	if secret.CreatedAt.IsZero() {
+		secret.CreatedAt = e.CreatedAt
+	}
+	return tx.exec(`INSERT INTO endpoint_secrets (endpoint, kind, name, key_id, box, created_at, expires_at) VALUES (?, 'signing', '', ?, ?, ?, ?)`,
+		e.ID, secret.KeyID, secret.Box, nanos(secret.CreatedAt), nanos(secret.ExpiresAt))
+}
+
+const endpointByRef = `SELECT ` + endpointColumns + ` FROM endpoints WHERE ref = ? AND tenant = ? AND deleted_at = 0`
+
+// EndpointByRef implements [store.Endpoints].
+func (s *Store) EndpointByRef(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error) {
+	return one(ctx, s, scanEndpoint, endpointByRef, ref, tenant)
+}
+
+// endpoint refuses an unknown endpoint, and one of another version.
+func (tx *txn) endpoint(tenant int64, ref string, version int64) (e posthorn.Endpoint, err error) {
+	err = tx.rows(endpointByRef, []any{ref, tenant}, func(r scanner) (err error) {
+		e, err = scanEndpoint(r)
+		return err
+	})
+	switch {
+	case err != nil:
+		return e, err
+	case e.ID == 0:
+		return e, refuse(store.ErrNotFound)
+	case version != 0 && version != e.Version:
+		return e, refuse(store.ErrVersion)
+	}
+	return e, nil
+}
+
+// EndpointsOf implements [store.Endpoints].
+func (s *Store) EndpointsOf(ctx context.Context, tenant int64, before string, limit int) ([]posthorn.Endpoint, error) {
+	bound := below(0)
+	if before != "" {
+		var err error
+		bound, err = one(ctx, s, func(r scanner) (id int64, err error) { return id, r.Scan(&id) },
+			`SELECT id FROM endpoints WHERE ref = ? AND tenant = ?`, before, tenant)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if limit <= 0 {
+		limit = -1
+	}
+	return all(ctx, s.readers, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
+		WHERE tenant = ? AND deleted_at = 0 AND id < ? ORDER BY id DESC LIMIT ?`, tenant, bound, limit)
+}
+
+// UpdateEndpoint implements [store.Endpoints].
+func (s *Store) UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (e posthorn.Endpoint, err error) {
+	err = s.change(ctx, c, func(tx *txn) error {
+		old, err := tx.endpoint(tenant, ref, version)
+		if err != nil {
+			return err
+		}
+		if e, err = edited(old, c.At, fn); err != nil {
+			return refuse(err)
+		}
+		if sameToUsers(&old, &e) {
+			e = old
+			return nil
+		}
+		return tx.updateEndpoint(c, &old, &e)
+	})
+	if err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	return e, nil
+}
+
+// edited is what fn makes of the endpoint, with what fn may not change.
+func edited(old posthorn.Endpoint, at time.Time, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error) {
+	e := old
+	e.Events = slices.Clone(old.Events)
+	e.Settings.RetrySchedule = slices.Clone(old.Settings.RetrySchedule)
+	if err := fn(&e); err != nil {
+		return e, err
+	}
+	if err := checkEndpoint(&e); err != nil {
+		return e, err
+	}
+	e.ID, e.Ref, e.Tenant, e.Version = old.ID, old.Ref, old.Tenant, old.Version
+	e.CreatedAt, e.UpdatedAt, e.DeletedAt = old.CreatedAt, old.UpdatedAt, old.DeletedAt
+	settlePause(&e, at)
+	return e, nil
+}
+
+func sameToUsers(a, b *posthorn.Endpoint) bool {
+	x, y := a.Settings, b.Settings
+	sameSchedule := slices.Equal(x.RetrySchedule, y.RetrySchedule)
+	x.RetrySchedule, y.RetrySchedule = nil, nil
+	return a.URL == b.URL && a.Description == b.Description && slices.Equal(a.Events, b.Events) &&
+		a.Status == b.Status && a.PausedReason == b.PausedReason && sameSchedule &&
+		x.MaxInFlight == y.MaxInFlight && x.TimeoutSeconds == y.TimeoutSeconds &&
+		x.RatePerSecond == y.RatePerSecond && x.Filter == y.Filter && x.Ordered == y.Ordered
+}
+
+func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
+	e.Version++
+	e.UpdatedAt = c.At.UTC()
+	events, settings, err := documents(e)
+	if err != nil {
+		return refuse(err)
+	}
+	if err := tx.exec(`UPDATE endpoints SET url = ?, description = ?, events = ?, status = ?, paused_reason = ?, paused_at = ?,
+		version = ?, updated_at = ?, settings = ?, settings_version = ? WHERE id = ?`,
+		e.URL, e.Description, events, string(e.Status), string(e.PausedReason), nanos(e.PausedAt),
+		e.Version, nanos(e.UpdatedAt), settings, settingsVersion, e.ID); err != nil {
+		return err
+	}
+	action := "endpoint.update"
+	switch {
+	case old.Status == e.Status:
+	case e.Status == posthorn.StatusActive:
+		action = "endpoint.resume"
+		h, err := tx.healthOf(e.ID)
+		if err != nil {
+			return err
+		}
+		h.Health, h.dirty = h.Resumed(), true
+	default:
+		action = "endpoint.pause"
+	}
+	if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+		return err
+	}
+	return tx.audit(c, e.Tenant, action, e.Ref, "")
+}
+
+// DeleteEndpoint implements [store.Endpoints].
+func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error {
+	return s.change(ctx, c, func(tx *txn) error {
+		e, err := tx.endpoint(tenant, ref, version)
+		if err != nil {
+			return err
+		}
+		if err := tx.exec(`UPDATE endpoints SET deleted_at = ? WHERE id = ?`, nanos(c.At), e.ID); err != nil {
+			return err
+		}
+		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+			return err
+		}
+		return tx.audit(c, tenant, "endpoint.delete", ref, "")
+	})
+}
+
+// snapshot runs fn on one state of the database.
+func (s *Store) snapshot(ctx context.Context, fn func(querier) error) error {
+	tx, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return readError(ctx, err)
+	}
+	defer func() { _ = tx.Rollback() }() // nothing to keep
+	return fn(tx)
+}
+
+// EndpointSet implements [store.Endpoints].
+func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.EndpointSet, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		versions, err := all(ctx, q, func(r scanner) (v int64, err error) { return v, r.Scan(&v) },
+			`SELECT set_version FROM tenants WHERE id = ? AND deleted_at = 0`, tenant)
+		if err != nil {
+			return err
+		}
+		if len(versions) == 0 {
+			return store.ErrNotFound
+		}
+		set.Version = versions[0]
+		set.Endpoints, err = all(ctx, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
+			WHERE tenant = ? AND deleted_at = 0 ORDER BY id`, tenant)
+		return err
+	})
+	return set, err
+}

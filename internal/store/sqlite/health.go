@@ -1,0 +1,68 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+// healthRow is an endpoint's health within a transaction.
+type healthRow struct {
+	posthorn.Health
+	dirty bool
+}
+
+const healthColumns = `failing_since, failures, last_success, last_failure, hold_until, warned_at`
+
+func scanHealth(r scanner) (h posthorn.Health, err error) {
+	var since, success, failure, hold, warned int64
+	err = r.Scan(&since, &h.Failures, &success, &failure, &hold, &warned)
+	h.FailingSince, h.LastSuccess, h.LastFailure = fromNanos(since), fromNanos(success), fromNanos(failure)
+	h.HoldUntil, h.WarnedAt = fromNanos(hold), fromNanos(warned)
+	return h, err
+}
+
+func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
+	if h, ok := tx.health[endpoint]; ok {
+		return h, nil
+	}
+	h := &healthRow{}
+	err := tx.rows(`SELECT `+healthColumns+` FROM endpoint_health WHERE endpoint = ?`, []any{endpoint}, func(r scanner) (err error) {
+		h.Health, err = scanHealth(r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	tx.health[endpoint] = h
+	return h, nil
+}
+
+func (tx *txn) writeHealth() error {
+	for endpoint, h := range tx.health {
+		if !h.dirty {
+			continue
+		}
+		if err := tx.exec(`INSERT OR REPLACE INTO endpoint_health (endpoint, `+healthColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			endpoint, nanos(h.FailingSince), h.Failures, nanos(h.LastSuccess), nanos(h.LastFailure), nanos(h.HoldUntil), nanos(h.WarnedAt)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MarkWarned implements [store.Endpoints].
+func (s *Store) MarkWarned(ctx context.Context, endpoint int64, at time.Time) (marked bool, err error) {
+	err = s.writer.do(ctx, func(tx *txn) error {
+		h, err := tx.healthOf(endpoint)
+		if err != nil {
+			return err
+		}
+		if marked = h.WarnedAt.IsZero(); marked {
+			h.WarnedAt, h.dirty = at, true
+		}
+		return nil
+	})
+	return marked && err == nil, err
+}

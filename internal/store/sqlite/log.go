@@ -1,0 +1,137 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// pageRows bounds the rows that one page of a list reads.
+const pageRows = 2000
+
+const eventColumns = `e.id, e.tenant, e.key, e.type, e.kind, e.occurred_at, e.accepted_at, e.deliver_at, e.deliveries, e.source, e.subject, e.source_id`
+
+func scanEvent(r scanner) (e posthorn.Event, err error) {
+	return e, scanEventInto(r, &e)
+}
+
+func scanEventInto(r scanner, e *posthorn.Event, more ...any) error {
+	var occurred, accepted, deliver int64
+	err := r.Scan(append([]any{(*int64)(&e.ID), &e.Tenant, &e.Key, &e.Type, &e.Kind, &occurred, &accepted, &deliver,
+		&e.Deliveries, &e.Source, &e.Subject, &e.SourceID}, more...)...)
+	e.OccurredAt, e.AcceptedAt, e.DeliverAt = fromNanos(occurred), fromNanos(accepted), fromNanos(deliver)
+	return err
+}
+
+// list collects a page from rows that come newest first.
+type list[T any] struct {
+	limit int
+	items []T
+	read  int
+	last  posthorn.ID // of the last row read
+	next  posthorn.ID
+}
+
+var errPageFull = errors.New("page full")
+
+// row takes the next row; keep tells whether it belongs to the list. It
+// returns errPageFull when a row is left that the next page begins with.
+func (l *list[T]) row(id posthorn.ID, item T, keep bool) error {
+	if len(l.items) >= l.limit || l.read >= pageRows {
+		l.next = l.last
+		return errPageFull
+	}
+	l.read, l.last = l.read+1, id
+	if keep {
+		l.items = append(l.items, item)
+	}
+	return nil
+}
+
+// fill runs a query and gives its rows to scan until the page is full.
+func fill(ctx context.Context, q querier, query string, args []any, scan func(scanner) error) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return readError(ctx, err)
+	}
+	if err := eachRow(rows, scan); err != nil && err != errPageFull {
+		return readError(ctx, err)
+	}
+	return nil
+}
+
+// bounds turns times of acceptance into bounds of ids: from <= id < to. An id
+// is never older than its event's acceptance, and at most lead ahead of it.
+func (s *Store) bounds(ctx context.Context, since, until time.Time, before posthorn.ID) (from, to int64, err error) {
+	to = below(int64(before))
+	if !since.IsZero() {
+		from = int64(posthorn.MakeID(since, 0, 0))
+	}
+	if !until.IsZero() {
+		var lead int64
+		err = s.readers.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'lead'`).Scan(&lead)
+		if errors.Is(err, sql.ErrNoRows) {
+			lead, err = int64(minLead), nil
+		}
+		if err != nil {
+			return 0, 0, readError(ctx, err)
+		}
+		to = min(to, int64(posthorn.MakeID(until.Add(time.Duration(lead)+time.Millisecond), 0, 0)))
+	}
+	return from, to, nil
+}
+
+func within(t, since, until time.Time) bool {
+	return !t.Before(since) && (until.IsZero() || t.Before(until))
+}
+
+// Events implements [store.Log].
+func (s *Store) Events(ctx context.Context, f store.EventFilter, p store.Page) ([]posthorn.Event, posthorn.ID, error) {
+	from, to, err := s.bounds(ctx, f.Since, f.Until, p.Before)
+	if err != nil {
+		return nil, 0, err
+	}
+	query, args := `SELECT `+eventColumns+` FROM events e WHERE e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`, []any{from, to, pageRows + 1}
+	if f.Tenant != 0 {
+		query = `SELECT ` + eventColumns + ` FROM events e INDEXED BY events_tenant WHERE e.tenant = ? AND e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`
+		args = slices.Insert(args, 0, any(f.Tenant))
+	}
+	l := list[posthorn.Event]{limit: p.Limit}
+	err = fill(ctx, s.readers, query, args, func(r scanner) error {
+		e, err := scanEvent(r)
+		if err != nil {
+			return err
+		}
+		return l.row(e.ID, e, (f.Type == "" || f.Type.Match(e.Type)) && within(e.AcceptedAt, f.Since, f.Until))
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("list events: %w", err)
+	}
+	return l.items, l.next, nil
+}
+
+// EventByRef implements [store.Log].
+func (s *Store) EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error) {
+	id, generated := posthorn.ParseID(posthorn.EventPrefix, ref)
+	if !generated {
+		found, err := one(ctx, s, func(r scanner) (id int64, err error) { return id, r.Scan(&id) },
+			`SELECT event FROM idempotency WHERE tenant = ? AND kind = 1 AND key = ?`, tenant, ref)
+		if err != nil {
+			return posthorn.Event{}, err
+		}
+		id = posthorn.ID(found)
+	}
+	e, err := one(ctx, s, func(r scanner) (e posthorn.Event, err error) {
+		return e, scanEventInto(r, &e, &e.Body)
+	}, `SELECT `+eventColumns+`, p.body FROM events e LEFT JOIN payloads p ON p.event = e.id WHERE e.id = ? AND e.tenant = ?`, int64(id), tenant)
+	if err == nil && generated && e.Key != "" {
+		return posthorn.Event{}, store.ErrNotFound // it has another ref
+	}
+	return e, err
+}

@@ -1,0 +1,153 @@
+package sqlite
+
+import (
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Record implements [store.Queue].
+func (s *Store) Record(r store.Result, done func(store.Recorded, error)) {
+	if err := s.serving(); err != nil {
+		done(store.Recorded{}, err)
+		return
+	}
+	var rec store.Recorded
+	o := &op{
+		kind: opResult, rows: 1, bytes: len(r.Attempt.Snippet),
+		apply: func(tx *txn) (err error) {
+			rec, err = tx.record(&r)
+			return err
+		},
+		done: func(err error) {
+			if err != nil {
+				rec = store.Recorded{}
+			}
+			done(rec, err)
+		},
+	}
+	if err := s.writer.queue.add(o); err != nil {
+		done(store.Recorded{}, err)
+	}
+}
+
+// deliveryRow is a delivery as the writer needs it.
+type deliveryRow struct {
+	id               posthorn.ID
+	tenant, endpoint int64
+	place            place
+	reason           posthorn.Reason
+	progress         posthorn.Progress
+	log              []byte
+}
+
+func (tx *txn) delivery(id posthorn.ID) (d deliveryRow, found bool, err error) {
+	d.id = id
+	var next int64
+	p := &d.progress
+	found, err = tx.row(`SELECT tenant, endpoint, state, place, next_at, tries, attempts, waits, round, extra, before, reason, log
+		FROM deliveries WHERE id = ?`, []any{int64(id)},
+		&d.tenant, &d.endpoint, &p.State, &d.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.reason, &d.log)
+	p.NextAt = nextAt(d.place, next)
+	return d, found, err
+}
+
+// nextAt is the time that next_at holds.
+func nextAt(p place, next int64) time.Time {
+	switch p {
+	case nowhere:
+		return time.Time{}
+	case owned:
+		next -= ownedOffset
+	}
+	return fromNanos(next)
+}
+
+func (tx *txn) record(r *store.Result) (store.Recorded, error) {
+	d, found, err := tx.delivery(r.ID)
+	if err != nil {
+		return store.Recorded{}, err
+	}
+	if !found || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint {
+		return store.Recorded{Lost: true}, nil
+	}
+	was := d.progress.State
+	next, err := r.Policy.Step(d.progress, posthorn.Input{
+		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter,
+		Now: r.EndedAt, Random: r.Random,
+	})
+	if err != nil {
+		return store.Recorded{}, refuse(err)
+	}
+	if d.log, err = store.AppendAttempt(d.log, &r.Attempt); err != nil {
+		return store.Recorded{}, refuse(err)
+	}
+	if err := tx.saveResult(&d, next); err != nil {
+		return store.Recorded{}, err
+	}
+	rec := store.Recorded{Progress: next}
+	if r.Kind == posthorn.EventTest {
+		h, err := tx.healthOf(d.endpoint)
+		rec.Health = h.Health
+		return rec, err
+	}
+	tx.countAttempt(r, &d, was, next.State)
+	return rec, tx.observe(r, &d, &rec)
+}
+
+// saveResult writes the delivery after an attempt: it waits, or is finished.
+func (tx *txn) saveResult(d *deliveryRow, next posthorn.Progress) error {
+	to, at := nowhere, int64(0)
+	if !next.State.Final() {
+		to, at = waiting, nanos(next.NextAt)
+	}
+	if next.State != d.progress.State {
+		d.reason = posthorn.ReasonNone
+	}
+	tx.move(d.tenant, d.endpoint, d.place, to)
+	return tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, tries = ?, attempts = ?, waits = ?, extra = ?, before = ?, reason = ?, log = ?
+		WHERE id = ?`,
+		int64(next.State), int64(to), at, next.Tries, next.Attempts, next.Waits, next.Extra, int64(next.Before), string(d.reason), d.log, int64(d.id))
+}
+
+// observe brings the endpoint's health up to date and pauses it when that
+// says so.
+func (tx *txn) observe(r *store.Result, d *deliveryRow, rec *store.Recorded) error {
+	h, err := tx.healthOf(d.endpoint)
+	if err != nil {
+		return err
+	}
+	before := h.Health
+	now, reason := before.Observe(&r.Attempt, r.EndedAt)
+	if now != before {
+		h.Health, h.dirty = now, true
+	}
+	rec.Health = now
+	rec.Recovered = r.Attempt.Succeeded() && !before.FailingSince.IsZero()
+	if reason == "" {
+		return nil
+	}
+	paused, err := tx.pause(d.tenant, d.endpoint, reason, r.EndedAt)
+	if paused {
+		rec.Paused = reason
+	}
+	return err
+}
+
+// pause pauses an active endpoint on Posthorn's own account.
+func (tx *txn) pause(tenant, endpoint int64, reason posthorn.PausedReason, at time.Time) (bool, error) {
+	n, err := tx.execCount(`UPDATE endpoints SET status = 'paused', paused_reason = ?, paused_at = ?, updated_at = ?, version = version + 1
+		WHERE id = ? AND status = 'active' AND deleted_at = 0`, string(reason), nanos(at), nanos(at), endpoint)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	if err := tx.endpointChanged(tenant, endpoint); err != nil {
+		return false, err
+	}
+	var ref string
+	if _, err := tx.row(`SELECT ref FROM endpoints WHERE id = ?`, []any{endpoint}, &ref); err != nil {
+		return false, err
+	}
+	return true, tx.audit(store.Change{Actor: "posthorn", At: at}, tenant, "endpoint.pause", ref, string(reason))
+}

@@ -1,0 +1,208 @@
+// Package sqlite is the embedded store: one SQLite file in WAL mode with
+// synchronous=FULL. One goroutine writes; it commits together whatever is
+// waiting, so that one fsync serves many callers. Readers have connections of
+// their own that cannot write.
+//
+// One process serves a file at a time; it holds an OS lock beside the file.
+// Others open it as [Admin] for small changes, which the serving process sees
+// within a second.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Role is what a process opens the file for.
+type Role int
+
+const (
+	// Serve takes the lock, creates and migrates the file when needed, and
+	// takes back the deliveries that the last run owned.
+	Serve Role = iota
+	// Admin is a second process, beside a serving one or alone: it changes
+	// tenants, tokens and endpoints only. The file must exist.
+	Admin
+)
+
+// Options says how to open a file. Zero fields have the defaults named.
+type Options struct {
+	Path string
+	Role Role
+	// Node goes into the ids given out.
+	Node uint8
+	// FreeSpace reports the bytes free and in all on the file's disk; nil asks
+	// the system. Below 5 % or 1 GiB, whichever is less, publishing is refused.
+	FreeSpace func(path string) (free, total uint64, err error)
+	// Now is the clock of ids and of the disk check; nil is time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+	// Synchronous is FULL by default. Tests may say OFF, which loses commits
+	// when the machine stops, but not when the process does.
+	Synchronous string
+	// Poll is how often changes by other processes are looked for; 0 is half a
+	// second, below 0 is never.
+	Poll time.Duration
+}
+
+// Store is a [store.Store] on a SQLite file.
+type Store struct {
+	role    Role
+	lock    *fileLock
+	readers *sql.DB
+	writer  *writer
+
+	watchers watchers
+	sweeper  sweeper
+	oldest   atomic.Int64 // no open delivery has a lower id
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the file. Its errors are sentences for the operator; errors.As
+// and errors.Is find [*LockedError], [*NewerError], [ErrCorrupt],
+// os.ErrPermission and fs.ErrNotExist in them.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o = o.withDefaults()
+	s := &Store{role: o.Role}
+	if err := s.open(ctx, o); err != nil {
+		err = errors.Join(err, s.lock.release())
+		return nil, explainOpen(o.Path, err)
+	}
+	return s, nil
+}
+
+func (o Options) withDefaults() Options {
+	if o.FreeSpace == nil {
+		o.FreeSpace = freeSpace
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Synchronous == "" {
+		o.Synchronous = "FULL"
+	}
+	if o.Poll == 0 {
+		o.Poll = 500 * time.Millisecond
+	}
+	return o
+}
+
+func (s *Store) open(ctx context.Context, o Options) (err error) {
+	if o.Role == Serve {
+		if s.lock, err = lockFile(o.Path); err != nil {
+			return err
+		}
+	}
+	if err := checkFile(o.Path, o.Role == Serve); err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", writerDSN(o))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	if o.Role == Serve {
+		_, _, err = migrate(ctx, db, o.Path)
+	} else {
+		err = checkVersion(ctx, db, o.Path)
+	}
+	if err == nil {
+		s.writer, err = newWriter(ctx, db, o, s.watchers.tell)
+	}
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	if s.readers, err = sql.Open("sqlite", readerDSN(o)); err != nil {
+		return errors.Join(err, s.writer.close())
+	}
+	s.readers.SetMaxOpenConns(4)
+	s.readers.SetMaxIdleConns(4)
+	s.writer.start()
+	return nil
+}
+
+// Close writes what is queued, then closes the file and releases the lock.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		s.closeErr = errors.Join(s.readers.Close(), s.writer.close(), s.lock.release())
+	})
+	return s.closeErr
+}
+
+// Ping reports whether the store can be written to now: it commits a row.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.writer.do(ctx, func(tx *txn) error {
+		return tx.exec(`INSERT INTO meta (key, value) VALUES ('ping', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1`)
+	})
+}
+
+// Watch implements [store.Store].
+func (s *Store) Watch(fn func(store.Notice)) { s.watchers.add(fn) }
+
+// watchers are told of changes, one at a time.
+type watchers struct {
+	mu  sync.Mutex
+	fns []func(store.Notice)
+}
+
+func (w *watchers) add(fn func(store.Notice)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fns = append(w.fns, fn)
+}
+
+func (w *watchers) tell(n store.Notice) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, fn := range w.fns {
+		fn(n)
+	}
+}
+
+// serving refuses what an admin process may not do.
+func (s *Store) serving() error {
+	if s.role != Serve {
+		return errors.New("sqlite: only the serving process handles events and deliveries")
+	}
+	return nil
+}
+
+// checkFile finds the faults that SQLite would report less clearly, and
+// creates a missing file so that only its owner can read it.
+func checkFile(path string, create bool) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if create && errors.Is(err, os.ErrNotExist) {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, len(fileMagic))
+	n, err := f.ReadAt(head, 0)
+	if n > 0 && string(head) != fileMagic {
+		return fmt.Errorf("%w: it is not a SQLite database", ErrCorrupt)
+	}
+	if n == 0 && !create {
+		return fmt.Errorf("%w: it is empty", ErrCorrupt)
+	}
+	return nil
+}
+
+const fileMagic = "SQLite format 3\x00"

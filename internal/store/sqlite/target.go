@@ -1,0 +1,93 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Target implements [store.Endpoints].
+func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		found, err := all(ctx, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints WHERE id = ?`, endpoint)
+		if err != nil {
+			return err
+		}
+		if len(found) == 0 {
+			return store.ErrNotFound
+		}
+		t.Endpoint = found[0]
+		err = q.QueryRowContext(ctx, `SELECT
+			EXISTS (SELECT 1 FROM tenants WHERE id = ? AND suspended_at <> 0),
+			EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_parked WHERE place = 3 AND endpoint = ?)`,
+			t.Endpoint.Tenant, endpoint).Scan(&t.TenantSuspended, &t.Parked)
+		if err != nil {
+			return readError(ctx, err)
+		}
+		if t.Secrets, err = all(ctx, q, scanSecret, `SELECT id, key_id, box, created_at, expires_at FROM endpoint_secrets
+			WHERE endpoint = ? AND kind = 'signing' ORDER BY expires_at <> 0, id DESC`, endpoint); err != nil {
+			return err
+		}
+		t.Health, err = health(ctx, q, endpoint)
+		return err
+	})
+	return t, err
+}
+
+func scanSecret(r scanner) (s store.Sealed, err error) {
+	var created, expires int64
+	err = r.Scan(&s.ID, &s.KeyID, &s.Box, &created, &expires)
+	s.CreatedAt, s.ExpiresAt = fromNanos(created), fromNanos(expires)
+	return s, err
+}
+
+func health(ctx context.Context, q querier, endpoint int64) (posthorn.Health, error) {
+	rows, err := all(ctx, q, scanHealth, `SELECT `+healthColumns+` FROM endpoint_health WHERE endpoint = ?`, endpoint)
+	if err != nil || len(rows) == 0 {
+		return posthorn.Health{}, err
+	}
+	return rows[0], nil
+}
+
+// EndpointHealth implements [store.Endpoints].
+func (s *Store) EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, n int, next time.Time, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		var exists bool
+		err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM endpoints WHERE id = ?)`, endpoint).Scan(&exists)
+		if err != nil {
+			return readError(ctx, err)
+		}
+		if !exists {
+			return store.ErrNotFound
+		}
+		if h, err = health(ctx, q, endpoint); err != nil {
+			return err
+		}
+		// The due index is led by time; memory tells when it need not be walked.
+		due := s.role != Serve || s.writer.open.endpoint(endpoint).due > 0
+		var at int64
+		err = q.QueryRowContext(ctx, `SELECT
+			(SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_parked WHERE place = 3 AND endpoint = ?1 LIMIT ?2)),
+			CASE WHEN ?3 THEN coalesce((SELECT min(next_at) FROM (SELECT next_at FROM deliveries INDEXED BY deliveries_due
+				WHERE place IN (1, 2) AND endpoint = ?1 AND next_at < ?4 ORDER BY next_at LIMIT 1)), 0) ELSE 0 END`,
+			endpoint, limit, due, int64(ownedOffset)).Scan(&n, &at)
+		if err != nil {
+			return readError(ctx, err)
+		}
+		next = fromNanos(at)
+		if !due || n >= limit {
+			return nil
+		}
+		var more int
+		err = q.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_due
+			WHERE place IN (1, 2) AND endpoint = ? LIMIT ?)`, endpoint, limit-n).Scan(&more)
+		n += more
+		if err != nil {
+			return readError(ctx, err)
+		}
+		return nil
+	})
+	return h, n, next, err
+}

@@ -1,0 +1,256 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// change runs an audited change in a transaction; apply is called unless the
+// change's Once was seen before.
+func (s *Store) change(ctx context.Context, c store.Change, apply func(*txn) error) error {
+	if err := checkText(c.Actor); err != nil {
+		return err
+	}
+	return s.writer.do(ctx, func(tx *txn) error {
+		if err := tx.checkOnce(c.Once, c.At); err != nil {
+			return err
+		}
+		if err := apply(tx); err != nil {
+			return err
+		}
+		if c.Once == nil {
+			return nil
+		}
+		return tx.storeOnce(c.Once, c.Once.Answer)
+	})
+}
+
+func (tx *txn) audit(c store.Change, tenant int64, action, subject, detail string) error {
+	return tx.exec(`INSERT INTO audit (at, tenant, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?, ?)`,
+		nanos(c.At), tenant, c.Actor, action, subject, detail)
+}
+
+// tenantRow is what a transaction needs of a living tenant.
+type tenantRow struct {
+	name       string
+	setVersion int64
+}
+
+// tenant refuses an unknown or deleted tenant.
+func (tx *txn) tenant(id int64) (*tenantRow, error) {
+	if t, ok := tx.tenants[id]; ok {
+		return t, nil
+	}
+	t := &tenantRow{}
+	found, err := tx.row(`SELECT name, set_version FROM tenants WHERE id = ? AND deleted_at = 0`, []any{id}, &t.name, &t.setVersion)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, refuse(store.ErrNotFound)
+	}
+	tx.tenants[id] = t
+	return t, nil
+}
+
+// endpointChanged makes publishes that matched before match again, and tells.
+func (tx *txn) endpointChanged(tenant, endpoint int64) error {
+	delete(tx.tenants, tenant)
+	tx.notice(store.Notice{Kind: store.NoticeEndpoint, Tenant: tenant, Endpoint: endpoint})
+	return tx.exec(`UPDATE tenants SET set_version = set_version + 1 WHERE id = ?`, tenant)
+}
+
+const tenantColumns = `id, name, created_at, suspended_at`
+
+func scanTenant(r scanner) (t posthorn.Tenant, err error) {
+	var created, suspended int64
+	err = r.Scan(&t.ID, &t.Name, &created, &suspended)
+	t.CreatedAt, t.SuspendedAt = fromNanos(created), fromNanos(suspended)
+	return t, err
+}
+
+// CreateTenant implements [store.Tenants].
+func (s *Store) CreateTenant(ctx context.Context, c store.Change, name string) (t posthorn.Tenant, err error) {
+	if err := checkText(name); err != nil {
+		return t, err
+	}
+	t = posthorn.Tenant{Name: name, CreatedAt: c.At.UTC()}
+	err = s.change(ctx, c, func(tx *txn) error {
+		var taken int64
+		found, err := tx.row(`SELECT id FROM tenants WHERE name = ? AND deleted_at = 0`, []any{name}, &taken)
+		if err != nil {
+			return err
+		}
+		if found {
+			return refuse(store.ErrExists)
+		}
+		t.ID, err = tx.insert(`INSERT INTO tenants (name, created_at) VALUES (?, ?)`, name, nanos(c.At))
+		if err != nil {
+			return err
+		}
+		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: t.ID})
+		return tx.audit(c, t.ID, "tenant.create", name, "")
+	})
+	if err != nil {
+		return posthorn.Tenant{}, err
+	}
+	return t, nil
+}
+
+// TenantByName implements [store.Tenants].
+func (s *Store) TenantByName(ctx context.Context, name string) (posthorn.Tenant, error) {
+	return one(ctx, s, scanTenant, `SELECT `+tenantColumns+` FROM tenants WHERE name = ? AND deleted_at = 0`, name)
+}
+
+// TenantByID implements [store.Tenants].
+func (s *Store) TenantByID(ctx context.Context, id int64) (posthorn.Tenant, error) {
+	return one(ctx, s, scanTenant, `SELECT `+tenantColumns+` FROM tenants WHERE id = ? AND deleted_at = 0`, id)
+}
+
+// Tenants implements [store.Tenants].
+func (s *Store) Tenants(ctx context.Context, before int64, limit int) ([]posthorn.Tenant, error) {
+	return all(ctx, s.readers, scanTenant, `SELECT `+tenantColumns+` FROM tenants
+		WHERE deleted_at = 0 AND id < ? ORDER BY id DESC LIMIT ?`, below(before), limit)
+}
+
+// SuspendTenant implements [store.Tenants].
+func (s *Store) SuspendTenant(ctx context.Context, c store.Change, id int64, suspend bool) (t posthorn.Tenant, err error) {
+	err = s.change(ctx, c, func(tx *txn) error {
+		found := false
+		err := tx.rows(`SELECT `+tenantColumns+` FROM tenants WHERE id = ? AND deleted_at = 0`, []any{id}, func(r scanner) (err error) {
+			found = true
+			t, err = scanTenant(r)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if !found {
+			return refuse(store.ErrNotFound)
+		}
+		if t.Suspended() == suspend {
+			return nil
+		}
+		action := "tenant.resume"
+		t.SuspendedAt = time.Time{}
+		if suspend {
+			action, t.SuspendedAt = "tenant.suspend", c.At.UTC()
+		}
+		if err := tx.exec(`UPDATE tenants SET suspended_at = ? WHERE id = ?`, nanos(t.SuspendedAt), id); err != nil {
+			return err
+		}
+		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: id})
+		return tx.audit(c, id, action, t.Name, "")
+	})
+	if err != nil {
+		return posthorn.Tenant{}, err
+	}
+	return t, nil
+}
+
+// DeleteTenant implements [store.Tenants].
+func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) error {
+	return s.change(ctx, c, func(tx *txn) error {
+		t, err := tx.tenant(id)
+		if err != nil {
+			return err
+		}
+		delete(tx.tenants, id)
+		for _, query := range []string{
+			`UPDATE tenants SET deleted_at = ?1 WHERE id = ?2`,
+			`UPDATE endpoints SET deleted_at = ?1 WHERE tenant = ?2 AND deleted_at = 0`,
+		} {
+			if err := tx.exec(query, nanos(c.At), id); err != nil {
+				return err
+			}
+		}
+		if err := tx.exec(`DELETE FROM tokens WHERE tenant = ?`, id); err != nil {
+			return err
+		}
+		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: id})
+		tx.notice(store.Notice{Kind: store.NoticeToken})
+		return tx.audit(c, id, "tenant.delete", t.name, "")
+	})
+}
+
+// Sending implements [store.Tenants].
+func (s *Store) Sending(ctx context.Context) (bool, error) {
+	off, err := one(ctx, s, func(r scanner) (n int64, err error) { return n, r.Scan(&n) },
+		`SELECT value FROM meta WHERE key = 'sending_off'`)
+	if errors.Is(err, store.ErrNotFound) {
+		return true, nil
+	}
+	return off == 0, err
+}
+
+// SetSending implements [store.Tenants].
+func (s *Store) SetSending(ctx context.Context, c store.Change, on bool) error {
+	return s.change(ctx, c, func(tx *txn) error {
+		was, err := tx.meta("sending_off", 0)
+		if err != nil {
+			return err
+		}
+		off, action := int64(0), "sending.on"
+		if !on {
+			off, action = 1, "sending.off"
+		}
+		if was == off {
+			return nil
+		}
+		if err := tx.setMeta("sending_off", off); err != nil {
+			return err
+		}
+		tx.notice(store.Notice{Kind: store.NoticeSending})
+		return tx.audit(c, 0, action, "", "")
+	})
+}
+
+// querier is the readers' pool or a transaction of it.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// one reads a row; none is ErrNotFound.
+func one[T any](ctx context.Context, s *Store, scan func(scanner) (T, error), query string, args ...any) (T, error) {
+	v, err := scan(s.readers.QueryRowContext(ctx, query, args...))
+	if err == nil {
+		return v, nil
+	}
+	var none T
+	if errors.Is(err, sql.ErrNoRows) {
+		return none, store.ErrNotFound
+	}
+	return none, readError(ctx, err)
+}
+
+// all reads all rows of a query.
+func all[T any](ctx context.Context, q querier, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, readError(ctx, err)
+	}
+	var list []T
+	err = eachRow(rows, func(r scanner) error {
+		v, err := scan(r)
+		list = append(list, v)
+		return err
+	})
+	if err != nil {
+		return nil, readError(ctx, err)
+	}
+	return list, nil
+}
+
+// below is the bound of a list that goes on before an id; 0 has none.
+func below(before int64) int64 {
+	if before == 0 {
+		return 1<<63 - 1
+	}
+	return before
+}

@@ -1,0 +1,232 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// writer owns the only connection that writes. Its fields below conn are of
+// its goroutine alone.
+type writer struct {
+	queue     *queue
+	freeSpace func() (free, total uint64, err error)
+	now       func() time.Time
+	log       *slog.Logger
+	node      uint8
+	poll      time.Duration
+	tell      func(store.Notice)
+	running   sync.WaitGroup
+
+	db          *sql.DB
+	conn        *sql.Conn
+	stmts       map[string]*sql.Stmt
+	last        posthorn.ID // the highest id given out
+	lead        time.Duration
+	dataVersion int64
+	spaceAt     time.Time // when free space was looked at
+	spaceLow    bool
+
+	open *openCounts
+}
+
+func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notice)) (*writer, error) {
+	w := &writer{
+		queue:     newQueue(),
+		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
+		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
+		db: db, stmts: make(map[string]*sql.Stmt),
+		open: newOpenCounts(),
+	}
+	var err error
+	if w.conn, err = db.Conn(ctx); err != nil {
+		return nil, err
+	}
+	if o.Role == Serve {
+		err = w.recover(ctx)
+	}
+	if err == nil {
+		err = w.readDataVersion(&w.dataVersion)
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.conn.Close())
+	}
+	return w, nil
+}
+
+func (w *writer) start() { w.running.Go(w.loop) }
+
+func (w *writer) loop() {
+	var tick <-chan time.Time
+	if w.poll > 0 {
+		t := time.NewTicker(w.poll)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case <-w.queue.wake:
+			group, closed := w.queue.take()
+			if len(group) == 0 && closed {
+				return
+			}
+			w.write(group)
+		case <-tick:
+			w.look()
+		}
+	}
+}
+
+// close writes what is queued and closes the connection.
+func (w *writer) close() error {
+	w.queue.close()
+	w.running.Wait()
+	var errs []error
+	for _, s := range w.stmts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close(), w.db.Close())...)
+}
+
+// write commits a group. When anything in it fails, the group is rolled back
+// and repeated one caller at a time, so that nobody fails for another's fault.
+func (w *writer) write(group []*op) {
+	live := group[:0]
+	for _, o := range group {
+		if o.ctx != nil && o.ctx.Err() != nil {
+			o.done(o.ctx.Err())
+			continue
+		}
+		live = append(live, o)
+	}
+	if len(live) == 0 {
+		return
+	}
+	err := w.try(live)
+	if err == nil {
+		return
+	}
+	if len(live) == 1 {
+		live[0].done(err)
+		return
+	}
+	for _, o := range live {
+		if err := w.try([]*op{o}); err != nil {
+			o.done(err)
+		}
+	}
+}
+
+// try commits the group and answers its callers, or changes nothing.
+func (w *writer) try(group []*op) error {
+	if err := w.execute("BEGIN IMMEDIATE"); err != nil {
+		return classify(err)
+	}
+	tx := newTxn(w)
+	err := tx.run(group)
+	if err == nil {
+		err = w.execute("COMMIT")
+	}
+	if err != nil {
+		// SQLite itself rolls back after some errors; then this one fails.
+		_ = w.execute("ROLLBACK")
+		return classify(err)
+	}
+	w.last, w.lead = tx.last, tx.lead
+	w.open.apply(tx.moves)
+	for _, n := range tx.notices {
+		w.tell(n)
+	}
+	for _, o := range group {
+		o.done(o.err)
+	}
+	return nil
+}
+
+func (w *writer) execute(query string) error {
+	s, err := w.stmt(query)
+	if err == nil {
+		_, err = s.Exec()
+	}
+	return err
+}
+
+// stmt prepares each query once.
+func (w *writer) stmt(query string) (*sql.Stmt, error) {
+	if s, ok := w.stmts[query]; ok {
+		return s, nil
+	}
+	s, err := w.conn.PrepareContext(context.Background(), query)
+	if err == nil {
+		w.stmts[query] = s
+	}
+	return s, err
+}
+
+// do has the writer run apply and waits for the commit. An error that apply
+// made with refuse comes back as it was; it must not have changed anything.
+func (w *writer) do(ctx context.Context, apply func(*txn) error) error {
+	return w.submit(&op{kind: opChange, ctx: ctx, apply: apply})
+}
+
+func (w *writer) submit(o *op) error {
+	done := make(chan error, 1)
+	o.done = func(err error) { done <- err }
+	if o.ctx.Err() != nil {
+		return o.ctx.Err()
+	}
+	if err := w.queue.add(o); err != nil {
+		return err
+	}
+	return <-done
+}
+
+// look finds out whether another process changed the file.
+func (w *writer) look() {
+	var v int64
+	if err := w.readDataVersion(&v); err != nil {
+		w.log.Error("the database could not be read", "error", err)
+		return
+	}
+	if v != w.dataVersion {
+		w.dataVersion = v
+		w.tell(store.Notice{Kind: store.NoticeAll})
+	}
+}
+
+func (w *writer) readDataVersion(v *int64) error {
+	s, err := w.stmt("PRAGMA data_version")
+	if err != nil {
+		return err
+	}
+	return s.QueryRow().Scan(v)
+}
+
+// The reserve of the disk below which publishing is refused: what remains is
+// for results, so that what was accepted can still be finished.
+const (
+	reserveShare = 20 // a twentieth
+	reserveBytes = 1 << 30
+)
+
+// spaceIsLow looks at the disk about once a second.
+func (w *writer) spaceIsLow() bool {
+	now := w.now()
+	if d := now.Sub(w.spaceAt); d >= 0 && d < time.Second {
+		return w.spaceLow
+	}
+	w.spaceAt = now
+	free, total, err := w.freeSpace()
+	low := err == nil && free < min(total/reserveShare, reserveBytes)
+	if low != w.spaceLow {
+		w.log.Warn("free disk space crossed the reserve", "low", low, "free_bytes", free, "total_bytes", total)
+	}
+	w.spaceLow = low
+	return low
+}

@@ -1,0 +1,288 @@
+package storetest
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+var publishPromises = []promise{
+	{"an event can be read as it was published", func(w *world) {
+		a, b := w.endpoint(), w.endpoint()
+		e := w.event("", a, b)
+		e.Source, e.Subject, e.SourceID = "/cases", "case/590", "7"
+		e.OccurredAt = w.now.Add(-time.Hour)
+		got := w.publish(e)[0]
+		want := posthorn.Event{
+			ID: got.ID, Tenant: w.tenant.ID, Type: e.Type, OccurredAt: e.OccurredAt, AcceptedAt: w.now,
+			Deliveries: 2, Body: e.Body, Source: "/cases", Subject: "case/590", SourceID: "7",
+		}
+		ref := got.ID.Text(posthorn.EventPrefix)
+		read, err := w.s.EventByRef(w.Context(), w.tenant.ID, ref)
+		w.ok(err)
+		if diff := cmp.Diff(want, read); diff != "" {
+			w.Error(diff)
+		}
+		if id := string(read.Body[posthorn.BodyRefOffset:][:len(ref)]); id != ref {
+			w.Errorf("the body names %q, want %q", id, ref)
+		}
+		if got.Open != 2 || got.Deliveries != 2 || !got.OccurredAt.Equal(e.OccurredAt) {
+			w.Errorf("accepted %+v", got)
+		}
+		for i, to := range []posthorn.Endpoint{a, b} {
+			d := w.delivery(got.ID + 1 + posthorn.ID(i))
+			if d.Endpoint != to.ID || d.EndpointRef != to.Ref || d.EventRef != ref || !d.CreatedAt.Equal(w.now) || d.Shown() != "pending" {
+				w.Errorf("delivery %d: %+v", i, d)
+			}
+		}
+		body, err := w.s.Payload(w.Context(), got.ID)
+		w.ok(err)
+		if !slices.Equal(body, e.Body) {
+			w.Errorf("payload %s", body)
+		}
+	}},
+	{"another tenant's event and deliveries are not found", func(w *world) {
+		id := w.send(w.endpoint())
+		other := w.newTenant("other")
+		_, err := w.s.DeliveryByID(w.Context(), other.ID, id)
+		w.is(err, store.ErrNotFound)
+		_, err = w.s.EventByRef(w.Context(), other.ID, (id - 1).Text(posthorn.EventPrefix))
+		w.is(err, store.ErrNotFound)
+	}},
+	{"ids grow in commit order and an event's are contiguous in one millisecond", func(w *world) {
+		to := w.endpoint()
+		many := make([]posthorn.Endpoint, 40)
+		for i := range many {
+			many[i] = to
+		}
+		var mu sync.Mutex
+		seen := map[posthorn.ID]bool{}
+		p := w.publication()
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				last := posthorn.ID(0)
+				for range 20 {
+					p := p
+					p.Events = []store.NewEvent{w.event("", many...), w.event("", to)}
+					got, err := w.s.Publish(w.Context(), p)
+					if err != nil {
+						w.Error(err)
+						return
+					}
+					for i, a := range got {
+						if a.ID <= last || (a.ID+posthorn.ID(a.Deliveries)).Time() != a.ID.Time() {
+							w.Errorf("event %d has id %x with %d deliveries after %x", i, a.ID, a.Deliveries, last)
+						}
+						last = a.ID + posthorn.ID(a.Deliveries)
+						mu.Lock()
+						for id := a.ID; id <= last; id++ {
+							if seen[id] {
+								w.Errorf("id %x was given out twice", id)
+							}
+							seen[id] = true
+						}
+						mu.Unlock()
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}},
+	{"an event whose deliveries do not fit the millisecond takes the next", func(w *world) {
+		to := w.endpoint()
+		many := make([]posthorn.Endpoint, 9000)
+		for i := range many {
+			many[i] = to
+		}
+		got := w.publish(w.event("", many...), w.event("", many...))
+		for _, a := range got {
+			if (a.ID + 9000).Time() != a.ID.Time() {
+				w.Errorf("ids of event %x cross a millisecond", a.ID)
+			}
+		}
+		if got[1].ID <= got[0].ID+9000 {
+			w.Error("ids overlap")
+		}
+	}},
+	{"the same key with the same content is the first event again", func(w *world) {
+		to := w.endpoint()
+		first := w.publish(w.event("order-1", to))[0]
+		w.now = w.now.Add(time.Second)
+		again := w.publish(w.event("order-1", to))[0]
+		want := first
+		want.Repeated, want.Open = true, 0
+		if diff := cmp.Diff(want, again); diff != "" {
+			w.Error(diff)
+		}
+		list, _, err := w.s.Events(w.Context(), store.EventFilter{Tenant: w.tenant.ID}, store.Page{Limit: 10})
+		w.ok(err)
+		if len(list) != 1 {
+			w.Errorf("%d events stored, want 1", len(list))
+		}
+		read, err := w.s.EventByRef(w.Context(), w.tenant.ID, "order-1")
+		w.ok(err)
+		if read.ID != first.ID || read.Key != "order-1" {
+			w.Errorf("found %+v", read)
+		}
+		_, err = w.s.EventByRef(w.Context(), w.tenant.ID, first.ID.Text(posthorn.EventPrefix))
+		w.is(err, store.ErrNotFound)
+	}},
+	{"the same key with other content is a conflict and stores nothing", func(w *world) {
+		to := w.endpoint()
+		w.publish(w.event("order-1", to))
+		other := w.event("order-1", to)
+		other.Hash = sha256.Sum256([]byte("other"))
+		_, err := w.s.Publish(w.Context(), w.publication(w.event("order-2", to), other))
+		var conflict *store.EventConflict
+		if !errors.As(err, &conflict) || conflict.Index != 1 {
+			w.Fatalf("got %v", err)
+		}
+		_, err = w.s.EventByRef(w.Context(), w.tenant.ID, "order-2")
+		w.is(err, store.ErrNotFound)
+	}},
+	{"a key is one tenant's own", func(w *world) {
+		w.publish(w.event("order-1", w.endpoint()))
+		other := w.newTenant("other")
+		p := w.publication(w.event("order-1", w.endpointOf(other)))
+		p.Tenant, p.SetVersion = other.ID, w.setVersion(other)
+		got, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		if got[0].Repeated {
+			w.Error("the other tenant's event was taken for a repetition")
+		}
+	}},
+	{"the same key twice in a publication counts once", func(w *world) {
+		to := w.endpoint()
+		got := w.publish(w.event("a", to), w.event("b", to), w.event("a", to))
+		if got[0].Repeated || !got[2].Repeated || got[2].ID != got[0].ID || got[2].Open != 0 {
+			w.Errorf("got %+v", got)
+		}
+		other := w.event("c", to)
+		other.Hash = sha256.Sum256([]byte("other"))
+		_, err := w.s.Publish(w.Context(), w.publication(w.event("c", to), other))
+		var conflict *store.EventConflict
+		if !errors.As(err, &conflict) || conflict.Index != 1 {
+			w.Errorf("got %v", err)
+		}
+	}},
+	{"a publication that matched an older endpoint set is stale", func(w *world) {
+		to := w.endpoint()
+		p := w.publication(w.event("", to))
+		w.endpoint()
+		_, err := w.s.Publish(w.Context(), p)
+		w.is(err, store.ErrStale)
+		p = w.publication(w.event("", to))
+		w.pause(to)
+		_, err = w.s.Publish(w.Context(), p)
+		w.is(err, store.ErrStale)
+		p = w.publication(w.event("", to))
+		w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, to.Ref, 0))
+		_, err = w.s.Publish(w.Context(), p)
+		w.is(err, store.ErrStale)
+	}},
+	{"a repetition is answered although the endpoint set moved on", func(w *world) {
+		p := w.publication(w.event("order-1", w.endpoint()))
+		_, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		w.endpoint()
+		got, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		if !got[0].Repeated {
+			w.Error("not seen as a repetition")
+		}
+	}},
+	{"an Idempotency-Key answers again with what was answered first", func(w *world) {
+		to := w.endpoint()
+		p := w.publication(w.event("", to))
+		p.Once = &store.Once{Tenant: w.tenant.ID, Route: "POST /events", Key: "k", Hash: sha256.Sum256([]byte("x")), Expires: w.now.Add(24 * time.Hour)}
+		p.Answer = func(a []store.Accepted) []byte { return fmt.Appendf(nil, "id %d", a[0].ID) }
+		got, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		want := fmt.Sprintf("id %d", got[0].ID)
+
+		var again *store.ErrRepeated
+		_, err = w.s.Publish(w.Context(), p)
+		if !errors.As(err, &again) || string(again.Answer) != want {
+			w.Errorf("got %v, want the answer %q", err, want)
+		}
+		if err := w.s.LookupOnce(w.Context(), *p.Once, w.now); !errors.As(err, &again) || string(again.Answer) != want {
+			w.Errorf("LookupOnce: %v", err)
+		}
+		other := *p.Once
+		other.Hash = sha256.Sum256([]byte("y"))
+		w.is(w.s.LookupOnce(w.Context(), other, w.now), store.ErrOnceReused)
+		elsewhere := other
+		elsewhere.Route = "POST /events/batch"
+		w.ok(w.s.LookupOnce(w.Context(), elsewhere, w.now))
+		w.ok(w.s.LookupOnce(w.Context(), other, w.now.Add(25*time.Hour)))
+		p.Once = &other
+		_, err = w.s.Publish(w.Context(), p)
+		w.is(err, store.ErrOnceReused)
+		w.now = w.now.Add(25 * time.Hour)
+		p.At = w.now
+		_, err = w.s.Publish(w.Context(), p)
+		w.ok(err)
+	}},
+	{"beyond the tenant's backlog deliveries are stored expired", func(w *world) {
+		a, b, c := w.endpoint(), w.endpoint(), w.endpoint()
+		p := w.publication(w.event("", a, b))
+		p.BacklogLimit = 3
+		_, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		got, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		if got[0].Deliveries != 2 || got[0].Open != 1 {
+			w.Fatalf("got %+v, want one of two open", got[0])
+		}
+		w.shown(got[0].ID+1, "pending", "")
+		w.shown(got[0].ID+2, "expired", posthorn.ReasonBacklogFull)
+
+		other := w.newTenant("other")
+		q := w.publication(w.event("", w.endpointOf(other)))
+		q.Tenant, q.SetVersion, q.BacklogLimit = other.ID, w.setVersion(other), 3
+		others, err := w.s.Publish(w.Context(), q)
+		w.ok(err)
+		if others[0].Open != 1 {
+			w.Error("another tenant was held to the full backlog")
+		}
+
+		w.record(w.result(got[0].ID+1, a, 0, succeeds()))
+		p = w.publication(w.event("", c, c))
+		p.BacklogLimit = 3
+		got, err = w.s.Publish(w.Context(), p)
+		w.ok(err)
+		if got[0].Open != 1 {
+			w.Errorf("%d open after one was finished, want 1", got[0].Open)
+		}
+	}},
+	{"a publication of an unknown tenant is not found", func(w *world) {
+		p := w.publication(w.event(""))
+		p.Tenant = 4711
+		_, err := w.s.Publish(w.Context(), p)
+		w.is(err, store.ErrNotFound)
+	}},
+	{"text with a NUL byte is refused", func(w *world) {
+		e := w.event("", w.endpoint())
+		e.Subject = "a\x00b"
+		if _, err := w.s.Publish(w.Context(), w.publication(e)); err == nil {
+			w.Error("published")
+		}
+		if _, err := w.s.CreateTenant(w.Context(), w.change(), "a\x00"); err == nil {
+			w.Error("created a tenant")
+		}
+	}},
+	{"an event without deliveries is kept", func(w *world) {
+		a := w.publish(w.event(""))[0]
+		_, err := w.s.EventByRef(w.Context(), w.tenant.ID, a.ID.Text(posthorn.EventPrefix))
+		w.ok(err)
+	}},
+}
