@@ -109,7 +109,6 @@ func (r *runner) root() *cobra.Command {
 	root.SetOut(r.Out)
 	root.SetErr(r.Err)
 	root.SetFlagErrorFunc(flagFault)
-	root.DisableFlagsInUseLine = true
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(usageTemplate)
 	root.PersistentFlags().StringVarP(&r.output, "output", "o", "table", "how results are printed: `table`, json or jsonl")

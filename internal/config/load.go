@@ -179,7 +179,8 @@ func (d *Dev) fromFile(src Sources, _ bool) (layer, error) {
 	}
 	d.File = path
 	if err := l.values.Load(file.Provider(path), yaml.Parser()); err != nil {
-		return l, fmt.Errorf("%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n")
+		return l, fmt.Errorf("%s: %s", path, strings.Join(strings.Fields(text), " "))
 	}
 	return l, nil
 }
