@@ -29,6 +29,10 @@ import (
 // Base is the path under which all routes lie.
 const Base = "/v2.3/webhooks"
 
+// SecretKind binds the boxes of endpoint secrets: what seals and what opens must
+// name the same. What is sealed is the key itself, not its text.
+const SecretKind = "secret"
+
 // Store is what the API needs of the store; package store says what the methods
 // do.
 type Store interface {

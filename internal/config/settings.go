@@ -1,0 +1,194 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/posthorn/posthorn"
+)
+
+// Setting is one thing that an operator can set. Its name is the file's key and,
+// behind two dashes, the flag; in capitals, with underscores and behind
+// POSTHORN_, it is the environment variable.
+type Setting struct {
+	Name string
+	// Arg stands for the value in help texts; empty for a switch.
+	Arg string
+	// Default is the text that holds when nothing is given.
+	Default string
+	// DevDefault replaces Default in "posthorn dev", where it differs.
+	DevDefault string
+	// Help is one line without a full stop.
+	Help string
+	// More says what one line cannot; for the documentation.
+	More string
+	// Secret values are never printed.
+	Secret bool
+
+	list bool // values may come as a YAML list or a repeated flag
+	for_ audience
+	set  func(*Config, string) error
+	dev  func(*Dev, string) error // instead of set, for what only dev has
+}
+
+type audience uint8
+
+const (
+	forServe audience = 1 << iota
+	forDev
+	forBoth = forServe | forDev
+)
+
+// Env is the setting's environment variable.
+func (s Setting) Env() string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
+}
+
+// Switch reports whether the setting is on or off and needs no value as a flag.
+func (s Setting) Switch() bool { return s.Arg == "" }
+
+// EnvPrefix begins all environment variables of Posthorn.
+const EnvPrefix = "POSTHORN_"
+
+// The settings whose names other code needs.
+const (
+	KeyListen         = "listen"
+	KeyOpsListen      = "ops-listen"
+	KeyStore          = "store"
+	KeyEncryptionKeys = "encryption-keys"
+
+	keyEncryptionKeysFile = "encryption-keys-file"
+)
+
+// Settings returns those of "posthorn serve" or of "posthorn dev", in the order
+// in which they are documented.
+func Settings(dev bool) []Setting {
+	want := forServe
+	if dev {
+		want = forDev
+	}
+	var some []Setting
+	for _, s := range settings {
+		if s.for_&want != 0 {
+			some = append(some, s.in(dev))
+		}
+	}
+	return some
+}
+
+// in resolves the default.
+func (s Setting) in(dev bool) Setting {
+	if dev && s.DevDefault != "" {
+		s.Default = s.DevDefault
+	}
+	return s
+}
+
+// Lookup returns the setting with the name.
+func Lookup(name string) (Setting, bool) {
+	i := slices.IndexFunc(settings, func(s Setting) bool { return s.Name == name })
+	if i < 0 {
+		return Setting{}, false
+	}
+	return settings[i], true
+}
+
+// DefaultStore is where the store is unless the user says otherwise.
+const DefaultStore = "sqlite:./posthorn.db"
+
+var settings = []Setting{
+	{Name: KeyListen, Arg: "HOST:PORT", Default: "127.0.0.1:8420", for_: forBoth,
+		Help: "address of the API and the dashboard",
+		More: "Port 0 takes a free one. `dev` takes the next free port when its default is taken.",
+		set:  func(c *Config, v string) error { return parseListen(v, &c.Listen) }},
+	{Name: KeyOpsListen, Arg: "HOST:PORT|off", Default: "127.0.0.1:8421", for_: forBoth,
+		Help: "address of /metrics, or off",
+		set:  func(c *Config, v string) error { return parseListenOrOff(v, &c.OpsListen) }},
+	{Name: KeyStore, Arg: "sqlite:PATH", Default: DefaultStore, for_: forServe,
+		Help: "where everything is kept",
+		More: "The file is made, readable by its owner only, if it is not there. A relative path counts from the working directory.",
+		set: func(c *Config, v string) (err error) {
+			c.StorePath, err = StorePath(v)
+			return err
+		}},
+	{Name: KeyEncryptionKeys, Arg: "ID:BASE64,...", for_: forServe, Secret: true, list: true,
+		Help: "keys that encrypt endpoint secrets; required (better in the environment or a file)",
+		More: "The first key encrypts, all decrypt. `posthorn key generate` prints one. To rotate, put a new key first and keep the old ones. Other users of the machine can read flags: give it as `POSTHORN_ENCRYPTION_KEYS` or by `encryption-keys-file`.",
+		set:  (*Config).setKeys},
+	{Name: keyEncryptionKeysFile, Arg: "FILE", for_: forServe,
+		Help: "file that holds the encryption keys",
+		More: "One line as in `encryption-keys`, or one key a line. Only one of the two may be given.",
+		set:  (*Config).readKeysFile},
+	{Name: "allow-http", Default: "false", DevDefault: "true", for_: forBoth,
+		Help: "let endpoints have http URLs",
+		set:  func(c *Config, v string) error { return parseBool(v, &c.AllowHTTP) }},
+	{Name: "allow-private", Arg: "CIDR,...", DevDefault: "127.0.0.0/8,::1/128", for_: forBoth, list: true,
+		Help: "networks that are not public and may be sent to",
+		More: "On any port. Link-local and cloud metadata addresses open only one by one, as /32 or /128. Posthorn's own listeners never do.",
+		set:  func(c *Config, v string) error { return parseDestinations(v, &c.AllowPrivate) }},
+	{Name: "egress-proxy", Arg: "URL", for_: forServe,
+		Help: "proxy that all deliveries go through, by CONNECT",
+		More: "The proxy must refuse private addresses itself, as smokescreen does. HTTP_PROXY and HTTPS_PROXY are never read.",
+		set:  func(c *Config, v string) error { return parseProxy(v, &c.EgressProxy) }},
+	{Name: "egress-ca", Arg: "FILE", for_: forBoth,
+		Help: "PEM file with more authorities that receivers' certificates may have",
+		set:  func(c *Config, v string) error { c.EgressCA = v; return readable(v) }},
+	{Name: "public-url", Arg: "URL", for_: forServe,
+		Help: "where users reach the service",
+		set:  func(c *Config, v string) error { return parsePublicURL(v, &c.PublicURL) }},
+	{Name: "trusted-proxy", Arg: "CIDR,...", for_: forServe, list: true,
+		Help: "reverse proxies whose X-Forwarded-For is believed",
+		set:  func(c *Config, v string) error { return parsePrefixes(v, &c.TrustedProxies) }},
+	{Name: "tls-cert", Arg: "FILE", for_: forServe,
+		Help: "PEM file with the certificate to serve TLS with",
+		set:  func(c *Config, v string) error { c.TLSCert = v; return readable(v) }},
+	{Name: "tls-key", Arg: "FILE", for_: forServe,
+		Help: "PEM file with the certificate's key",
+		set:  func(c *Config, v string) error { c.TLSKey = v; return readable(v) }},
+	{Name: "retention", Arg: "DURATION", Default: "30d", for_: forBoth,
+		Help: "how long events, deliveries and attempts are kept",
+		set:  func(c *Config, v string) error { return parseDuration(v, &c.Retention) }},
+	{Name: "retry-schedule", Arg: "DURATION,...", Default: FormatDurations(posthorn.DefaultSchedule()), for_: forBoth, list: true,
+		Help: "waits between failed attempts, or none",
+		More: "At most 20 waits of at most 24h, 7d in all. Endpoints may have their own.",
+		set:  func(c *Config, v string) error { return parseSchedule(v, &c.RetrySchedule) }},
+	{Name: "retry-jitter", Arg: "SHARE", Default: fmt.Sprint(posthorn.DefaultJitter), for_: forBoth,
+		Help: "share by which each wait varies, 0 to 1",
+		set:  func(c *Config, v string) error { return parseFloat(v, 0, 1, &c.RetryJitter) }},
+	{Name: "max-in-flight", Arg: "N", Default: "4096", for_: forBoth,
+		Help: "attempts at a time, of all endpoints",
+		More: "Each takes a connection: the limit of open files must be higher.",
+		set:  func(c *Config, v string) error { return parseInt(v, 1, 65_536, &c.MaxInFlight) }},
+	{Name: "backlog-limit", Arg: "N", Default: "1000000", for_: forBoth,
+		Help: "waiting deliveries a tenant may have; more are stored as expired",
+		set:  func(c *Config, v string) error { return parseInt(v, 1, 1_000_000_000, &c.BacklogLimit) }},
+	{Name: "max-endpoints", Arg: "N", Default: "1000", for_: forBoth,
+		Help: "endpoints a tenant may have",
+		set:  func(c *Config, v string) error { return parseInt(v, 1, 1_000_000, &c.MaxEndpoints) }},
+	{Name: "publish-rate", Arg: "N", Default: "0", for_: forBoth,
+		Help: "events a second that a tenant may publish; 0 for no limit",
+		set:  func(c *Config, v string) error { return parseFloat(v, 0, 1_000_000, &c.PublishRate) }},
+	{Name: "catalog", Arg: "FILE", for_: forBoth,
+		Help: "file with event types that replace or extend the built-in ones",
+		set:  func(c *Config, v string) error { c.Catalog = v; return readable(v) }},
+	{Name: "log-level", Arg: "LEVEL", Default: "info", for_: forBoth,
+		Help: "debug, info, warn or error",
+		set:  func(c *Config, v string) error { return parseLevel(v, &c.LogLevel) }},
+	{Name: "log-format", Arg: "FORMAT", Default: "auto", for_: forBoth,
+		Help: "text, json, or auto: text on a terminal, else json",
+		set:  func(c *Config, v string) error { return oneOf(v, &c.LogFormat, "auto", "text", "json") }},
+	{Name: "drain-timeout", Arg: "DURATION", Default: "25s", for_: forBoth,
+		Help: "how long a stop waits for attempts in flight",
+		More: "What is not done then is handed back and sent after the next start.",
+		set:  func(c *Config, v string) error { return parseDuration(v, &c.DrainTimeout) }},
+	{Name: "dir", Arg: "DIR", Default: "./.posthorn-dev", for_: forDev,
+		Help: "where the demo keeps its data between runs",
+		dev:  func(d *Dev, v string) error { d.Dir = v; return nil }},
+	{Name: "samples", Arg: "DURATION", Default: "3s", for_: forDev,
+		Help: "pause between two sample events; 0 for none",
+		dev:  func(d *Dev, v string) error { return parseDuration(v, &d.Samples) }},
+	{Name: "reset", Default: "false", for_: forDev,
+		Help: "begin with an empty store",
+		dev:  func(d *Dev, v string) error { return parseBool(v, &d.Reset) }},
+}
