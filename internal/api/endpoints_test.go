@@ -72,7 +72,7 @@ func TestFaultsOfANewEndpoint(t *testing.T) {
 		{`{` + url + `}`, []string{"/events"}, "is required"},
 		{`{"url":7,"events":{}}`, []string{"/url", "/events"}, "must be a string, not a number"},
 		{`{"url":null,"events":null,"description":null,"status":null}`, []string{"/url", "/events", "/description", "/status"}, "must not be null"},
-		{`{"events":["cases.*",1,null,"no such",["x"]],` + url + `}`, []string{"/events/1", "/events/2", "/events/4", "/events/3"}, "must be a string, not null"},
+		{`{"events":["cases.*",1,null,"no such",["x"]],` + url + `}`, []string{"/events/1", "/events/2", "/events/3", "/events/4"}, "must be a string, not null"},
 		{`{"zeta":1,"URL":"x",` + url + `,"id":"x","secret":"s","created_at":"x","updated_at":"x",` + events + `,"metadata":{}}`,
 			[]string{"/zeta", "/URL", "/id", "/secret", "/created_at", "/updated_at", "/metadata"}, "is read-only"},
 		{`{"a/b~c":1,` + url + `,` + events + `}`, []string{"/a~1b~0c"}, "the members are url, events, description, status"},

@@ -153,3 +153,12 @@ func TestRememberedAnswersAreSealed(t *testing.T) {
 		}
 	}
 }
+
+// A key that was used for one tenant's suspension does not answer for
+// another's.
+func TestAKeyStandsForOnePath(t *testing.T) {
+	w := newWorld(t)
+	w.as("platform", "POST", "/tenants/acme/suspend", "").with("Idempotency-Key", "k").do().want(200)
+	w.as("platform", "POST", "/tenants/other/suspend", "").with("Idempotency-Key", "k").do().faults(422)
+	w.do("platform", "GET", "/tenants/other", "").want(200).says(`"suspended":false`)
+}

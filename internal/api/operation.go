@@ -184,7 +184,9 @@ func (s *server) serve(op *operation) web.Handler {
 
 // admit checks token, scope and reach.
 func (s *server) admit(w http.ResponseWriter, q *request) error {
-	p, err := s.Access.Authenticate(q.Context(), q.Header["Authorization"], web.ClientAddr(q.Request, s.TrustedProxies))
+	client := web.ClientAddr(q.Request, s.TrustedProxies)
+	web.Annotate(q.Context(), slog.String("client", client.String()))
+	p, err := s.Access.Authenticate(q.Context(), q.Header["Authorization"], client)
 	if err != nil {
 		if posthorn.ErrorCode(err) == posthorn.Unauthorized {
 			challenge := `Bearer`

@@ -94,7 +94,7 @@ func TestFaultsOfATokenToBe(t *testing.T) {
 		{`{"tenant":7,"name":[],"scopes":"admin","expires_at":1}`, []string{"/tenant", "/name", "/scopes", "/expires_at"}},
 		{`{"scopes":[]}`, []string{"/scopes"}},
 		{`{"scopes":["admin","root","admin"]}`, []string{"/scopes/1", "/scopes/2"}},
-		{`{"scopes":["root",1,"admin"]}`, []string{"/scopes/1", "/scopes/0"}},
+		{`{"scopes":["root",1,"admin"]}`, []string{"/scopes/0", "/scopes/1"}},
 		{`{"scopes":null,"name":null}`, []string{"/scopes", "/name"}},
 		{`{"expires_at":"2026-04-29T09:10:00Z"}`, []string{"/expires_at"}},
 		{`{"expires_at":"tomorrow"}`, []string{"/expires_at"}},
