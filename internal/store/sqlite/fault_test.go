@@ -321,6 +321,36 @@ func TestAdminBesideServe(t *testing.T) {
 	}
 }
 
+func TestAdminGetsItsTurnBesideABusyServer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := newScene(t, open(t, sqlite.Options{Path: path}))
+	admin := open(t, sqlite.Options{Path: path, Role: sqlite.Admin})
+	done := make(chan struct{})
+	var load sync.WaitGroup
+	for range 16 {
+		load.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := s.publish(10, "", true); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		_, err := admin.CreateToken(t.Context(), store.Change{Actor: "cli"}, store.Token{Ref: fmt.Sprint("tok_", i), Hash: [32]byte{byte(i)}})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	load.Wait()
+}
+
 // TestVirtualTime shows that the store works in a bubble of virtual time and
 // that Close ends all that it started.
 func TestVirtualTime(t *testing.T) {
@@ -331,7 +361,7 @@ func TestVirtualTime(t *testing.T) {
 		if rec, err := s.record(id, posthorn.Attempt{Class: posthorn.ClassTimeout}); err != nil || rec.Progress.State != posthorn.Pending {
 			t.Fatalf("%+v, %v", rec, err)
 		}
-		<-time.After(3 * time.Hour)
+		<-time.After(time.Hour)
 		if work, _, err := s.ClaimDue(t.Context(), time.Now(), 10); err != nil || len(work) != 1 {
 			t.Errorf("%d claimed, %v", len(work), err)
 		}
