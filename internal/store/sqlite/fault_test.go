@@ -299,6 +299,13 @@ func TestAdminBesideServe(t *testing.T) {
 	if n := <-noticed; n.Kind != store.NoticeAll {
 		t.Errorf("noticed %+v", n)
 	}
+	s.mustPublish(false)
+	s.mustPublish(true)
+	for limit, want := range map[int]int{10: 2, 1: 1} {
+		if _, n, _, err := admin.EndpointHealth(t.Context(), s.endpoint.ID, limit); err != nil || n != want {
+			t.Errorf("%d waiting, %v; want %d", n, err, want)
+		}
+	}
 	if _, err := admin.Publish(t.Context(), store.Publication{}); err == nil {
 		t.Error("an admin process published")
 	}
