@@ -174,6 +174,32 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+func TestUnwritableFileIsUnavailableUntilItIsWritable(t *testing.T) {
+	s := newScene(t, open(t, sqlite.Options{}))
+	id := s.mustPublish(false)
+	if err := s.SetReadOnly(true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.publish(10, "", false); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("published with %v", err)
+	}
+	if _, err := s.record(id, ok); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("recorded with %v", err)
+	}
+	if err := s.Ping(t.Context()); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("pinged with %v", err)
+	}
+	if got := s.state(id); got != "pending" {
+		t.Errorf("the delivery is %s", got)
+	}
+	if err := s.SetReadOnly(false); err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := s.record(id, ok); err != nil || rec.Lost {
+		t.Errorf("%+v, %v", rec, err)
+	}
+}
+
 func TestNobodyFailsForAnothersFault(t *testing.T) {
 	s := newScene(t, open(t, sqlite.Options{}))
 	fault := errors.New("no key")
