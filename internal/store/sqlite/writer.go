@@ -87,10 +87,16 @@ func (w *writer) loop() {
 	}
 }
 
-// close writes what is queued and closes the connection.
-func (w *writer) close() error {
+// stop ends the goroutine once it has written what is queued.
+func (w *writer) stop() {
 	w.queue.close()
 	w.running.Wait()
+}
+
+// close stops and closes the connection; SQLite then takes the log into the
+// file.
+func (w *writer) close() error {
+	w.stop()
 	var errs []error
 	for _, s := range w.stmts {
 		errs = append(errs, s.Close())
