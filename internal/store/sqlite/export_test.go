@@ -13,3 +13,10 @@ func (s *Store) Limit(pages int) error {
 		return err
 	})
 }
+
+// SetReadOnly makes every write fail, as a file system does that was mounted
+// read-only after an error.
+func (s *Store) SetReadOnly(on bool) error {
+	_, err := s.writer.conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA query_only = %t", on))
+	return err
+}
