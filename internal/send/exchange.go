@@ -22,6 +22,9 @@ const (
 	// smallRequest is what goes out in one write, without waiting for a receiver
 	// to read: every socket buffer holds it.
 	smallRequest = 4 << 10
+	// afterBreak is how long an answer is looked for after the connection broke
+	// while the request was written.
+	afterBreak = 100 * time.Millisecond
 )
 
 // exchange is one attempt under way.
@@ -100,8 +103,11 @@ func (x *exchange) speak(c *conn, head []byte) (keep bool, err error) {
 	w := x.write(c, head)
 	if _, err := c.br.Peek(1); err != nil {
 		w.interrupt(c)
-		if c.reused && w.n == 0 && w.err != nil && !isTimeout(w.err) {
+		switch {
+		case w.broke() && c.reused && w.n == 0:
 			return false, errNothingWritten
+		case w.broke():
+			return false, readFault(w.err, false)
 		}
 		return false, readFault(err, false)
 	}
@@ -138,6 +144,9 @@ type writing struct {
 	at   time.Time // when the last byte was written
 }
 
+// broke reports whether the connection broke under the write.
+func (w *writing) broke() bool { return w.err != nil && !isTimeout(w.err) }
+
 // wait returns when the write is over; the connection's deadline bounds it.
 func (w *writing) wait() {
 	if w.done != nil {
@@ -165,21 +174,32 @@ func (w *writing) interrupt(c *conn) {
 func (x *exchange) write(c *conn, head []byte) *writing {
 	w := &writing{}
 	if len(head)+len(x.request.Body) <= smallRequest {
-		w.n, w.err = c.Conn.Write(append(head, x.request.Body...))
-		w.at = time.Now()
+		w.put(c, append(head, x.request.Body...))
 		return w
 	}
 	w.done = make(chan struct{})
 	go func() {
 		defer close(w.done)
-		if w.n, w.err = c.Conn.Write(head); w.err == nil {
-			var n int
-			n, w.err = c.Conn.Write(x.request.Body)
-			w.n += n
-		}
-		w.at = time.Now()
+		w.put(c, head, x.request.Body)
 	}()
 	return w
+}
+
+// put writes the parts, as far as the connection takes them.
+func (w *writing) put(c *conn, parts ...[]byte) {
+	for _, part := range parts {
+		var n int
+		n, w.err = c.Conn.Write(part)
+		w.n += n
+		if w.err != nil {
+			break
+		}
+	}
+	w.at = time.Now()
+	if w.broke() {
+		// Only what came before the break can still be read.
+		c.SetReadDeadline(w.at.Add(afterBreak))
+	}
 }
 
 // readHead reads the answer's status and headers, past interim answers.

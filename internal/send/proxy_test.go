@@ -74,7 +74,7 @@ func TestProxy(t *testing.T) {
 		if got, want := req.Header.Get("Proxy-Authorization"), "Basic "+base64.StdEncoding.EncodeToString([]byte("user:pa:ss")); got != want {
 			t.Errorf("Proxy-Authorization %q", got)
 		}
-		if tt.to.requests[0].Header.Get("Proxy-Authorization") != "" {
+		if tt.to.last().Header.Get("Proxy-Authorization") != "" {
 			t.Error("the receiver was given the proxy's password")
 		}
 		if len(asked) != 0 {
