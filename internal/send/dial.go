@@ -89,6 +89,9 @@ func (c *Client) reach(ctx context.Context, t target, timings *posthorn.Timings)
 // one in good faith, and dialling only the good ones would let an attacker try
 // until the order is right.
 func (c *Client) resolve(ctx context.Context, host string, port uint16) ([]netip.Addr, error) {
+	if !c.search {
+		host += "."
+	}
 	addrs, err := c.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		if dns, ok := errors.AsType[*net.DNSError](err); ok {
@@ -191,17 +194,9 @@ func worse(a, b error) error {
 
 // dialEach dials one address after the other, each with its share of the time.
 func (c *Client) dialEach(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	dialer := net.Dialer{ControlContext: c.control}
 	var failed error
 	for i, ip := range addrs {
-		share := ctx
-		if deadline, ok := ctx.Deadline(); ok && i < len(addrs)-1 {
-			left := time.Until(deadline)
-			var cancel context.CancelFunc
-			share, cancel = context.WithTimeout(ctx, max(left/time.Duration(len(addrs)-i), min(left, minDialTime)))
-			defer cancel()
-		}
-		nc, err := dialer.DialContext(share, "tcp", netip.AddrPortFrom(ip, port).String())
+		nc, err := c.dialShare(ctx, netip.AddrPortFrom(ip, port), len(addrs)-i)
 		if err == nil {
 			return nc, nil
 		}
@@ -211,6 +206,24 @@ func (c *Client) dialEach(ctx context.Context, addrs []netip.Addr, port uint16) 
 		}
 	}
 	return nil, failed
+}
+
+// dialShare dials one address and leaves time for the others that are left.
+func (c *Client) dialShare(ctx context.Context, a netip.AddrPort, left int) (net.Conn, error) {
+	if deadline, ok := ctx.Deadline(); ok && left > 1 {
+		all := time.Until(deadline)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, max(all/time.Duration(left), min(all, minDialTime)))
+		defer cancel()
+	}
+	return c.dialOne(ctx, a)
+}
+
+// dialGuarded opens a socket to an address that was judged, and has it judged
+// again by control.
+func (c *Client) dialGuarded(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	dialer := net.Dialer{ControlContext: c.control}
+	return dialer.DialContext(ctx, "tcp", a.String())
 }
 
 // control is the last word before a socket connects: it sees the address that

@@ -121,6 +121,13 @@ func (r *receiver) hangUp() {
 func (r *receiver) url() string  { return "http://" + r.Addr().String() + "/hooks?a=b" }
 func (r *receiver) urls() string { return "https://" + r.Addr().String() + "/hooks" }
 
+// last returns the request that came last.
+func (r *receiver) last() *seen {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.requests[len(r.requests)-1]
+}
+
 func (r *receiver) openConns() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

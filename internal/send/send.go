@@ -84,10 +84,15 @@ type Request struct {
 // Client makes attempts. It is safe for concurrent use, and starts no attempt
 // of its own accord.
 type Client struct {
-	guard     Guard
-	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
-	proxy     *proxy
-	resolver  *net.Resolver
+	guard    Guard
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
+	dialOne  func(ctx context.Context, a netip.AddrPort) (net.Conn, error)
+	proxy    *proxy
+	resolver *net.Resolver
+	// search lets names be completed by the machine's search domains. That is for
+	// private names; a public one must not turn into a private one, nor cost a
+	// question for each domain.
+	search    bool
 	tls       *tls.Config
 	pool      pool
 	userAgent string
@@ -101,7 +106,7 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	client := &Client{
-		guard: NewGuard(c), dial: c.Dial, resolver: c.Resolver,
+		guard: NewGuard(c), dial: c.Dial, resolver: c.Resolver, search: len(c.AllowPrivate) > 0,
 		tls: &tls.Config{
 			RootCAs: c.CAs, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 			// A handshake taken up again saves both sides the certificates.
@@ -109,6 +114,7 @@ func New(c Config) (*Client, error) {
 		},
 		userAgent: c.UserAgent, now: c.Now, log: c.Log,
 	}
+	client.dialOne = client.dialGuarded
 	if c.Proxy != nil {
 		p, err := newProxy(c.Proxy)
 		if err != nil {
