@@ -27,7 +27,7 @@ func (w *world) crashAt(p point) {
 		return reply{status: 200, after: 50 * time.Millisecond}
 	})
 	gate := w.run.gate
-	w.receivers.arrived = func() { gate.pass(afterArrival) }
+	w.receivers.tell(func() { gate.pass(afterArrival) })
 	skip := 3
 	switch p {
 	case afterFetch, beforePark, afterPark, afterClaim:
@@ -65,7 +65,7 @@ func (w *world) crashAt(p point) {
 	}
 	w.crash()
 	<-published
-	w.receivers.arrived = nil
+	w.receivers.tell(nil)
 	w.resume(e)
 	w.until(10 * day)
 	n := w.states(all)

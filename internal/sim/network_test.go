@@ -16,14 +16,11 @@ type network struct {
 	closed chan struct{}
 	server *http.Server
 	served sync.WaitGroup
-
-	mu   sync.Mutex
-	refs map[string]bool // hosts that refuse connections
 }
 
 // newNetwork serves every host with handler.
 func newNetwork(handler http.Handler) *network {
-	n := &network{conns: make(chan net.Conn), closed: make(chan struct{}), refs: map[string]bool{}}
+	n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
 	n.server = &http.Server{Handler: handler}
 	n.served.Go(func() { _ = n.server.Serve(n) })
 	return n
@@ -109,11 +106,10 @@ type visit struct {
 
 // receivers are the scripted servers of all hosts.
 type receivers struct {
-	mu     sync.Mutex
-	script map[string]func(nth int) reply // by host; without one: 200 at once
-	visits []*visit
-	count  map[string]int
-	// arrived, if set, is called with each request before it is answered.
+	mu      sync.Mutex
+	script  map[string]func(nth int) reply // by host; without one: 200 at once
+	visits  []*visit
+	count   map[string]int
 	arrived func()
 }
 
@@ -126,6 +122,13 @@ func (r *receivers) answer(host string, script func(nth int) reply) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.script[host] = script
+}
+
+// tell has fn called with each request, before it is answered.
+func (r *receivers) tell(fn func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.arrived = fn
 }
 
 // seen returns the visits to a host so far.
