@@ -108,13 +108,13 @@ func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
 	return r.work.ID
 }
 
-// reopen is what a start after a crash does: owned rows are parked again.
+// reopen is what a start after a crash does: owned rows wait again, and are due.
 func (m *memory) reopen() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.rows {
 		if r.place == "owned" {
-			r.place = "parked"
+			r.place, r.work.Progress.NextAt = "waiting", time.Now()
 		}
 	}
 }
