@@ -60,6 +60,8 @@ type Store interface {
 	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
+
+	Watch(fn func(store.Notice))
 }
 
 // Publisher reads and accepts events; *publish.Service is one. What is parsed
@@ -122,10 +124,12 @@ type server struct {
 	Config
 	operations []*operation
 	running    running
+	tenants    knownTenants
 }
 
 // New returns the handler of everything but health and metrics: the API, its
-// description, and problems for all other routes.
+// description, and problems for all other routes. It watches the store, and is
+// called before the store's first change.
 func New(c Config) (http.Handler, error) {
 	switch {
 	case c.Store == nil, c.Publish == nil, c.Catalog == nil, c.Access == nil, c.Keyring == nil, c.CheckURL == nil, c.Now == nil:
@@ -141,15 +145,14 @@ func New(c Config) (http.Handler, error) {
 		c.Version = posthorn.Version
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	s := &server{Config: c}
+	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}}
+	c.Store.Watch(s.tenants.notice)
 	s.operations = s.declare()
 	mux := new(web.Mux)
 	for _, op := range s.operations {
 		mux.Handle(op.method+" "+Base+op.path, s.serve(op))
 	}
-	if err := s.describe(mux); err != nil {
-		return nil, err
-	}
+	s.describe(mux)
 	return web.Wrap(c.Log, c.Now, mux), nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"strconv"
 
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/secretbox"
 )
 
@@ -78,20 +77,4 @@ func listReply[T any](s *server, q *request, rows []T, next int64) (*reply, erro
 func (s *server) nextLink(q *request, limit int, cursor string) string {
 	values := url.Values{"limit": {strconv.Itoa(limit)}, "cursor": {cursor}}
 	return fmt.Sprintf(`<%s%s?%s>; rel="next"`, s.PublicURL, q.URL.Path, values.Encode())
-}
-
-// tenantNamed finds a tenant by a name that the request gave.
-func (s *server) tenantNamed(q *request, name string) (posthorn.Tenant, error) {
-	if !posthorn.ValidTenantName(name) {
-		return posthorn.Tenant{}, noTenant()
-	}
-	t, err := s.Store.TenantByName(q.Context(), name)
-	if isMissing(err) {
-		return posthorn.Tenant{}, noTenant()
-	}
-	return t, storeError(err)
-}
-
-func noTenant() error {
-	return posthorn.Errorf(posthorn.NotFound, "There is no tenant with this name.")
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -102,7 +103,7 @@ func takeStrings(to *[]string, v jsontext.Value, at jsontext.Pointer) (faults []
 	*to = []string{}
 	for i, item := range elements(v) {
 		var s string
-		faults = append(faults, takeString(&s, item, at.AppendToken(fmt.Sprint(i)))...)
+		faults = append(faults, takeString(&s, item, at.AppendToken(strconv.Itoa(i)))...)
 		*to = append(*to, s)
 	}
 	return faults
@@ -150,11 +151,10 @@ func (in *input) fault(pointer, format string, args ...any) {
 	in.faults = append(in.faults, posthorn.Fault{Pointer: pointer, Detail: fmt.Sprintf(format, args...)})
 }
 
-// sound reports whether nothing is wrong with the member so far.
-func (in *input) sound(name string) bool {
-	return !slices.ContainsFunc(in.faults, func(f posthorn.Fault) bool {
-		return f.Pointer == "/"+name || strings.HasPrefix(f.Pointer, "/"+name+"/")
-	})
+// sound reports whether nothing is wrong so far with the value that pointer
+// names. Its items may be wrong.
+func (in *input) sound(pointer string) bool {
+	return !slices.ContainsFunc(in.faults, func(f posthorn.Fault) bool { return f.Pointer == pointer })
 }
 
 // err is all that is wrong, in the body's order, what is missing last; nil if
@@ -163,18 +163,39 @@ func (in *input) err() error {
 	if len(in.faults) == 0 {
 		return nil
 	}
-	place := func(f posthorn.Fault) int {
-		for name := range jsontext.Pointer(f.Pointer).Tokens() {
+	slices.SortStableFunc(in.faults, func(a, b posthorn.Fault) int {
+		memberA, itemA := in.place(a.Pointer)
+		memberB, itemB := in.place(b.Pointer)
+		return cmp.Or(cmp.Compare(memberA, memberB), cmp.Compare(itemA, itemB))
+	})
+	message := invalidBody
+	if n := len(in.faults); n > maxFaults {
+		in.faults = in.faults[:maxFaults]
+		message = fmt.Sprintf("The body has %d faults, of which errors lists the first %d; nothing was changed.", n, maxFaults)
+	}
+	return &posthorn.Error{Code: posthorn.Invalid, Message: message, Faults: in.faults}
+}
+
+// place is where the member that the pointer leads to stood in the body, after
+// all others if it did not, and which of its items it leads to.
+func (in *input) place(pointer string) (member, item int) {
+	at, member := 0, len(in.order)
+	for name := range jsontext.Pointer(pointer).Tokens() {
+		if at == 0 {
 			if n, ok := in.order[name]; ok {
-				return n
+				member = n
 			}
+		} else {
+			item, _ = strconv.Atoi(name)
 			break
 		}
-		return len(in.order)
+		at++
 	}
-	slices.SortStableFunc(in.faults, func(a, b posthorn.Fault) int { return cmp.Compare(place(a), place(b)) })
-	return &posthorn.Error{Code: posthorn.Invalid, Message: invalidBody, Faults: in.faults}
+	return member, item
 }
+
+// maxFaults bounds the answer to a body that is wrong throughout.
+const maxFaults = 100
 
 const invalidBody = "The body has faults; nothing was changed. Mend what errors lists and send it again."
 

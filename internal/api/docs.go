@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"fmt"
 	"html/template"
 	"maps"
 	"slices"
@@ -24,7 +25,6 @@ var pagesStyle string
 // pages are plain: no script, and nothing is loaded from anywhere.
 var pages = template.Must(template.New("pages").Funcs(template.FuncMap{
 	"style": func() template.CSS { return template.CSS(pagesStyle) },
-	"lower": strings.ToLower,
 }).Parse(pagesText))
 
 // pagePolicy lets the pages' own style in and nothing else.
@@ -36,15 +36,17 @@ var pagePolicy = func() string {
 
 // docsGroup is the operations of one tag.
 type docsGroup struct {
-	Tag        string
-	Operations []docsOperation
+	Tag, Anchor string
+	Operations  []docsOperation
 }
 
 type docsOperation struct {
 	*huma.Operation
 	Members   []docsMember // of the request's body
 	BodyTypes []string
+	Curl      string
 	Responses []docsResponse
+	Failures  []docsResponse
 }
 
 type docsMember struct {
@@ -69,7 +71,7 @@ func docsPage(doc *huma.OpenAPI) ([]byte, error) {
 			i := slices.IndexFunc(groups, func(g docsGroup) bool { return g.Tag == op.Tags[0] })
 			if i < 0 {
 				i = len(groups)
-				groups = append(groups, docsGroup{Tag: op.Tags[0]})
+				groups = append(groups, docsGroup{Tag: op.Tags[0], Anchor: strings.ReplaceAll(strings.ToLower(op.Tags[0]), " ", "-")})
 			}
 			groups[i].Operations = append(groups[i].Operations, docsOf(op, doc.Components.Schemas))
 		}
@@ -84,19 +86,37 @@ func docsPage(doc *huma.OpenAPI) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// curl is a command that makes the request.
+func curl(op *huma.Operation) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "curl -X %s \"$BASE_URL%s%s\" \\\n  -H \"Authorization: Bearer $TOKEN\"", op.Method, Base, op.Path)
+	if op.RequestBody != nil {
+		fmt.Fprintf(&b, " \\\n  -H \"Content-Type: application/json\" \\\n  -d '%s'", op.RequestBody.Content[typeJSON].Example)
+	}
+	return b.String()
+}
+
 func tagOrder(tag string) int {
 	return slices.Index([]string{"Endpoints", "Events", "Event types", "Deliveries", "Platform"}, tag)
 }
 
 func docsOf(op *huma.Operation, schemas huma.Registry) docsOperation {
-	d := docsOperation{Operation: op}
+	d := docsOperation{Operation: op, Curl: curl(op)}
 	if op.RequestBody != nil {
 		d.BodyTypes = slices.Sorted(maps.Keys(op.RequestBody.Content))
 		d.Members = membersIn(op.RequestBody.Content[typeJSON], schemas)
 	}
 	for _, status := range slices.Sorted(maps.Keys(op.Responses)) {
 		r := op.Responses[status]
-		d.Responses = append(d.Responses, docsResponse{status, r.Description, membersIn(r.Content[typeJSON], schemas)})
+		if status[0] != '2' {
+			d.Failures = append(d.Failures, docsResponse{Status: status, Doc: r.Description})
+			continue
+		}
+		members := membersIn(r.Content[typeJSON], schemas)
+		for i := range members {
+			members[i].Required = false // in an answer all of them are there
+		}
+		d.Responses = append(d.Responses, docsResponse{status, r.Description, members})
 	}
 	return d
 }

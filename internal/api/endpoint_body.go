@@ -91,24 +91,24 @@ func (s *server) readEndpoint(body []byte, into *EndpointUpdate, create bool) er
 }
 
 func (s *server) checkEndpoint(in *input, e *EndpointUpdate) {
-	if e.URL.Set && in.sound("url") {
+	if e.URL.Set && in.sound("/url") {
 		if n := utf8.RuneCountInString(e.URL.V); n > posthorn.MaxURLLength {
 			in.fault("/url", "is %d characters long; at most %d are allowed", n, posthorn.MaxURLLength)
 		} else if err := s.CheckURL(e.URL.V); err != nil {
 			in.fault("/url", "%s", err)
 		}
 	}
-	if e.Events.Set && in.sound("events") {
+	if e.Events.Set && in.sound("/events") {
 		s.checkPatterns(in, e.Events.V)
 	}
-	if e.Description.Set && in.sound("description") {
+	if e.Description.Set && in.sound("/description") {
 		if n := utf8.RuneCountInString(e.Description.V); n > posthorn.MaxDescriptionLength {
 			in.fault("/description", "is %d characters long; at most %d are allowed", n, posthorn.MaxDescriptionLength)
 		} else if strings.ContainsFunc(e.Description.V, isControl) {
 			in.fault("/description", "must not contain control characters")
 		}
 	}
-	if e.Status.Set && in.sound("status") {
+	if e.Status.Set && in.sound("/status") {
 		switch posthorn.EndpointStatus(e.Status.V) {
 		case posthorn.StatusActive, posthorn.StatusPaused:
 		default:
@@ -126,7 +126,7 @@ func isControl(r rune) bool {
 func (s *server) checkPatterns(in *input, patterns []string) {
 	switch n := len(patterns); {
 	case n == 0:
-		in.fault("/events", "must name at least one event type; cases.* and assignments.* are all there are")
+		in.fault("/events", "must name at least one event type or pattern, as cases.updated, cases.* or *")
 		return
 	case n > posthorn.MaxPatterns:
 		in.fault("/events", "has %d items; at most %d are allowed", n, posthorn.MaxPatterns)
@@ -137,6 +137,8 @@ func (s *server) checkPatterns(in *input, patterns []string) {
 		at := fmt.Sprintf("/events/%d", i)
 		first, again := seen[p]
 		switch {
+		case !in.sound(at):
+			continue // no string
 		case again:
 			in.fault(at, "is the same as /events/%d; name each once", first)
 		case !posthorn.Pattern(p).Valid():

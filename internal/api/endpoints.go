@@ -16,6 +16,16 @@ import (
 	"github.com/posthorn/posthorn/webhook"
 )
 
+// The documented requests.
+const (
+	createExample = `{
+  "url": "https://partner.example.com/webhooks/xpath",
+  "events": ["cases.*", "assignments.*"],
+  "description": "Partner production endpoint"
+}`
+	updateExample = `{"status": "paused", "events": ["cases.*"]}`
+)
+
 func (s *server) endpointOperations() []*operation {
 	ifMatch := param{"If-Match", "Act only if the endpoint still has this ETag; else 412.", stringSchema()}
 	return []*operation{{
@@ -32,7 +42,7 @@ func (s *server) endpointOperations() []*operation {
 		id: "create-endpoint", method: "POST", path: "/endpoints", tag: "Endpoints", scope: access.ScopeWrite,
 		summary:     "Create webhook endpoint",
 		description: "The answer is the only one that shows the secret, with which the receiver verifies signatures.",
-		body:        jsonBody[EndpointCreate](),
+		body:        jsonBody[EndpointCreate](createExample),
 		success:     []success{{status: 201, doc: "The endpoint, with its secret.", model: reflect.TypeFor[answer[CreatedEndpoint]](), headers: []string{"Location", "ETag"}}},
 		failures:    []posthorn.Code{posthorn.Conflict},
 		handle:      s.createEndpoint,
@@ -47,7 +57,7 @@ func (s *server) endpointOperations() []*operation {
 		summary:     "Update webhook endpoint",
 		description: "Changes what the body names and leaves the rest. Pausing holds deliveries, it drops none; once this is answered, no new attempt starts.",
 		headers:     []param{ifMatch},
-		body:        jsonBody[EndpointUpdate]("application/merge-patch+json"),
+		body:        jsonBody[EndpointUpdate](updateExample, "application/merge-patch+json"),
 		success:     []success{{status: 200, doc: "The endpoint.", model: reflect.TypeFor[answer[Endpoint]](), headers: []string{"ETag"}}},
 		failures:    []posthorn.Code{posthorn.NotFound, posthorn.PreconditionFailed},
 		handle:      s.updateEndpoint,

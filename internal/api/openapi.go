@@ -7,8 +7,10 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/web"
@@ -43,6 +45,12 @@ func (s *server) document() *huma.OpenAPI {
 
 var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
+// pathParams says what stands in paths.
+var pathParams = map[string]string{
+	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.",
+	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.",
+}
+
 func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 	d := &huma.Operation{
 		OperationID: op.id, Method: op.method, Path: op.path, Tags: []string{op.tag},
@@ -50,7 +58,7 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		Responses: map[string]*huma.Response{},
 	}
 	for _, m := range pathParam.FindAllStringSubmatch(op.path, -1) {
-		d.Parameters = append(d.Parameters, &huma.Param{Name: m[1], In: "path", Required: true, Schema: stringSchema()})
+		d.Parameters = append(d.Parameters, &huma.Param{Name: m[1], In: "path", Description: pathParams[m[1]], Required: true, Schema: stringSchema()})
 	}
 	for _, p := range op.query {
 		d.Parameters = append(d.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Schema: p.schema})
@@ -62,13 +70,16 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
 		schema := schemas.Schema(op.body.model, true, op.id)
 		for _, t := range op.body.types {
-			d.RequestBody.Content[t] = &huma.MediaType{Schema: schema}
+			d.RequestBody.Content[t] = &huma.MediaType{Schema: schema, Example: jsontext.Value(op.body.example)}
 			if t == typeNDJSON {
 				d.RequestBody.Content[t] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Description: "One event per line."}}
 			}
 		}
 	}
 	for _, r := range op.success {
+		if op.method == http.MethodPost {
+			r.headers = append(slices.Clone(r.headers), "Idempotent-Replayed")
+		}
 		d.Responses[strconv.Itoa(r.status)] = r.describe(op.id, schemas)
 	}
 	problem := schemas.Schema(reflect.TypeFor[web.Problem](), true, "Problem")
@@ -139,29 +150,23 @@ func (r *success) describe(hint string, schemas huma.Registry) *huma.Response {
 	return d
 }
 
-// describe mounts the description of the API and the page of links.
-func (s *server) describe(mux *web.Mux) error {
-	doc := s.document()
-	yaml, err := doc.YAML()
-	if err != nil {
-		return fmt.Errorf("api: write the OpenAPI document: %w", err)
-	}
-	docs, err := docsPage(doc)
-	if err != nil {
-		return fmt.Errorf("api: write the page of the API: %w", err)
-	}
-	index, err := indexPage(s.Version)
-	if err != nil {
-		return fmt.Errorf("api: write the page of links: %w", err)
-	}
-	mux.Handle("GET /openapi.yaml", static("application/yaml", yaml))
-	mux.Handle("GET /docs", static(htmlType, docs))
-	mux.Handle("GET /{$}", static(htmlType, index))
-	return nil
+// describe mounts the description of the API and the page of links. They are
+// made when somebody first asks: most processes are never asked.
+func (s *server) describe(mux *web.Mux) {
+	document := sync.OnceValue(s.document)
+	mux.Handle("GET /openapi.yaml", static("application/yaml", func() ([]byte, error) { return document().YAML() }))
+	mux.Handle("GET /docs", static(htmlType, func() ([]byte, error) { return docsPage(document()) }))
+	mux.Handle("GET /{$}", static(htmlType, func() ([]byte, error) { return indexPage(s.Version) }))
 }
 
-func static(contentType string, body []byte) web.Handler {
-	return func(w http.ResponseWriter, _ *http.Request) error {
+// static answers with what is the same for everybody.
+func static(contentType string, make func() ([]byte, error)) web.Handler {
+	once := sync.OnceValues(make)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		body, err := once()
+		if err != nil {
+			return fmt.Errorf("api: make %s: %w", r.Pattern, err)
+		}
 		h := w.Header()
 		h.Set("Content-Type", contentType)
 		h.Set("Content-Length", strconv.Itoa(len(body)))

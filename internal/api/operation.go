@@ -63,6 +63,8 @@ type bodyRule struct {
 	// model is the documented form; nil when no body is needed, and then an empty
 	// one or {} is taken.
 	model reflect.Type
+	// example is a body that works, for the document.
+	example string
 }
 
 // success documents one answer.
@@ -76,12 +78,12 @@ type success struct {
 // smallBody bounds all bodies but events.
 const smallBody = 64 << 10
 
-func jsonBody[T any](types ...string) *bodyRule {
-	return &bodyRule{types: append([]string{"application/json"}, types...), limit: smallBody, model: reflect.TypeFor[T]()}
+func jsonBody[T any](example string, types ...string) *bodyRule {
+	return &bodyRule{types: append([]string{typeJSON}, types...), limit: smallBody, model: reflect.TypeFor[T](), example: example}
 }
 
 // noBody is for a POST that says all by its route.
-func noBody() *bodyRule { return &bodyRule{types: []string{"application/json"}, limit: smallBody} }
+func noBody() *bodyRule { return &bodyRule{types: []string{typeJSON}, limit: smallBody} }
 
 // request is a request that has passed the gate.
 type request struct {
@@ -132,7 +134,7 @@ type list[T any] struct {
 
 // encode renders what the API shows. A failure is a fault of ours.
 func encode(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(v, json.Deterministic(true)) // maps in order: the same answer twice is the same bytes
 	if err != nil {
 		return nil, fmt.Errorf("api: encode %T: %w", v, err)
 	}
@@ -164,7 +166,9 @@ func (s *server) serve(op *operation) web.Handler {
 		if op.body != nil {
 			release, err := q.read()
 			if err != nil {
-				w.Header()["Accept-Patch"] = op.acceptPatch()
+				if op.method == http.MethodPatch { // RFC 5789 asks for it beside a 415
+					w.Header().Set("Accept-Patch", strings.Join(op.body.types, ", "))
+				}
 				return err
 			}
 			defer release()
@@ -180,7 +184,9 @@ func (s *server) serve(op *operation) web.Handler {
 
 // admit checks token, scope and reach.
 func (s *server) admit(w http.ResponseWriter, q *request) error {
-	p, err := s.Access.Authenticate(q.Context(), q.Header["Authorization"], web.ClientAddr(q.Request, s.TrustedProxies))
+	client := web.ClientAddr(q.Request, s.TrustedProxies)
+	web.Annotate(q.Context(), slog.String("client", client.String()))
+	p, err := s.Access.Authenticate(q.Context(), q.Header["Authorization"], client)
 	if err != nil {
 		if posthorn.ErrorCode(err) == posthorn.Unauthorized {
 			challenge := `Bearer`
@@ -227,7 +233,7 @@ func (s *server) chooseTenant(q *request) error {
 		}
 		return posthorn.Errorf(posthorn.Malformed, "A platform token must name the tenant by the header %s.", tenantHeader)
 	}
-	t, err := s.tenantNamed(q, named[0])
+	t, err := s.tenantChosen(q, named[0])
 	if err != nil {
 		return err
 	}
@@ -238,7 +244,8 @@ func (s *server) chooseTenant(q *request) error {
 // read takes the body in.
 func (q *request) read() (release func(), err error) {
 	rule := q.op.body
-	if rule.model != nil || q.Header.Get("Content-Type") != "" || q.Header.Get("Content-Encoding") != "" {
+	// curl -X POST -d '' sends a type without a body.
+	if rule.model != nil || q.ContentLength != 0 {
 		if q.contentType, err = web.ContentType(q.Request, rule.types...); err != nil {
 			return nil, err
 		}
@@ -257,14 +264,6 @@ func (q *request) read() (release func(), err error) {
 		}
 	}
 	return release, nil
-}
-
-// acceptPatch names the media types of PATCH, as RFC 5789 asks beside a 415.
-func (op *operation) acceptPatch() []string {
-	if op.method != http.MethodPatch {
-		return nil
-	}
-	return []string{strings.Join(op.body.types, ", ")}
 }
 
 func (s *server) write(w http.ResponseWriter, rep *reply) {

@@ -25,6 +25,8 @@ const (
 	maxBatchBody = publish.MaxBatchSize
 )
 
+const eventExample = `{"type": "cases.updated", "data": {"case_id": 590, "client_id": 77, "expat_id": 101}}`
+
 // PublishEvent is the body of POST /events, for the document: events are read
 // by package publish, without reflection.
 type PublishEvent struct {
@@ -63,7 +65,7 @@ func (s *server) publishOperations() []*operation {
 		id: "publish-event", method: "POST", path: "/events", tag: "Events", scope: access.ScopePublish, reach: ofPublisher,
 		summary:     "Publish an event",
 		description: "Answered once the event and its deliveries are durable.",
-		body:        &bodyRule{types: []string{typeJSON}, limit: maxEventBody, model: reflect.TypeFor[PublishEvent]()},
+		body:        &bodyRule{types: []string{typeJSON}, limit: maxEventBody, model: reflect.TypeFor[PublishEvent](), example: eventExample},
 		success:     []success{{status: 202, doc: "Accepted.", model: reflect.TypeFor[answer[PublishedEvent]]()}},
 		failures:    failures,
 		handle:      s.publishOne,
@@ -71,7 +73,7 @@ func (s *server) publishOperations() []*operation {
 		id: "publish-batch", method: "POST", path: "/events/batch", tag: "Events", scope: access.ScopePublish, reach: ofPublisher,
 		summary:     "Publish up to 1,000 events",
 		description: "All of them or none. The events come as one JSON document or one per line (application/x-ndjson); they belong to one tenant.",
-		body:        &bodyRule{types: []string{typeJSON, typeNDJSON}, limit: maxBatchBody, model: reflect.TypeFor[PublishBatch]()},
+		body:        &bodyRule{types: []string{typeJSON, typeNDJSON}, limit: maxBatchBody, model: reflect.TypeFor[PublishBatch](), example: `{"events": [` + eventExample + `]}`},
 		success:     []success{{status: 202, doc: "Accepted.", model: reflect.TypeFor[answer[[]PublishedEvent]]()}},
 		failures:    failures,
 		handle:      s.publishBatch,
@@ -167,7 +169,7 @@ func (s *server) publisher(q *request, events []publish.Event, pointer func(int)
 		}
 	}
 	if faults == nil && q.tenant.ID == 0 {
-		t, err := s.tenantNamed(q, name)
+		t, err := s.tenantChosen(q, name)
 		switch {
 		case posthorn.ErrorCode(err) == posthorn.NotFound:
 			fault(0, "is not known")

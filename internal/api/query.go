@@ -41,7 +41,8 @@ type query struct {
 	wrong  []string
 }
 
-// parseQuery refuses what is no query, unknown parameters and repeated ones.
+// parseQuery refuses what is no query, and notes unknown parameters and repeated
+// ones: an operation that has parameters tells of them together with its own.
 func parseQuery(raw string, known []param) (*query, error) {
 	if raw == "" {
 		return &query{}, nil
@@ -65,7 +66,10 @@ func parseQuery(raw string, known []param) (*query, error) {
 			q.fault("%q is there %d times; give it once", name, len(values[name]))
 		}
 	}
-	return q, q.err()
+	if len(known) == 0 {
+		return q, q.err()
+	}
+	return q, nil
 }
 
 // clip keeps what a client made up short where it is quoted back.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"reflect"
@@ -39,7 +40,7 @@ func (s *server) tenantOperations() []*operation {
 	}, {
 		id: "create-tenant", method: "POST", path: "/tenants", tag: "Platform", scope: access.ScopeAdmin, reach: ofPlatform,
 		summary:  "Create a tenant",
-		body:     jsonBody[TenantCreate](),
+		body:     jsonBody[TenantCreate](`{"name": "globex"}`),
 		success:  []success{{status: 201, doc: "The tenant.", model: reflect.TypeFor[answer[Tenant]](), headers: []string{"Location"}}},
 		failures: []posthorn.Code{posthorn.Conflict},
 		handle:   s.createTenant,
@@ -97,7 +98,7 @@ func (s *server) createTenant(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.Name.Set && read.sound("name") && !posthorn.ValidTenantName(in.Name.V) {
+	if in.Name.Set && read.sound("/name") && !posthorn.ValidTenantName(in.Name.V) {
 		read.fault("/name", "must begin with a letter or digit and go on with letters, digits, dots, underscores and hyphens; at most 64 in all")
 	}
 	if err := read.err(); err != nil {
@@ -189,4 +190,30 @@ func (s *server) setSending(q *request, on bool) (*reply, error) {
 		return nil, err
 	}
 	return rep, s.Store.SetSending(q.Context(), q.change(), on)
+}
+
+// tenantNamed finds the tenant that an administrator's route is about.
+func (s *server) tenantNamed(q *request, name string) (posthorn.Tenant, error) {
+	return findTenant(q, name, s.Store.TenantByName)
+}
+
+// tenantChosen finds the tenant whose things a platform token asks for. It may
+// come from memory.
+func (s *server) tenantChosen(q *request, name string) (posthorn.Tenant, error) {
+	return findTenant(q, name, s.tenants.get)
+}
+
+func findTenant(q *request, name string, find func(context.Context, string) (posthorn.Tenant, error)) (posthorn.Tenant, error) {
+	if !posthorn.ValidTenantName(name) {
+		return posthorn.Tenant{}, noTenant()
+	}
+	t, err := find(q.Context(), name)
+	if isMissing(err) {
+		return posthorn.Tenant{}, noTenant()
+	}
+	return t, storeError(err)
+}
+
+func noTenant() error {
+	return posthorn.Errorf(posthorn.NotFound, "There is no tenant with this name.")
 }
