@@ -162,6 +162,14 @@ func sentence(s string) string {
 func flagFault(cmd *cobra.Command, err error) error {
 	f := &fault{exit: ExitUsage, message: sentence(err.Error()), err: err,
 		hint: fmt.Sprintf("%q lists the flags.", cmd.CommandPath()+" --help")}
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		kinds := map[string]string{"int": "is not a whole number", "bool": "is neither true nor false"}
+		what, ok := kinds[bad.GetFlag().Value.Type()]
+		if !ok {
+			what = "cannot be: " + bad.Unwrap().Error()
+		}
+		f.message = fmt.Sprintf("--%s %q %s.", bad.GetFlag().Name, bad.GetValue(), what)
+	}
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		name := unknown.GetSpecifiedName()
 		f.message = fmt.Sprintf("%q has no flag --%s.", cmd.CommandPath(), name)
