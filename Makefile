@@ -1,0 +1,38 @@
+# The two commands that matter need no make:
+#	go run ./cmd/posthorn dev
+#	go test ./...
+# This file only names the longer forms.
+
+TOOL = go tool -modfile=tools/go.mod
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+build: ## the binary, ./posthorn, without cgo and with reproducible paths
+	CGO_ENABLED=0 go build -trimpath -tags netgo -o posthorn ./cmd/posthorn
+
+test: ## what README says and CI runs
+	go test ./...
+
+race: ## all tests under the race detector
+	go test -race ./...
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	$(TOOL) staticcheck ./...
+
+fuzz: ## every fuzz target for FUZZTIME (default 20s) each
+	tools/fuzz $(or $(FUZZTIME),20s)
+
+crash: ## kill -9 the real binary KILLS (default 20) times under load; nothing may be lost
+	go test -count=1 -timeout 30m -run TestCrash -v ./internal/crash -kills $(or $(KILLS),20)
+
+bench: ## throughput, latency and isolation of this machine, with the raw ceiling beside
+	go run ./cmd/posthorn bench
+
+ci: ## what CI does
+	.ci/run
+
+.PHONY: help build test race lint fuzz crash bench ci
+.DEFAULT_GOAL := help

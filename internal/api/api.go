@@ -1,0 +1,166 @@
+// Package api is the JSON API under /v2.3/webhooks, its description at
+// /openapi.yaml and /docs, and a page of links at /.
+//
+// Every operation is one declaration ([operation]): its route, who may call it,
+// its parameters, body and answers. The router, the checks and the OpenAPI
+// document are all made from it, so that they cannot disagree. The document is
+// made with huma's schemas; huma's own request handling is not used, for its
+// validation names faults by a path of its own and not all at once.
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/catalog"
+	"github.com/posthorn/posthorn/internal/publish"
+	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/web"
+)
+
+// Base is the path under which all routes lie.
+const Base = "/v2.3/webhooks"
+
+// SecretKind binds the boxes of endpoint secrets: what seals and what opens must
+// name the same. What is sealed is the key itself, not its text.
+const SecretKind = "secret"
+
+// Store is what the API needs of the store; package store says what the methods
+// do.
+type Store interface {
+	CreateTenant(ctx context.Context, c store.Change, name string) (posthorn.Tenant, error)
+	TenantByName(ctx context.Context, name string) (posthorn.Tenant, error)
+	TenantByID(ctx context.Context, id int64) (posthorn.Tenant, error)
+	Tenants(ctx context.Context, before int64, limit int) ([]posthorn.Tenant, error)
+	SuspendTenant(ctx context.Context, c store.Change, id int64, suspend bool) (posthorn.Tenant, error)
+	DeleteTenant(ctx context.Context, c store.Change, id int64) error
+	SetSending(ctx context.Context, c store.Change, on bool) error
+
+	CreateToken(ctx context.Context, c store.Change, t store.Token) (store.Token, error)
+	Tokens(ctx context.Context, tenant, before int64, limit int) ([]store.Token, error)
+	DeleteToken(ctx context.Context, c store.Change, tenant int64, ref string) error
+
+	CreateEndpoint(ctx context.Context, c store.Change, e posthorn.Endpoint, seal func(id int64) (store.Sealed, error), limit int) (posthorn.Endpoint, error)
+	EndpointByRef(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error)
+	EndpointsOf(ctx context.Context, tenant int64, before string, limit int) ([]posthorn.Endpoint, error)
+	UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
+	DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error
+	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
+
+	Events(ctx context.Context, f store.EventFilter, p store.Page) ([]posthorn.Event, posthorn.ID, error)
+	EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error)
+	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
+	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
+	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
+}
+
+// Publisher reads and accepts events; *publish.Service is one. What is parsed
+// points into the body, and may be forgotten when Publish returns.
+type Publisher interface {
+	ParseEvent(body []byte) (publish.Event, error)
+	ParseBatch(body []byte) ([]publish.Event, error)
+	ParseNDJSON(body []byte) ([]publish.Event, error)
+	Publish(ctx context.Context, t posthorn.Tenant, events []publish.Event, pointer func(i int) string, once *store.Once, answer func([]publish.Accepted) []byte) ([]publish.Accepted, error)
+}
+
+// Catalog knows the event types.
+type Catalog interface {
+	Types() []catalog.Type
+	Lookup(name string) (catalog.Type, bool)
+	Matches(p posthorn.Pattern) bool
+	Suggest(name string) string
+}
+
+// Authenticator tells who sent the values of a request's Authorization header.
+type Authenticator interface {
+	Authenticate(ctx context.Context, authorization []string, remote netip.Addr) (*access.Principal, error)
+}
+
+// LaneView is what the engine knows of an endpoint that the store does not.
+type LaneView struct {
+	// NextProbe is when a failing endpoint is tried next; HoldUntil is how long
+	// it asked to be left alone. Zero for neither.
+	NextProbe, HoldUntil time.Time
+}
+
+// Config holds what the API works with.
+type Config struct {
+	Store   Store
+	Publish Publisher
+	Catalog Catalog
+	Access  Authenticator
+	// Keyring seals endpoint secrets, cursors and remembered answers.
+	Keyring *secretbox.Keyring
+	// CheckURL judges the url of an endpoint without touching the network; its
+	// error is shown to the user.
+	CheckURL func(raw string) error
+	// Health is what the engine knows of an endpoint; nil for nothing.
+	Health func(endpoint int64) LaneView
+	Now    func() time.Time
+	Log    *slog.Logger
+	// MaxEndpoints bounds a tenant's endpoints; 0 for 1,000.
+	MaxEndpoints int
+	// PublicURL begins the URLs in Location and Link headers; empty for paths
+	// without a host.
+	PublicURL string
+	// TrustedProxies may say by X-Forwarded-For where a request came from.
+	TrustedProxies []netip.Prefix
+	// Version is the product's, for the OpenAPI document.
+	Version string
+}
+
+// server answers the API's requests.
+type server struct {
+	Config
+	operations []*operation
+	running    running
+}
+
+// New returns the handler of everything but health and metrics: the API, its
+// description, and problems for all other routes.
+func New(c Config) (http.Handler, error) {
+	switch {
+	case c.Store == nil, c.Publish == nil, c.Catalog == nil, c.Access == nil, c.Keyring == nil, c.CheckURL == nil, c.Now == nil:
+		return nil, errors.New("api: the configuration lacks a part")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxEndpoints == 0 {
+		c.MaxEndpoints = 1000
+	}
+	if c.Version == "" {
+		c.Version = posthorn.Version
+	}
+	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
+	s := &server{Config: c}
+	s.operations = s.declare()
+	mux := new(web.Mux)
+	for _, op := range s.operations {
+		mux.Handle(op.method+" "+Base+op.path, s.serve(op))
+	}
+	if err := s.describe(mux); err != nil {
+		return nil, err
+	}
+	return web.Wrap(c.Log, c.Now, mux), nil
+}
+
+// declare lists all operations, in the order of the document.
+func (s *server) declare() []*operation {
+	var all []*operation
+	for _, group := range [][]*operation{
+		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
+		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+	} {
+		all = append(all, group...)
+	}
+	return all
+}

@@ -1,0 +1,315 @@
+package api
+
+import (
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/webhook"
+)
+
+func (s *server) endpointOperations() []*operation {
+	ifMatch := param{"If-Match", "Act only if the endpoint still has this ETag; else 412.", stringSchema()}
+	return []*operation{{
+		id: "list-endpoints", method: "GET", path: "/endpoints", tag: "Endpoints", scope: access.ScopeRead,
+		summary:     "List webhook endpoints",
+		description: "All endpoints of the tenant, newest first. With limit it comes in pages; the Link header leads to the next.",
+		query: []param{
+			{"limit", "Endpoints on a page; all of them when left out.", limitSchema(nil)},
+			{"cursor", "As in the Link header of the page before.", stringSchema()},
+		},
+		success: []success{{status: 200, doc: "The endpoints.", model: reflect.TypeFor[answer[[]Endpoint]](), headers: []string{"Link"}}},
+		handle:  s.listEndpoints,
+	}, {
+		id: "create-endpoint", method: "POST", path: "/endpoints", tag: "Endpoints", scope: access.ScopeWrite,
+		summary:     "Create webhook endpoint",
+		description: "The answer is the only one that shows the secret, with which the receiver verifies signatures.",
+		body:        jsonBody[EndpointCreate](),
+		success:     []success{{status: 201, doc: "The endpoint, with its secret.", model: reflect.TypeFor[answer[CreatedEndpoint]](), headers: []string{"Location", "ETag"}}},
+		failures:    []posthorn.Code{posthorn.Conflict},
+		handle:      s.createEndpoint,
+	}, {
+		id: "get-endpoint", method: "GET", path: "/endpoints/{webhookId}", tag: "Endpoints", scope: access.ScopeRead,
+		summary:  "Get webhook endpoint",
+		success:  []success{{status: 200, doc: "The endpoint.", model: reflect.TypeFor[answer[Endpoint]](), headers: []string{"ETag"}}},
+		failures: []posthorn.Code{posthorn.NotFound},
+		handle:   s.getEndpoint,
+	}, {
+		id: "update-endpoint", method: "PATCH", path: "/endpoints/{webhookId}", tag: "Endpoints", scope: access.ScopeWrite,
+		summary:     "Update webhook endpoint",
+		description: "Changes what the body names and leaves the rest. Pausing holds deliveries, it drops none; once this is answered, no new attempt starts.",
+		headers:     []param{ifMatch},
+		body:        jsonBody[EndpointUpdate]("application/merge-patch+json"),
+		success:     []success{{status: 200, doc: "The endpoint.", model: reflect.TypeFor[answer[Endpoint]](), headers: []string{"ETag"}}},
+		failures:    []posthorn.Code{posthorn.NotFound, posthorn.PreconditionFailed},
+		handle:      s.updateEndpoint,
+	}, {
+		id: "delete-endpoint", method: "DELETE", path: "/endpoints/{webhookId}", tag: "Endpoints", scope: access.ScopeWrite,
+		summary:     "Delete webhook endpoint",
+		description: "Cancels what waits to be delivered. With Prefer: return=representation the answer is 200 with a body instead of a bare 204.",
+		headers:     []param{ifMatch, preferParam},
+		success:     deleted,
+		failures:    []posthorn.Code{posthorn.NotFound, posthorn.PreconditionFailed},
+		handle:      s.deleteEndpoint,
+	}}
+}
+
+func (s *server) listEndpoints(q *request) (*reply, error) {
+	limit := q.query.limit(0)
+	before := s.place(q)
+	if q.query.has("cursor") && limit == 0 {
+		limit = defaultLimit
+	}
+	if err := q.query.err(); err != nil {
+		return nil, err
+	}
+	ask := limit
+	if limit > 0 {
+		ask++ // one more tells whether there is a next page
+	}
+	all, err := s.Store.EndpointsOf(q.Context(), q.tenant.ID, before, ask)
+	if err != nil {
+		return nil, err
+	}
+	var link string
+	if limit > 0 && len(all) > limit {
+		all = all[:limit]
+		link = s.nextLink(q, limit, s.makeCursor(q, all[limit-1].Ref))
+	}
+	shown := make([]Endpoint, len(all))
+	for i := range all {
+		shown[i] = showEndpoint(&all[i])
+	}
+	rep, err := ok(http.StatusOK, shown)
+	rep.link = link
+	return rep, err
+}
+
+func (s *server) createEndpoint(q *request) (*reply, error) {
+	var in EndpointUpdate
+	if err := s.readEndpoint(q.body, &in, true); err != nil {
+		return nil, err
+	}
+	e := posthorn.Endpoint{
+		Ref: posthorn.NewRef(posthorn.EndpointPrefix, q.at), Tenant: q.tenant.ID,
+		URL: in.URL.V, Description: in.Description.V, Events: patternsOf(in.Events.V),
+		Status: posthorn.StatusActive, Version: 1, CreatedAt: q.at, UpdatedAt: q.at,
+	}
+	if in.Status.V == string(posthorn.StatusPaused) {
+		pause(&e, q)
+	}
+	key := make([]byte, 32)
+	rand.Read(key) // never fails: the runtime ends the process instead
+	rep, err := ok(http.StatusCreated, showCreated(&e, webhook.FormatSecret(key)))
+	if err != nil {
+		return nil, err
+	}
+	rep.location, rep.etag, rep.secret = "/endpoints/"+e.Ref, etag(&e), true
+	if err := s.remember(q, rep); err != nil {
+		return nil, err
+	}
+	seal := func(id int64) (store.Sealed, error) {
+		keyID, box := s.Keyring.Seal(key, secretbox.Bind{Kind: SecretKind, Tenant: e.Tenant, Endpoint: id})
+		return store.Sealed{KeyID: keyID, Box: box, CreatedAt: q.at}, nil
+	}
+	_, err = s.Store.CreateEndpoint(q.Context(), q.change(), e, seal, s.MaxEndpoints)
+	if errors.Is(err, store.ErrEndpointLimit) {
+		return nil, posthorn.Errorf(posthorn.Conflict, "The tenant has %d endpoints, as many as it may; delete one first.", s.MaxEndpoints)
+	}
+	return rep, err
+}
+
+func pause(e *posthorn.Endpoint, q *request) {
+	e.Status, e.PausedReason, e.PausedAt = posthorn.StatusPaused, posthorn.PausedByUser, q.at
+}
+
+func (s *server) getEndpoint(q *request) (*reply, error) {
+	e, err := s.endpoint(q)
+	if err != nil {
+		return nil, err
+	}
+	return endpointReply(&e)
+}
+
+func endpointReply(e *posthorn.Endpoint) (*reply, error) {
+	rep, err := ok(http.StatusOK, showEndpoint(e))
+	rep.etag = etag(e)
+	return rep, err
+}
+
+// endpoint finds the endpoint that the path names.
+func (s *server) endpoint(q *request) (posthorn.Endpoint, error) {
+	ref, err := endpointRef(q)
+	if err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	e, err := s.Store.EndpointByRef(q.Context(), q.tenant.ID, ref)
+	return e, missing(err, "endpoint")
+}
+
+func endpointRef(q *request) (string, error) {
+	ref := q.PathValue("webhookId")
+	if !posthorn.ValidRef(posthorn.EndpointPrefix, ref) {
+		return "", missing(store.ErrNotFound, "endpoint")
+	}
+	return ref, nil
+}
+
+func (s *server) updateEndpoint(q *request) (*reply, error) {
+	ref, err := endpointRef(q)
+	if err != nil {
+		return nil, err
+	}
+	var in EndpointUpdate
+	if err := s.readEndpoint(q.body, &in, false); err != nil {
+		// A foreign or unknown endpoint is unknown, whatever the body says.
+		if _, err := s.endpoint(q); err != nil {
+			return nil, err
+		}
+		return nil, err
+	}
+	version, err := s.wantedVersion(q)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.Store.UpdateEndpoint(q.Context(), q.change(), q.tenant.ID, ref, version, func(e *posthorn.Endpoint) error {
+		in.apply(e, q)
+		return nil
+	})
+	if err != nil {
+		return nil, endpointError(err)
+	}
+	return endpointReply(&e)
+}
+
+// apply changes what the body names.
+func (in *EndpointUpdate) apply(e *posthorn.Endpoint, q *request) {
+	if in.URL.Set {
+		e.URL = in.URL.V
+	}
+	if in.Events.Set {
+		e.Events = patternsOf(in.Events.V)
+	}
+	if in.Description.Set {
+		e.Description = in.Description.V // "" for null
+	}
+	if !in.Status.Set || in.Status.V == string(e.Status) {
+		return
+	}
+	if in.Status.V == string(posthorn.StatusPaused) {
+		pause(e, q)
+		return
+	}
+	e.Status, e.PausedReason = posthorn.StatusActive, ""
+	e.PausedAt = posthorn.Endpoint{}.PausedAt
+}
+
+func (s *server) deleteEndpoint(q *request) (*reply, error) {
+	ref, err := endpointRef(q)
+	if err != nil {
+		return nil, err
+	}
+	version, err := s.wantedVersion(q)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Store.DeleteEndpoint(q.Context(), q.change(), q.tenant.ID, ref, version); err != nil {
+		return nil, endpointError(err)
+	}
+	return deletedReply(q)
+}
+
+func endpointError(err error) error {
+	if errors.Is(err, store.ErrVersion) {
+		return posthorn.Errorf(posthorn.PreconditionFailed, "The endpoint has another ETag than If-Match names: it was changed in the meantime. Get it again and repeat.")
+	}
+	return missing(err, "endpoint")
+}
+
+func etag(e *posthorn.Endpoint) string { return `"` + strconv.FormatInt(e.Version, 10) + `"` }
+
+// noVersion is a version that no endpoint has.
+const noVersion = -1
+
+// wantedVersion is what If-Match asks for: 0 for any version. Several tags
+// match if one of them is the endpoint's.
+func (s *server) wantedVersion(q *request) (int64, error) {
+	values := q.Header["If-Match"]
+	if len(values) == 0 {
+		return 0, nil
+	}
+	var wanted []int64
+	for tag := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		tag = strings.TrimSpace(tag)
+		if tag == "*" {
+			return 0, nil
+		}
+		if v, ok := tagVersion(tag); ok {
+			wanted = append(wanted, v)
+		}
+	}
+	switch len(wanted) {
+	case 0:
+		return noVersion, nil
+	case 1:
+		return wanted[0], nil
+	}
+	e, err := s.endpoint(q)
+	if err != nil {
+		return 0, err
+	}
+	if slices.Contains(wanted, e.Version) {
+		return e.Version, nil
+	}
+	return noVersion, nil
+}
+
+// tagVersion reads a strong tag. Weak ones never match (RFC 9110, 13.1.1).
+func tagVersion(tag string) (int64, bool) {
+	if len(tag) < 3 || tag[0] != '"' || tag[len(tag)-1] != '"' {
+		return 0, false
+	}
+	v, err := strconv.ParseInt(tag[1:len(tag)-1], 10, 64)
+	return v, err == nil && v > 0
+}
+
+// Deleted is the body of a deletion's answer for who prefers one.
+type Deleted struct {
+	Deleted bool `json:"deleted"`
+}
+
+var preferParam = param{"Prefer", "return=representation asks for 200 with a body (RFC 7240).", stringSchema()}
+
+var deleted = []success{
+	{status: 204, doc: "Deleted."},
+	{status: 200, doc: "Deleted; with Prefer: return=representation.", model: reflect.TypeFor[Deleted](), headers: []string{"Preference-Applied"}},
+}
+
+// deletedReply is a bare 204: HTTP allows no content there.
+func deletedReply(q *request) (*reply, error) {
+	if !prefersRepresentation(q.Header["Prefer"]) {
+		return &reply{status: http.StatusNoContent}, nil
+	}
+	b, err := encode(Deleted{true})
+	return &reply{status: http.StatusOK, body: b, preferred: true}, err
+}
+
+func prefersRepresentation(values []string) bool {
+	for p := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		p, _, _ = strings.Cut(p, ";")
+		name, value, _ := strings.Cut(p, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "return") &&
+			strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "representation") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,44 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// storeError turns what the store says of its own state into what a user is
+// told. Errors about a row (not found, version) are the operation's to name.
+func storeError(err error) error {
+	if _, ok := errors.AsType[*posthorn.Error](err); ok {
+		return err
+	}
+	later := func(wait time.Duration, message string) error {
+		return &posthorn.Error{Code: posthorn.Unavailable, Message: message, RetryAfter: wait}
+	}
+	switch {
+	case errors.Is(err, store.ErrOverloaded):
+		return later(time.Second, "More is waiting to be written than can be taken now; try again.")
+	case errors.Is(err, store.ErrFull):
+		return later(time.Minute, "The service is short of disk space and takes nothing new; try again later.")
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
+		return later(5*time.Second, "The service's store cannot be used now; try again.")
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return later(time.Second, "The request took too long; try again.")
+	case errors.Is(err, store.ErrOnceReused):
+		return posthorn.Errorf(posthorn.Invalid, "This Idempotency-Key was used for another request; take a new key for each request.")
+	}
+	return err
+}
+
+// missing makes a row that is not there a 404, whoever else it may belong to.
+func missing(err error, what string) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return posthorn.Errorf(posthorn.NotFound, "There is no %s with this id.", what)
+	}
+	return err
+}
+
+func isMissing(err error) bool { return errors.Is(err, store.ErrNotFound) }

@@ -1,0 +1,129 @@
+package api
+
+import (
+	"bytes"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Event is an event in lists.
+type Event struct {
+	ID         string  `json:"id" doc:"What receivers get as webhook-id."`
+	Type       string  `json:"type"`
+	Timestamp  string  `json:"timestamp" format:"date-time" doc:"When it happened."`
+	AcceptedAt string  `json:"accepted_at" format:"date-time" doc:"When it was published."`
+	DeliverAt  *string `json:"deliver_at" format:"date-time" doc:"When it is delivered; null for at once."`
+	Deliveries int     `json:"deliveries" doc:"How many endpoints it goes to."`
+	Source     *string `json:"source"`
+	Subject    *string `json:"subject"`
+}
+
+// WholeEvent is an event with its data and deliveries.
+type WholeEvent struct {
+	Event
+	Data jsonObject `json:"data" doc:"The bytes that were published; null when they were erased."`
+	// DeliveryLog has the newest deliveries, at most a page of them.
+	DeliveryLog []Delivery `json:"delivery_log" doc:"Up to 250 deliveries; GET /deliveries?event= lists them all."`
+}
+
+func (s *server) eventOperations() []*operation {
+	return []*operation{{
+		id: "list-events", method: "GET", path: "/events", tag: "Events", scope: access.ScopeRead,
+		summary:     "List events",
+		description: "Newest first. A page may be short or empty and still have a next_cursor.",
+		query:       []param{limitParam, cursorParam, typeParam, sinceParam, untilParam},
+		success:     []success{{status: 200, doc: "A page of events.", model: reflect.TypeFor[list[Event]]()}},
+		handle:      s.listEvents,
+	}, {
+		id: "get-event", method: "GET", path: "/events/{eventId}", tag: "Events", scope: access.ScopeRead,
+		summary:  "Get an event with its deliveries",
+		success:  []success{{status: 200, doc: "The event.", model: reflect.TypeFor[answer[WholeEvent]]()}},
+		failures: []posthorn.Code{posthorn.NotFound},
+		handle:   s.getEvent,
+	}}
+}
+
+func showEvent(e *posthorn.Event) Event {
+	return Event{
+		ID: e.Ref(), Type: e.Type, Timestamp: posthorn.FormatTime(e.OccurredAt), AcceptedAt: posthorn.FormatTime(e.AcceptedAt),
+		DeliverAt: maybeTime(e.DeliverAt), Deliveries: e.Deliveries, Source: maybe(e.Source), Subject: maybe(e.Subject),
+	}
+}
+
+// maybe is null for the empty string.
+func maybe(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// maybeTime is null for the zero time.
+func maybeTime(t time.Time) *string {
+	if t.IsZero() {
+		return nil
+	}
+	s := posthorn.FormatTime(t)
+	return &s
+}
+
+func (s *server) listEvents(q *request) (*reply, error) {
+	page := store.Page{Limit: q.query.limit(defaultLimit), Before: posthorn.ID(s.placeID(q))}
+	filter := store.EventFilter{
+		Tenant: q.tenant.ID, Type: q.query.pattern("type"), Since: q.query.time("since"), Until: q.query.time("until"),
+	}
+	if err := q.query.err(); err != nil {
+		return nil, err
+	}
+	events, next, err := s.Store.Events(q.Context(), filter, page)
+	if err != nil {
+		return nil, err
+	}
+	shown := make([]Event, len(events))
+	for i := range events {
+		shown[i] = showEvent(&events[i])
+	}
+	return listReply(s, q, shown, int64(next))
+}
+
+func (s *server) getEvent(q *request) (*reply, error) {
+	ref := q.PathValue("eventId")
+	if !validEventRef(ref) {
+		return nil, missing(store.ErrNotFound, "event")
+	}
+	e, err := s.Store.EventByRef(q.Context(), q.tenant.ID, ref)
+	if err != nil {
+		return nil, missing(err, "event")
+	}
+	deliveries, _, err := s.Store.Deliveries(q.Context(), store.DeliveryFilter{Tenant: q.tenant.ID, Event: e.ID}, store.Page{Limit: maxLimit})
+	if err != nil {
+		return nil, err
+	}
+	head, err := encode(showEvent(&e))
+	if err != nil {
+		return nil, err
+	}
+	log, err := encode(showDeliveries(deliveries))
+	if err != nil {
+		return nil, err
+	}
+	data := e.Data()
+	if data == nil {
+		data = []byte("null")
+	}
+	// data is put in as it is: a JSON encoder would change spaces and escapes.
+	body := bytes.Join([][]byte{[]byte(`{"data":`), head[:len(head)-1], []byte(`,"data":`), data, []byte(`,"delivery_log":`), log, []byte(`}}`)}, nil)
+	return &reply{status: http.StatusOK, body: body}, nil
+}
+
+func validEventRef(ref string) bool {
+	if _, ok := posthorn.ParseID(posthorn.EventPrefix, ref); ok {
+		return true
+	}
+	return posthorn.ValidKey(ref)
+}

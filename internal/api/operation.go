@@ -1,0 +1,295 @@
+package api
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/web"
+)
+
+// operation declares one route.
+type operation struct {
+	id, method, path string // path below Base
+	tag              string
+	summary          string
+	description      string
+	// scope is what the token must have.
+	scope string
+	reach reach
+	// query are the query parameters; any other is refused.
+	query []param
+	// headers are the request headers that mean something here, for the document.
+	headers []param
+	body    *bodyRule // nil: a body is not read
+	success []success // the first is the usual one
+	// failures are the codes beyond those that every operation may answer.
+	failures []posthorn.Code
+	handle   func(*request) (*reply, error)
+}
+
+// reach says whose things an operation is about.
+type reach uint8
+
+const (
+	// ofTenant: the token's tenant, or the one that a platform token names by
+	// Posthorn-Tenant.
+	ofTenant reach = iota
+	// ofPublisher: like ofTenant, but the events may name the tenant.
+	ofPublisher
+	// ofPlatform: platform tokens only.
+	ofPlatform
+)
+
+// param documents a query parameter or a header.
+type param struct {
+	name, doc string
+	schema    *huma.Schema
+}
+
+// bodyRule says which bodies an operation takes.
+type bodyRule struct {
+	types []string
+	limit int64
+	// model is the documented form; nil when no body is needed, and then an empty
+	// one or {} is taken.
+	model reflect.Type
+}
+
+// success documents one answer.
+type success struct {
+	status  int
+	doc     string
+	model   reflect.Type // nil: no body
+	headers []string
+}
+
+// smallBody bounds all bodies but events.
+const smallBody = 64 << 10
+
+func jsonBody[T any](types ...string) *bodyRule {
+	return &bodyRule{types: append([]string{"application/json"}, types...), limit: smallBody, model: reflect.TypeFor[T]()}
+}
+
+// noBody is for a POST that says all by its route.
+func noBody() *bodyRule { return &bodyRule{types: []string{"application/json"}, limit: smallBody} }
+
+// request is a request that has passed the gate.
+type request struct {
+	*http.Request
+	op        *operation
+	principal *access.Principal
+	// tenant is whose things this is about; zero on platform routes, and on
+	// publishing until the events are read.
+	tenant      posthorn.Tenant
+	query       *query
+	contentType string
+	// body belongs to a pool: it is gone after the handler.
+	body []byte
+	at   time.Time
+	once *store.Once
+}
+
+// change is what accompanies everything that the request changes.
+func (q *request) change() store.Change {
+	return store.Change{Actor: q.principal.Actor, At: q.at, Once: q.once}
+}
+
+// reply is a successful answer.
+type reply struct {
+	status   int
+	body     []byte // JSON, or nil for none
+	location string // path below Base
+	etag     string
+	link     string
+	// secret answers hold what must not be kept by caches.
+	secret bool
+	// preferred: Prefer: return=representation was followed.
+	preferred bool
+	// repeated: the answer was given before, for the same Idempotency-Key.
+	repeated bool
+}
+
+// answer is the envelope of everything.
+type answer[T any] struct {
+	Data T `json:"data"`
+}
+
+// list is the envelope of lists with cursors.
+type list[T any] struct {
+	Data       []T     `json:"data"`
+	NextCursor *string `json:"next_cursor" doc:"Pass it as cursor for the next page; null on the last one."`
+}
+
+// encode renders what the API shows. A failure is a fault of ours.
+func encode(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("api: encode %T: %w", v, err)
+	}
+	return b, nil
+}
+
+// ok makes the usual reply of v in its envelope.
+func ok[T any](status int, v T) (*reply, error) {
+	b, err := encode(answer[T]{v})
+	return &reply{status: status, body: b}, err
+}
+
+// serve is the way of every request: who asks, may they, is the request well
+// formed, was it answered before, and only then the operation itself. Nothing
+// of the body is read before the token is known.
+func (s *server) serve(op *operation) web.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		q := &request{Request: r, op: op, at: s.Now().UTC()}
+		if err := s.admit(w, q); err != nil {
+			return err
+		}
+		if err := web.Accepts(r, "application/json"); err != nil {
+			return err
+		}
+		var err error
+		if q.query, err = parseQuery(r.URL.RawQuery, op.query); err != nil {
+			return err
+		}
+		if op.body != nil {
+			release, err := q.read()
+			if err != nil {
+				w.Header()["Accept-Patch"] = op.acceptPatch()
+				return err
+			}
+			defer release()
+		}
+		rep, err := s.answerOnce(q)
+		if err != nil {
+			return storeError(err)
+		}
+		s.write(w, rep)
+		return nil
+	}
+}
+
+// admit checks token, scope and reach.
+func (s *server) admit(w http.ResponseWriter, q *request) error {
+	p, err := s.Access.Authenticate(q.Context(), q.Header["Authorization"], web.ClientAddr(q.Request, s.TrustedProxies))
+	if err != nil {
+		if posthorn.ErrorCode(err) == posthorn.Unauthorized {
+			challenge := `Bearer`
+			if len(q.Header["Authorization"]) > 0 {
+				challenge = `Bearer error="invalid_token"`
+			}
+			w.Header().Set("WWW-Authenticate", challenge)
+		}
+		return storeError(err)
+	}
+	q.principal = p
+	web.Annotate(q.Context(), slog.String("token", p.TokenRef))
+	if !p.Has(q.op.scope) {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer error="insufficient_scope", scope=%q`, q.op.scope))
+		return posthorn.Errorf(posthorn.Forbidden, "This needs a token with the scope %s.", q.op.scope)
+	}
+	if q.op.reach == ofPlatform {
+		if !p.Platform {
+			return posthorn.Errorf(posthorn.Forbidden, "This needs a token of the platform; this one belongs to a tenant.")
+		}
+		return nil
+	}
+	return s.chooseTenant(q)
+}
+
+// tenantHeader names the tenant for platform tokens.
+const tenantHeader = "Posthorn-Tenant"
+
+func (s *server) chooseTenant(q *request) error {
+	named := q.Header[tenantHeader]
+	if len(named) > 1 {
+		return posthorn.Errorf(posthorn.Malformed, "The header %s is there twice; send it once.", tenantHeader)
+	}
+	if !q.principal.Platform {
+		q.tenant = q.principal.Tenant
+		if len(named) == 1 && named[0] != q.tenant.Name {
+			return posthorn.Errorf(posthorn.Forbidden, "The token belongs to another tenant than the header %s names.", tenantHeader)
+		}
+		return nil
+	}
+	if len(named) == 0 {
+		if q.op.reach == ofPublisher {
+			return nil
+		}
+		return posthorn.Errorf(posthorn.Malformed, "A platform token must name the tenant by the header %s.", tenantHeader)
+	}
+	t, err := s.tenantNamed(q, named[0])
+	if err != nil {
+		return err
+	}
+	q.tenant = t
+	return nil
+}
+
+// read takes the body in.
+func (q *request) read() (release func(), err error) {
+	rule := q.op.body
+	if rule.model != nil || q.Header.Get("Content-Type") != "" || q.Header.Get("Content-Encoding") != "" {
+		if q.contentType, err = web.ContentType(q.Request, rule.types...); err != nil {
+			return nil, err
+		}
+	}
+	if q.body, release, err = web.ReadBody(q.Request, rule.limit); err != nil {
+		return nil, err
+	}
+	if rule.model == nil && len(q.body) > 0 {
+		in, err := decode(q.body, &struct{}{})
+		if err == nil {
+			err = in.err()
+		}
+		if err != nil {
+			release()
+			return nil, err
+		}
+	}
+	return release, nil
+}
+
+// acceptPatch names the media types of PATCH, as RFC 5789 asks beside a 415.
+func (op *operation) acceptPatch() []string {
+	if op.method != http.MethodPatch {
+		return nil
+	}
+	return []string{strings.Join(op.body.types, ", ")}
+}
+
+func (s *server) write(w http.ResponseWriter, rep *reply) {
+	h := w.Header()
+	if rep.location != "" {
+		h.Set("Location", s.PublicURL+Base+rep.location)
+	}
+	if rep.etag != "" {
+		h.Set("ETag", rep.etag)
+	}
+	if rep.link != "" {
+		h.Set("Link", rep.link)
+	}
+	if rep.secret {
+		h.Set("Cache-Control", "no-store")
+	}
+	if rep.preferred {
+		h.Set("Preference-Applied", "return=representation")
+	}
+	if rep.repeated {
+		h.Set("Idempotent-Replayed", "true")
+	}
+	if rep.body == nil {
+		w.WriteHeader(rep.status)
+		return
+	}
+	web.WriteJSON(w, rep.status, rep.body)
+}

@@ -1,0 +1,91 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/api"
+	"github.com/posthorn/posthorn/internal/lane"
+	"github.com/posthorn/posthorn/internal/publish"
+	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/send"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// lanes lets publish hand deliveries to the engine without knowing it.
+type lanes struct{ *lane.Engine }
+
+func (l lanes) Reserve(tenant, endpoint int64, size int) publish.Slot {
+	return l.Engine.Reserve(tenant, endpoint, size)
+}
+
+// sender makes the engine's attempts: it opens the endpoint's secrets and hands
+// the request to the guarded client.
+type sender struct {
+	client *send.Client
+	keys   *secretbox.Keyring
+	log    *slog.Logger
+
+	// opened remembers opened secrets by their row: opening one costs more than
+	// signing with it. It is emptied when it is full, not evicted: a secret is
+	// cheap to open again.
+	mu     sync.RWMutex
+	opened map[int64][]byte
+}
+
+const maxOpened = 20_000
+
+func newSender(client *send.Client, keys *secretbox.Keyring, log *slog.Logger) *sender {
+	return &sender{client: client, keys: keys, log: log, opened: map[int64][]byte{}}
+}
+
+// Send makes one attempt. A secret that cannot be opened is a fault of our own
+// side: class local, nothing is sent.
+func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
+	number := w.Progress.Attempts + 1
+	keys := make([][]byte, 0, len(t.Secrets))
+	for i := range t.Secrets {
+		key, err := s.open(t, &t.Secrets[i])
+		if err != nil {
+			s.log.Error("cannot open an endpoint's secret; is its key still in POSTHORN_ENCRYPTION_KEYS?",
+				"endpoint", t.Endpoint.Ref, "key_id", t.Secrets[i].KeyID, "err", err)
+			return posthorn.Attempt{Number: number, At: time.Now(), Class: posthorn.ClassLocal, Detail: "the endpoint's secret cannot be read"}
+		}
+		keys = append(keys, key)
+	}
+	return s.client.Send(ctx, send.Request{
+		URL:       t.Endpoint.URL,
+		Keys:      keys,
+		EventRef:  w.EventRef(),
+		EventType: w.Type,
+		Delivery:  w.ID,
+		Attempt:   number,
+		Test:      w.Kind == posthorn.EventTest,
+		Body:      w.Body,
+		Timeout:   t.Endpoint.Settings.Timeout(),
+		Endpoint:  t.Endpoint.ID,
+	})
+}
+
+func (s *sender) open(t *store.Target, sealed *store.Sealed) ([]byte, error) {
+	s.mu.RLock()
+	key, ok := s.opened[sealed.ID]
+	s.mu.RUnlock()
+	if ok {
+		return key, nil
+	}
+	key, err := s.keys.Open(sealed.KeyID, sealed.Box, secretbox.Bind{Kind: api.SecretKind, Tenant: t.Endpoint.Tenant, Endpoint: t.Endpoint.ID})
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.opened) >= maxOpened {
+		clear(s.opened)
+	}
+	s.opened[sealed.ID] = key
+	return key, nil
+}

@@ -1,0 +1,36 @@
+package app
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/lmittmann/tint"
+
+	"github.com/posthorn/posthorn/internal/config"
+)
+
+// newLogger writes text to a terminal and JSON to everything else, unless the
+// configuration says which.
+func newLogger(w io.Writer, cfg *config.Config) *slog.Logger {
+	text := cfg.LogFormat == "text" || cfg.LogFormat != "json" && isTerminal(w)
+	if !text {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel}))
+	}
+	return slog.New(tint.NewHandler(w, &tint.Options{
+		Level:      cfg.LogLevel,
+		TimeFormat: time.TimeOnly,
+		NoColor:    os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !isTerminal(w),
+	}))
+}
+
+// isTerminal reports whether w is a character device.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

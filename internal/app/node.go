@@ -1,0 +1,322 @@
+// Package app wires the service together and owns its life: it is the only
+// package that knows concrete types. [Serve] runs a node for real, [Dev] one with
+// a demo tenant, a receiver and sample events around it.
+package app
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/api"
+	"github.com/posthorn/posthorn/internal/catalog"
+	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/lane"
+	"github.com/posthorn/posthorn/internal/publish"
+	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/send"
+	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/sqlite"
+)
+
+// node is one running service. Its parts are made by newNode, started by start
+// and ended by stop, in that order and once each.
+type node struct {
+	cfg      config.Config
+	log      *slog.Logger
+	now      func() time.Time
+	store    *sqlite.Store
+	keys     *secretbox.Keyring
+	catalog  *catalog.Catalog
+	client   *send.Client
+	engine   *lane.Engine
+	publish  *publish.Service
+	access   *access.Authenticator
+	metrics  *metrics
+	api      *http.Server
+	ops      *http.Server // nil when off
+	listener net.Listener
+	opsLn    net.Listener
+	turns    chan turn
+	ready    readiness
+
+	cancel context.CancelFunc // ends the housekeeping
+	wg     sync.WaitGroup
+}
+
+// inboxException names dev's inbox, which deliveries may reach although it is a
+// listener of our own.
+type inboxException []netip.AddrPort
+
+// newNode opens the store and wires the parts. On an error nothing is left open.
+func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException) (_ *node, err error) {
+	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turns: make(chan turn, 1024)}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	if n.keys, err = openKeys(cfg.EncryptionKeys); err != nil {
+		return nil, err
+	}
+	if n.catalog, err = openCatalog(cfg.Catalog); err != nil {
+		return nil, err
+	}
+	if err = n.listen(); err != nil {
+		return nil, err
+	}
+	if n.store, err = sqlite.Open(ctx, sqlite.Options{Path: cfg.StorePath, Role: sqlite.Serve, Now: n.now, Log: log}); err != nil {
+		return nil, err
+	}
+	guard, err := n.egress(inbox)
+	if err != nil {
+		return nil, err
+	}
+	if n.client, err = send.New(guard); err != nil {
+		return nil, err
+	}
+	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
+	n.engine = lane.New(lane.Config{
+		Store:       n.store,
+		Sender:      newSender(n.client, n.keys, log),
+		Policy:      policy,
+		MaxInFlight: cfg.MaxInFlight,
+		Now:         n.now,
+		Random:      func() float64 { return rand.Float64()*2 - 1 },
+		Observe:     n.observe,
+		Log:         log,
+	})
+	n.publish = publish.New(publish.Config{
+		Store:         n.store,
+		Lanes:         lanes{n.engine},
+		Catalog:       n.catalog,
+		Now:           n.now,
+		BacklogLimit:  cfg.BacklogLimit,
+		Retention:     cfg.Retention,
+		RatePerSecond: cfg.PublishRate,
+		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
+	})
+	n.access = access.New(access.Config{Store: n.store, Now: n.now})
+	n.store.Watch(n.notice)
+	n.metrics.watch(n.engine, n.store, n.now)
+	return n, n.serveAPI(send.NewGuard(guard))
+}
+
+// openKeys reads the operator's keys; without one nothing secret could be kept.
+func openKeys(spec string) (*secretbox.Keyring, error) {
+	if spec == "" {
+		return nil, posthorn.Errorf(posthorn.Invalid, "POSTHORN_ENCRYPTION_KEYS is not set, and endpoint secrets are never stored in the clear. "+
+			"Make a key once, and keep it as safe as the backups: export POSTHORN_ENCRYPTION_KEYS=\"$(posthorn key generate)\"")
+	}
+	keys, err := secretbox.ParseKeys(spec)
+	if err != nil {
+		return nil, posthorn.Errorf(posthorn.Invalid, "%v", err)
+	}
+	return keys, nil
+}
+
+func openCatalog(path string) (*catalog.Catalog, error) {
+	if path == "" {
+		return catalog.Builtin(), nil
+	}
+	return catalog.Load(path)
+}
+
+func (n *node) listen() (err error) {
+	if n.listener, err = listenOn(n.cfg.Listen, "--listen"); err != nil {
+		return err
+	}
+	if n.cfg.OpsListen != "" {
+		n.opsLn, err = listenOn(n.cfg.OpsListen, "--ops-listen")
+	}
+	return err
+}
+
+// egress is what deliveries may reach.
+func (n *node) egress(inbox inboxException) (send.Config, error) {
+	c := send.Config{
+		AllowHTTP:    n.cfg.AllowHTTP,
+		AllowPrivate: n.cfg.AllowPrivate,
+		Own:          n.ownListeners,
+		OwnAllowed:   inbox,
+		Proxy:        n.cfg.EgressProxy,
+		UserAgent:    "Posthorn/" + posthorn.Version,
+		Now:          n.now,
+		Log:          n.log,
+	}
+	if n.cfg.EgressCA == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(n.cfg.EgressCA)
+	if err != nil {
+		return c, fmt.Errorf("--egress-ca: %w", err)
+	}
+	if c.CAs, err = x509.SystemCertPool(); err != nil {
+		return c, fmt.Errorf("cannot read the system's certificate authorities: %w", err)
+	}
+	if !c.CAs.AppendCertsFromPEM(pem) {
+		return c, fmt.Errorf("--egress-ca: %s holds no PEM certificate", n.cfg.EgressCA)
+	}
+	return c, nil
+}
+
+func (n *node) ownListeners() []netip.AddrPort {
+	var own []netip.AddrPort
+	for _, ln := range []net.Listener{n.listener, n.opsLn} {
+		if ln == nil {
+			continue
+		}
+		if a, ok := ln.Addr().(*net.TCPAddr); ok {
+			own = append(own, a.AddrPort())
+		}
+	}
+	return own
+}
+
+func (n *node) serveAPI(guard send.Guard) error {
+	handler, err := api.New(api.Config{
+		Store:          n.store,
+		Publish:        n.publish,
+		Catalog:        n.catalog,
+		Access:         n.access,
+		Keyring:        n.keys,
+		CheckURL:       guard.CheckURL,
+		Health:         n.laneView,
+		Now:            n.now,
+		Log:            n.log,
+		MaxEndpoints:   n.cfg.MaxEndpoints,
+		PublicURL:      n.cfg.PublicURL,
+		TrustedProxies: n.cfg.TrustedProxies,
+		Version:        posthorn.Version,
+	})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", handler)
+	mux.HandleFunc("GET /healthz", healthz)
+	mux.HandleFunc("GET /readyz", n.readyz)
+	n.api = &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+	if n.opsLn != nil {
+		n.ops = &http.Server{Handler: n.metrics.handler(), ReadHeaderTimeout: 10 * time.Second}
+	}
+	return nil
+}
+
+// laneView is what the engine adds to an endpoint's health.
+func (n *node) laneView(endpoint int64) api.LaneView {
+	s := n.engine.Snapshot(endpoint)
+	return api.LaneView{NextProbe: s.NextProbe, HoldUntil: s.HoldUntil}
+}
+
+// notice tells everything that remembers rows that they changed. The store calls
+// it before the change is answered, which is what "once PATCH is answered no new
+// attempt starts" rests on.
+func (n *node) notice(c store.Notice) {
+	n.access.Notice(c)
+	n.publish.Notice(c)
+	n.engine.Notice(c)
+}
+
+// observe is called once per attempt, from the engine.
+func (n *node) observe(o lane.Observation) {
+	n.metrics.observe(&o)
+	logAttempt(n.log, &o)
+	if t, ok := turnOf(&o, n.now()); ok {
+		select {
+		case n.turns <- t:
+		default: // a thousand endpoints turned at once; the log and health show it all the same
+		}
+	}
+}
+
+// start begins delivering and answering.
+func (n *node) start(ctx context.Context) error {
+	if err := n.engine.Start(ctx); err != nil {
+		return err
+	}
+	background, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	n.wg.Go(func() { n.keepHouse(background) })
+	n.wg.Go(func() { n.tellTurns(background) })
+	n.wg.Go(func() { n.serve(n.api, n.listener, true) })
+	if n.ops != nil {
+		n.wg.Go(func() { n.serve(n.ops, n.opsLn, false) })
+	}
+	n.ready.set(nil)
+	return nil
+}
+
+func (n *node) serve(s *http.Server, ln net.Listener, mayTLS bool) {
+	var err error
+	if mayTLS && n.cfg.TLSCert != "" {
+		err = s.ServeTLS(ln, n.cfg.TLSCert, n.cfg.TLSKey)
+	} else {
+		err = s.Serve(ln)
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		n.log.Error("a listener stopped", "addr", ln.Addr().String(), "err", err)
+	}
+}
+
+// stop drains: no new requests, no new attempts; what is in flight may end
+// within the configured time, the rest is handed back to the store. It returns
+// when everything is closed.
+func (n *node) stop() error {
+	n.ready.set(errors.New("draining"))
+	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- n.engine.Drain(ctx) }()
+	err := n.api.Shutdown(ctx)
+	err = errors.Join(err, <-drained)
+	n.cancel()
+	if n.ops != nil {
+		err = errors.Join(err, n.ops.Close())
+	}
+	n.api.Close() // whoever did not end within the drain
+	n.wg.Wait()
+	if ferr := n.access.Flush(context.Background()); ferr != nil {
+		n.log.Warn("the tokens' last use was not recorded", "err", ferr)
+	}
+	return errors.Join(err, n.close())
+}
+
+// close releases what newNode opened.
+func (n *node) close() error {
+	var err error
+	for _, ln := range []net.Listener{n.listener, n.opsLn} {
+		if ln != nil {
+			ln.Close() // again is harmless
+		}
+	}
+	if n.client != nil {
+		n.client.Close()
+	}
+	if n.store != nil {
+		err = n.store.Close()
+	}
+	return err
+}
+
+// abandon closes a node that was not started and returns why.
+func (n *node) abandon(why error) error { return errors.Join(why, n.close()) }

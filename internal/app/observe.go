@@ -1,0 +1,93 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/lane"
+)
+
+// logAttempt writes the one wide line of an attempt. It holds no secret, no
+// payload and no path or query of the url.
+func logAttempt(log *slog.Logger, o *lane.Observation) {
+	level := slog.LevelInfo
+	if o.Err != nil {
+		level = slog.LevelError
+	}
+	ctx := context.Background()
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	a, p := &o.Attempt, &o.Recorded.Progress
+	attrs := make([]slog.Attr, 0, 16)
+	attrs = append(attrs,
+		slog.String("event", o.Work.EventRef()),
+		slog.String("type", o.Work.Type),
+		slog.String("delivery", o.Work.ID.Text(posthorn.DeliveryPrefix)),
+		slog.String("endpoint", o.Target.Endpoint.Ref),
+		slog.String("host", hostOf(o.Target.Endpoint.URL)),
+		slog.Int("attempt", a.Number),
+		slog.String("class", a.Class.String()),
+		slog.Int("status", a.Status),
+		slog.Duration("took", a.Duration),
+		slog.Duration("lag", o.Lag),
+	)
+	if a.Detail != "" {
+		attrs = append(attrs, slog.String("detail", a.Detail))
+	}
+	switch {
+	case o.Err != nil:
+		attrs = append(attrs, slog.String("err", o.Err.Error()))
+	case o.Recorded.Lost:
+		attrs = append(attrs, slog.Bool("lost", true))
+	default:
+		attrs = append(attrs, slog.String("state", p.State.String()))
+		if !p.NextAt.IsZero() {
+			attrs = append(attrs, slog.Time("next_at", p.NextAt))
+		}
+	}
+	if o.Recorded.Paused != "" {
+		attrs = append(attrs, slog.String("endpoint_paused", string(o.Recorded.Paused)))
+	}
+	log.LogAttrs(ctx, level, "attempt", attrs...)
+}
+
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// turn is a change in an endpoint's health that its owner is told of.
+type turn struct {
+	eventType string
+	tenant    int64
+	endpoint  posthorn.Endpoint
+	reason    posthorn.PausedReason
+	health    posthorn.Health
+	attempt   posthorn.Attempt
+}
+
+// turnOf says whether an attempt was a turning point, and of which kind.
+func turnOf(o *lane.Observation, now time.Time) (turn, bool) {
+	if o.Err != nil || o.Recorded.Lost || o.Work.Kind != posthorn.EventNormal {
+		return turn{}, false
+	}
+	t := turn{tenant: o.Work.Tenant, endpoint: o.Target.Endpoint, health: o.Recorded.Health, attempt: o.Attempt}
+	switch {
+	case o.Recorded.Paused != "":
+		t.eventType, t.reason = "webhooks.endpoint.paused", o.Recorded.Paused
+	case o.Recorded.Recovered:
+		t.eventType = "webhooks.endpoint.recovered"
+	case o.Recorded.Health.WarningDue(now):
+		t.eventType = "webhooks.endpoint.failing"
+	default:
+		return turn{}, false
+	}
+	return t, true
+}

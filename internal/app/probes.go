@@ -1,0 +1,67 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readiness holds why the node should get no traffic; nil when it should.
+type readiness struct {
+	mu     sync.Mutex
+	why    error
+	wasSet bool
+}
+
+func (r *readiness) set(why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.why, r.wasSet = why, true
+}
+
+func (r *readiness) get() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.wasSet {
+		return fmt.Errorf("starting")
+	}
+	return r.why
+}
+
+// healthz says that the process runs. It asks nothing of anybody, so that a
+// slow store does not get the process killed.
+func healthz(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") }
+
+// readyz says whether this node should get traffic, and if not, why.
+func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
+	if err := n.ready.get(); err != nil {
+		plain(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := n.store.Ping(ctx); err != nil {
+		n.log.Warn("not ready", "err", err)
+		plain(w, http.StatusServiceUnavailable, "the store cannot be written to")
+		return
+	}
+	plain(w, http.StatusOK, "ready")
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}
+
+func (m *metrics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", healthz)
+	return mux
+}

@@ -1,0 +1,183 @@
+package lane
+
+import (
+	"context"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+const (
+	minRecordRetry = 100 * time.Millisecond
+	maxRecordRetry = 5 * time.Second
+)
+
+// attempt carries one delivery from its start to its record, on a goroutine of
+// its own.
+func (e *Engine) attempt(it *item) {
+	w := &it.work
+	var unread error
+	if w.Body == nil {
+		w.Body, unread = e.cfg.Store.Payload(e.attemptCtx, w.Event)
+	}
+	if !it.current() {
+		e.putBack(it)
+		return
+	}
+	began := e.cfg.Now()
+	var a posthorn.Attempt
+	if unread != nil {
+		e.cfg.Log.Error("the payload of an event cannot be read", "event", w.EventRef(), "error", unread)
+		a = posthorn.Attempt{At: began, Class: posthorn.ClassLocal, Detail: "the event's payload cannot be read"}
+	} else {
+		a = e.cfg.Sender.Send(e.attemptCtx, it.target, w)
+	}
+	a.Number = w.Progress.Attempts + 1
+	a.Manual = w.Progress.Extra
+	ended := e.cfg.Now()
+
+	e.finished(it, &a, ended)
+	rec, err := e.record(store.Result{
+		ID: w.ID, Endpoint: w.Endpoint, Tenant: w.Tenant, Tries: w.Progress.Tries,
+		Attempt: a, EndedAt: ended, Random: e.cfg.Random(),
+		Policy: e.cfg.Policy.For(it.target.Endpoint.Settings), Kind: w.Kind,
+	})
+	e.recorded(it, rec, err)
+	e.cfg.Observe(Observation{
+		Work: w, Target: it.target, Attempt: a, Recorded: rec, Err: err,
+		Lag: max(began.Sub(later(w.AcceptedAt, w.Progress.NextAt)), 0),
+	})
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// finished frees the attempt's place and lets the lane learn from it, before
+// the result is recorded: pace does not wait for the disk.
+func (e *Engine) finished(it *item, a *posthorn.Attempt, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := it.lane
+	e.free(it)
+	e.unrecorded++
+	l.unrecorded++
+	if it.work.Kind != posthorn.EventTest {
+		l.pace.observe(a, it.probe, it.target.Endpoint.Settings.InFlight(), e.cfg.Policy.LocalRetry, now)
+		// A 410 pauses the endpoint when it is recorded; nothing starts until then.
+		if it.suspect = a.Status == 410; it.suspect {
+			l.suspects++
+		}
+		e.trim(l, now)
+	}
+	e.settle(l)
+	e.dispatch()
+}
+
+// free gives back what start took.
+func (e *Engine) free(it *item) {
+	it.lane.inFlight--
+	e.inFlight--
+	if !it.proven {
+		e.unproven--
+	}
+}
+
+// trim gives back what a failing lane should not keep in memory.
+func (e *Engine) trim(l *lane, now time.Time) {
+	if l.queue.n <= failingQueue || !l.pace.failing(now) {
+		return
+	}
+	var keep itemList
+	for keep.n < failingQueue {
+		keep.push(l.queue.pop())
+	}
+	ids := e.ids(&l.queue)
+	l.queue = keep
+	e.giveBack(l, ids)
+}
+
+// putBack undoes the start of an attempt that a notice overtook.
+func (e *Engine) putBack(it *item) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := it.lane
+	e.free(it)
+	switch {
+	case l.gone:
+	case l.known() && !l.active:
+		e.giveBack(l, []posthorn.ID{it.work.ID})
+	default:
+		it.cost = int64(len(it.work.Body)) + itemOverhead
+		e.count(it)
+		l.queue.pushFront(it)
+	}
+	e.settle(l)
+	e.dispatch()
+	e.checkQuiet()
+}
+
+// record writes the result and returns when it is durable. A store that fails
+// is asked again until the engine gives up on it: the receiver has been asked,
+// so nothing but the record may be repeated.
+func (e *Engine) record(r store.Result) (store.Recorded, error) {
+	type answer struct {
+		rec store.Recorded
+		err error
+	}
+	for wait := minRecordRetry; ; wait = min(2*wait, maxRecordRetry) {
+		done := make(chan answer, 1)
+		e.cfg.Store.Record(r, func(rec store.Recorded, err error) { done <- answer{rec, err} })
+		var got answer
+		select {
+		case got = <-done:
+		case <-e.ctx.Done():
+			return store.Recorded{}, context.Cause(e.ctx)
+		}
+		if got.err == nil {
+			return got.rec, nil
+		}
+		e.cfg.Log.Warn("a result could not be recorded", "delivery", r.ID.Text(posthorn.DeliveryPrefix), "error", got.err, "again_in", wait)
+		// Once the attempts are cut short there is no time to wait for the store.
+		if !pause(e.attemptCtx, wait) {
+			return store.Recorded{}, got.err
+		}
+	}
+}
+
+// pause waits and reports whether ctx lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// recorded takes in what the store made of a result.
+func (e *Engine) recorded(it *item, rec store.Recorded, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := it.lane
+	if it.suspect {
+		l.suspects--
+	}
+	if err == nil && !rec.Lost && rec.Progress.State == posthorn.Pending && !rec.Progress.NextAt.IsZero() {
+		e.due(rec.Progress.NextAt)
+	}
+	if rec.Paused != "" {
+		e.outdate(l)
+	}
+	e.unrecorded--
+	l.unrecorded--
+	e.settle(l)
+	e.dispatch()
+	e.checkQuiet()
+}

@@ -1,0 +1,346 @@
+package lane
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// lane is all that the engine keeps of one endpoint. Engine.mu guards it, but
+// for epoch.
+type lane struct {
+	e        *Engine
+	endpoint int64
+	// epoch counts the notices about this endpoint; see item.current.
+	epoch atomic.Uint64
+
+	// target is what the attempts use, nil until it was loaded. A stale one is
+	// loaded again before the next attempt.
+	target *store.Target
+	stale  bool
+	active bool // by the target: the endpoint lives, is active, its tenant too
+	gone   bool // deleted: nothing is kept and nothing is sent any more
+	tenant *tenant
+
+	queue itemList
+	// behind are deliveries taken while the backlog was closing: they follow what
+	// is still parked.
+	behind  itemList
+	backlog backlogState
+	// fresh: the store may hold parked rows that no claim has looked for.
+	fresh bool
+	// returns counts how often deliveries were parked, or found parked, that may
+	// be older than a slot granted before.
+	returns uint32
+
+	// What is between the engine and the store.
+	reserved       int // slots granted and not yet settled
+	reservedParked int // slots answered Parked and not yet settled
+	parking        int // deliveries on their way back to the store
+	unrecorded     int
+	suspects       int // unrecorded results that will pause the endpoint
+
+	pace     pace
+	inFlight int
+
+	// attended: an attendant works on it. tryAgain is when the store may be asked
+	// again after it failed.
+	attended bool
+	tryAgain time.Time
+	failures int // of the store, in a row
+
+	// Places in the engine's lists.
+	turnNext     *lane
+	inTurn       bool
+	serviceNext  *lane
+	inService    bool
+	wakeAt       time.Time
+	wakeIndex    int // in the heap; -1 when absent
+	restingPrev  *lane
+	restingNext  *lane
+	restingState bool
+}
+
+// backlogState says what new deliveries do while older ones may be parked.
+type backlogState uint8
+
+const (
+	// backlogNone: nothing is parked; new deliveries join the queue.
+	backlogNone backlogState = iota
+	// backlogDraining: new deliveries are parked.
+	backlogDraining
+	// backlogClosing: a claim emptied the backlog, but slots answered Parked are
+	// not yet settled; new deliveries wait in behind until those were fetched.
+	backlogClosing
+)
+
+// item is an owned delivery in memory, queued or in flight.
+type item struct {
+	work store.Work
+	next *item
+	cost int64 // of Engine.bytes while queued
+
+	// Set when the attempt starts.
+	lane    *lane
+	target  *store.Target
+	epochs  uint64 // of lane and engine together
+	probe   bool   // the breaker is open
+	proven  bool   // the lane was
+	suspect bool   // the result will pause the endpoint
+}
+
+// current reports whether no notice came since the attempt was decided on. It is
+// asked last before the request, so that what a notice forbids does not start
+// after it, even if the body had to be fetched in between. Each count only grows,
+// so the sum tells any change.
+func (it *item) current() bool {
+	return it.lane.epoch.Load()+it.lane.e.epoch.Load() == it.epochs
+}
+
+// itemList is a queue.
+type itemList struct {
+	head, tail *item
+	n          int
+}
+
+func (q *itemList) push(it *item) {
+	if it.next = nil; q.tail == nil {
+		q.head = it
+	} else {
+		q.tail.next = it
+	}
+	q.tail = it
+	q.n++
+}
+
+func (q *itemList) pushFront(it *item) {
+	it.next = q.head
+	q.head = it
+	if q.tail == nil {
+		q.tail = it
+	}
+	q.n++
+}
+
+func (q *itemList) pop() *item {
+	it := q.head
+	if q.head = it.next; q.head == nil {
+		q.tail = nil
+	}
+	it.next = nil
+	q.n--
+	return it
+}
+
+// appendTo empties the queue and appends it to other.
+func (q *itemList) appendTo(other *itemList) {
+	if q.n == 0 {
+		return
+	}
+	if other.tail == nil {
+		other.head = q.head
+	} else {
+		other.tail.next = q.head
+	}
+	other.tail = q.tail
+	other.n += q.n
+	*q = itemList{}
+}
+
+// lane returns the endpoint's lane, made if need be.
+func (e *Engine) lane(endpoint int64) *lane {
+	l := e.lanes[endpoint]
+	if l == nil {
+		l = &lane{e: e, endpoint: endpoint, wakeIndex: -1, pace: pace{window: 1}}
+		e.lanes[endpoint] = l
+	}
+	return l
+}
+
+// known reports whether the target is loaded and nothing is known against it.
+func (l *lane) known() bool { return l.target != nil && !l.stale }
+
+// capacity is how many deliveries the lane may keep in memory.
+func (l *lane) capacity() int {
+	if l.pace.open() || !l.pace.holdUntil.IsZero() && l.pace.failing(l.e.cfg.Now()) {
+		return min(failingQueue, l.e.cfg.QueuePerLane)
+	}
+	return l.e.cfg.QueuePerLane
+}
+
+// room is how many more deliveries the lane may take into memory.
+func (l *lane) room() int {
+	return l.capacity() - l.queue.n - l.behind.n - l.reserved
+}
+
+// startable reports whether the lane could start an attempt if its time came.
+func (l *lane) startable() bool {
+	return l.queue.n > 0 && l.known() && l.active && l.suspects == 0 &&
+		l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
+}
+
+// settle puts the lane where its state belongs: in turn for an attempt, to an
+// attendant, asleep until a time, at rest, or away. It is called after
+// every change of a lane.
+func (e *Engine) settle(l *lane) {
+	if l.gone {
+		e.leave(l)
+		return
+	}
+	if e.phase == phaseRunning {
+		e.settleWork(l)
+	}
+	e.settleRest(l)
+}
+
+func (e *Engine) settleWork(l *lane) {
+	if l.startable() && !l.inTurn {
+		if at := l.pace.notBefore(); !at.IsZero() && at.After(e.cfg.Now()) {
+			e.wakeLane(l, at)
+		} else {
+			e.takeTurn(l)
+		}
+	}
+	if !l.attended && !l.inService && (l.needsTarget() || l.needsRefill()) {
+		if !l.tryAgain.IsZero() && l.tryAgain.After(e.cfg.Now()) {
+			e.wakeLane(l, l.tryAgain)
+			return
+		}
+		l.inService = true
+		e.services.push(l)
+		e.attendant.Signal()
+	}
+}
+
+// needsTarget: a lane exists because something asked for it, so it is loaded at
+// once.
+func (l *lane) needsTarget() bool { return !l.known() }
+
+// needsRefill: the backlog is fetched when half of the queue is sent, but not
+// before what is on its way to the store has got there: it may be older.
+func (l *lane) needsRefill() bool {
+	return l.backlog != backlogNone && l.fresh && l.known() && l.active &&
+		l.parking == 0 && l.e.sending == sendingOn && l.queue.n <= l.capacity()/2
+}
+
+// settleRest keeps lanes with nothing to do for their target, the last used
+// longest, up to maxResting.
+func (e *Engine) settleRest(l *lane) {
+	rest := l.queue.n+l.behind.n+l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 &&
+		!l.attended && !l.inService && !l.inTurn && l.known() && (l.backlog == backlogNone || !l.active)
+	if rest == l.restingState {
+		return
+	}
+	if !rest {
+		e.resting.remove(l)
+		return
+	}
+	e.resting.push(l)
+	if e.resting.n > maxResting {
+		e.forget(e.resting.head)
+	}
+}
+
+// forget lets go of a resting lane. All that is lost can be loaded again.
+func (e *Engine) forget(l *lane) {
+	if l.restingState {
+		e.resting.remove(l)
+	}
+	if l.wakeIndex >= 0 {
+		e.wakes.remove(l)
+	}
+	e.joinTenant(l, nil)
+	delete(e.lanes, l.endpoint)
+}
+
+// leave drops what a deleted endpoint's lane holds (the store cancels the rows)
+// and the lane itself once nobody refers to it.
+func (e *Engine) leave(l *lane) {
+	for l.queue.n > 0 {
+		e.uncount(l.queue.pop())
+	}
+	for l.behind.n > 0 {
+		e.uncount(l.behind.pop())
+	}
+	l.backlog, l.fresh = backlogNone, false
+	if l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 && !l.attended && !l.inService && !l.inTurn {
+		e.forget(l)
+	}
+}
+
+// count and uncount keep the figures of what is queued.
+func (e *Engine) count(it *item) {
+	e.queued++
+	e.bytes += it.cost
+}
+
+func (e *Engine) uncount(it *item) {
+	e.queued--
+	e.bytes -= it.cost
+}
+
+// restingList is a list of lanes with nothing to do, the longest first.
+type restingList struct {
+	head, tail *lane
+	n          int
+}
+
+func (r *restingList) push(l *lane) {
+	l.restingState, l.restingPrev, l.restingNext = true, r.tail, nil
+	if r.tail == nil {
+		r.head = l
+	} else {
+		r.tail.restingNext = l
+	}
+	r.tail = l
+	r.n++
+}
+
+func (r *restingList) remove(l *lane) {
+	if l.restingPrev == nil {
+		r.head = l.restingNext
+	} else {
+		l.restingPrev.restingNext = l.restingNext
+	}
+	if l.restingNext == nil {
+		r.tail = l.restingPrev
+	} else {
+		l.restingNext.restingPrev = l.restingPrev
+	}
+	l.restingState, l.restingPrev, l.restingNext = false, nil, nil
+	r.n--
+}
+
+// laneList is a queue of lanes that wait for an attendant.
+type laneList struct{ head, tail *lane }
+
+func (q *laneList) push(l *lane) {
+	if l.serviceNext = nil; q.tail == nil {
+		q.head = l
+	} else {
+		q.tail.serviceNext = l
+	}
+	q.tail = l
+}
+
+func (q *laneList) pop() *lane {
+	l := q.head
+	if q.head = l.serviceNext; q.head == nil {
+		q.tail = nil
+	}
+	l.serviceNext = nil
+	return l
+}
+
+// ids returns the ids of the queue's deliveries and empties it.
+func (e *Engine) ids(q *itemList) []posthorn.ID {
+	ids := make([]posthorn.ID, 0, q.n)
+	for q.n > 0 {
+		it := q.pop()
+		e.uncount(it)
+		ids = append(ids, it.work.ID)
+	}
+	return ids
+}

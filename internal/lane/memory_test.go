@@ -1,0 +1,410 @@
+package lane
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// memory is a store for stories about the engine alone. It checks what the
+// engine must never do: claim what is owned, record what it does not own.
+type memory struct {
+	t      *testing.T
+	commit time.Duration // how long a commit takes
+	// chance, if set, says how long each takes instead.
+	chance func() time.Duration
+
+	mu      sync.Mutex
+	lastID  posthorn.ID
+	rows    map[posthorn.ID]*row
+	targets map[int64]*store.Target
+	off     bool  // sending
+	fail    error // of Record and Park
+	records int
+	watch   func(store.Notice)
+}
+
+type row struct {
+	work  store.Work
+	place string // owned, waiting, parked, done
+	tries []posthorn.Attempt
+}
+
+func newMemory(t *testing.T) *memory {
+	return &memory{t: t, commit: time.Millisecond, rows: map[posthorn.ID]*row{}, targets: map[int64]*store.Target{}}
+}
+
+// endpoint adds active endpoints of a tenant.
+func (m *memory) endpoint(tenant int64, s posthorn.Settings, ids ...int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range ids {
+		m.targets[id] = &store.Target{Endpoint: posthorn.Endpoint{
+			ID: id, Tenant: tenant, Status: posthorn.StatusActive, Settings: s, Version: 1,
+		}}
+	}
+}
+
+// change alters an endpoint and tells the engine before it returns.
+func (m *memory) change(endpoint int64, fn func(*store.Target)) {
+	m.mu.Lock()
+	t := *m.targets[endpoint]
+	fn(&t)
+	m.targets[endpoint] = &t
+	m.mu.Unlock()
+	m.watch(store.Notice{Kind: store.NoticeEndpoint, Tenant: t.Endpoint.Tenant, Endpoint: endpoint})
+}
+
+func pauseIt(t *store.Target) { t.Endpoint.Status = posthorn.StatusPaused }
+func resumeIt(t *store.Target) {
+	t.Endpoint.Status = posthorn.StatusActive
+	t.Health = t.Health.Resumed()
+}
+func deleteIt(t *store.Target) { t.Endpoint.DeletedAt = time.Now() }
+
+func (m *memory) setSending(on bool) {
+	m.mu.Lock()
+	m.off = !on
+	m.mu.Unlock()
+	m.watch(store.Notice{Kind: store.NoticeSending})
+}
+
+// publish commits one delivery to the endpoint as the publish path does and
+// returns its id. at is the zero time for now.
+func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
+	m.mu.Lock()
+	tenant := m.targets[endpoint].Endpoint.Tenant
+	m.mu.Unlock()
+	s := e.Reserve(tenant, endpoint, 100)
+	m.work()
+	m.mu.Lock()
+	m.lastID++
+	r := &row{place: "owned", work: store.Work{
+		ID: m.lastID, Event: m.lastID, Tenant: tenant, Endpoint: endpoint, AcceptedAt: time.Now(), Size: 100,
+	}}
+	switch {
+	case at.After(time.Now()):
+		r.place, r.work.Progress.NextAt = "waiting", at
+	case s.Parked():
+		r.place = "parked"
+	}
+	m.rows[r.work.ID] = r
+	m.mu.Unlock()
+	if r.place == "owned" {
+		w := r.work
+		w.Body = make([]byte, 100)
+		s.Accept(w)
+	} else {
+		s.Stored()
+	}
+	return r.work.ID
+}
+
+// reopen is what a start after a crash does: owned rows are parked again.
+func (m *memory) reopen() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.rows {
+		if r.place == "owned" {
+			r.place = "parked"
+		}
+	}
+}
+
+// places counts the rows by place.
+func (m *memory) places() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := map[string]int{}
+	for _, r := range m.rows {
+		n[r.place]++
+	}
+	return n
+}
+
+func (m *memory) row(id posthorn.ID) row {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return *m.rows[id]
+}
+
+func (m *memory) take(limit int, order func(a, b *row) int, want func(*row) bool) (w []store.Work, left []*row) {
+	var all []*row
+	for _, r := range m.rows {
+		if want(r) {
+			all = append(all, r)
+		}
+	}
+	slices.SortFunc(all, order)
+	n := min(limit, len(all))
+	for _, r := range all[:n] {
+		r.place = "owned"
+		w = append(w, r.work)
+	}
+	return w, all[n:]
+}
+
+func byID(a, b *row) int { return cmp.Compare(a.work.ID, b.work.ID) }
+func byTime(a, b *row) int {
+	return cmp.Or(a.work.Progress.NextAt.Compare(b.work.Progress.NextAt), byID(a, b))
+}
+
+func (m *memory) ClaimDue(_ context.Context, now time.Time, limit int) ([]store.Work, time.Time, error) {
+	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, _ := m.take(limit, byTime, func(r *row) bool {
+		return r.place == "waiting" && !r.work.Progress.NextAt.After(now)
+	})
+	var next time.Time
+	for _, r := range m.rows {
+		if at := r.work.Progress.NextAt; r.place == "waiting" && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	return w, next, nil
+}
+
+func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]store.Work, bool, error) {
+	m.work()
+	defer m.work() // what is committed meanwhile is not seen
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, left := m.take(limit, byID, func(r *row) bool { return r.place == "parked" && r.work.Endpoint == endpoint })
+	return w, len(left) > 0, nil
+}
+
+func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var ids []int64
+	for _, r := range m.rows {
+		if id := r.work.Endpoint; r.place == "parked" && id > after && m.targets[id].Endpoint.Active() {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	return ids[:min(limit, len(ids))], nil
+}
+
+func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
+	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	for _, id := range ids {
+		if r := m.rows[id]; r.place == "owned" {
+			r.place = "parked"
+		}
+	}
+	return nil
+}
+
+func (m *memory) Payload(context.Context, posthorn.ID) ([]byte, error) {
+	m.work()
+	return make([]byte, 100), nil
+}
+
+func (m *memory) Record(r store.Result, done func(store.Recorded, error)) {
+	go func() {
+		m.work()
+		rec, err := m.record(r)
+		if rec.Paused != "" {
+			m.watch(store.Notice{Kind: store.NoticeEndpoint, Tenant: r.Tenant, Endpoint: r.Endpoint})
+		}
+		done(rec, err)
+	}()
+}
+
+func (m *memory) record(r store.Result) (rec store.Recorded, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.records++
+	if m.fail != nil {
+		return rec, m.fail
+	}
+	row := m.rows[r.ID]
+	if row.place != "owned" || row.work.Progress.Tries != r.Tries {
+		m.t.Errorf("delivery %d was recorded while it was %s", r.ID, row.place)
+	}
+	p, err := r.Policy.Step(row.work.Progress, posthorn.Input{
+		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter, Now: r.EndedAt, Random: r.Random,
+	})
+	if err != nil {
+		m.t.Error(err)
+	}
+	row.tries = append(row.tries, r.Attempt)
+	row.work.Progress = p
+	if row.place = "waiting"; p.State.Final() {
+		row.place = "done"
+	}
+	t := *m.targets[r.Endpoint]
+	t.Health, rec.Paused = t.Health.Observe(&r.Attempt, r.EndedAt)
+	if rec.Paused != "" {
+		t.Endpoint.Status = posthorn.StatusPaused
+	}
+	m.targets[r.Endpoint] = &t
+	rec.Progress, rec.Health = p, t.Health
+	return rec, nil
+}
+
+func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error) {
+	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.targets[endpoint]
+	if p == nil {
+		return store.Target{}, fmt.Errorf("endpoint %d: %w", endpoint, store.ErrNotFound)
+	}
+	t := *p
+	for _, r := range m.rows {
+		t.Parked = t.Parked || r.place == "parked" && r.work.Endpoint == endpoint
+	}
+	return t, nil
+}
+
+func (m *memory) Sending(context.Context) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.off, nil
+}
+
+var errDisk = errors.New("disk")
+
+// work takes the time of a commit.
+func (m *memory) work() {
+	m.mu.Lock()
+	d := m.commit
+	if m.chance != nil {
+		d = m.chance()
+	}
+	m.mu.Unlock()
+	wait(d)
+}
+
+// wait lets virtual time pass.
+func wait(d time.Duration) {
+	if d > 0 {
+		<-time.After(d)
+	}
+}
+
+// receiver is what attempts are made to.
+type receiver struct {
+	mu       sync.Mutex
+	answer   func(w *store.Work) posthorn.Attempt // may let time pass
+	requests []request
+	inFlight map[posthorn.ID]bool
+	most     map[int64]int // attempts at a time per endpoint
+	now      map[int64]int
+	t        *testing.T
+}
+
+type request struct {
+	id       posthorn.ID
+	endpoint int64
+	at       time.Time
+	version  int64
+}
+
+func newReceiver(t *testing.T, answer func(*store.Work) posthorn.Attempt) *receiver {
+	return &receiver{t: t, answer: answer, inFlight: map[posthorn.ID]bool{}, most: map[int64]int{}, now: map[int64]int{}}
+}
+
+func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
+	r.mu.Lock()
+	if r.inFlight[w.ID] {
+		r.t.Errorf("delivery %d is in flight twice", w.ID)
+	}
+	if !t.Endpoint.Active() || t.Endpoint.ID != w.Endpoint {
+		r.t.Errorf("an attempt to endpoint %d with target %+v", w.Endpoint, t.Endpoint)
+	}
+	r.inFlight[w.ID] = true
+	r.now[w.Endpoint]++
+	r.most[w.Endpoint] = max(r.most[w.Endpoint], r.now[w.Endpoint])
+	r.requests = append(r.requests, request{w.ID, w.Endpoint, time.Now(), t.Endpoint.Version})
+	r.mu.Unlock()
+	ended := make(chan posthorn.Attempt, 1)
+	began := time.Now()
+	go func() { ended <- r.answer(w) }()
+	var a posthorn.Attempt
+	select {
+	case a = <-ended:
+	case <-ctx.Done():
+		a = posthorn.Attempt{Class: posthorn.ClassLocal, Detail: "cut short"}
+	}
+	a.At, a.Duration = began, time.Since(began)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.inFlight, w.ID)
+	r.now[w.Endpoint]--
+	return a
+}
+
+// seen returns the requests so far, of one endpoint or with 0 of all.
+func (r *receiver) seen(endpoint int64) (s []request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, q := range r.requests {
+		if endpoint == 0 || q.endpoint == endpoint {
+			s = append(s, q)
+		}
+	}
+	return s
+}
+
+func ids(requests []request) (s []posthorn.ID) {
+	for _, q := range requests {
+		s = append(s, q.id)
+	}
+	return s
+}
+
+func ok(*store.Work) posthorn.Attempt { return posthorn.Attempt{Class: posthorn.ClassOK, Status: 200} }
+func broken(*store.Work) posthorn.Attempt {
+	return posthorn.Attempt{Class: posthorn.ClassHTTPStatus, Status: 500}
+}
+func hang(*store.Work) posthorn.Attempt {
+	wait(posthorn.DefaultTimeout)
+	return posthorn.Attempt{Class: posthorn.ClassTimeout}
+}
+
+// exact is the default policy without jitter.
+func exact() posthorn.Policy {
+	p := posthorn.DefaultPolicy()
+	p.Jitter = 0
+	return p
+}
+
+// start returns a running engine that is drained when the test ends.
+func start(t *testing.T, m *memory, r *receiver, c Config) *Engine {
+	t.Helper()
+	c.Store, c.Sender = m, r
+	if c.Policy.Schedule == nil {
+		c.Policy = exact()
+	}
+	e := New(c)
+	m.watch = e.Notice
+	if err := e.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := e.Drain(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}

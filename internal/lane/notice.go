@@ -1,0 +1,56 @@
+package lane
+
+import "github.com/posthorn/posthorn/internal/store"
+
+// Notice tells the engine of a committed change, as [store.Store.Watch] reports
+// it. When it returns, no attempt starts any more by what was true before; those
+// in flight end and are recorded. It calls nothing: what changed is read again
+// before the next attempt.
+func (e *Engine) Notice(n store.Notice) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch n.Kind {
+	case store.NoticeEndpoint:
+		// Even without a lane: a resumed endpoint may have a backlog.
+		e.outdate(e.lane(n.Endpoint))
+	case store.NoticeTenant:
+		e.outdateAll(func(l *lane) bool { return l.tenant == nil || l.tenant.id == n.Tenant })
+	case store.NoticeSending:
+		e.stopSending()
+	case store.NoticeAll:
+		e.stopSending()
+		e.outdateAll(func(*lane) bool { return true })
+	}
+}
+
+// outdate has the lane's target read again before its next attempt.
+func (e *Engine) outdate(l *lane) {
+	l.epoch.Add(1)
+	l.stale = true
+	e.settle(l)
+}
+
+// outdateAll outdates the lanes that have something to do and lets go of the
+// others: they are read when they are needed. Backlogs among them are looked
+// for.
+func (e *Engine) outdateAll(which func(*lane) bool) {
+	for _, l := range e.lanes {
+		switch {
+		case !which(l):
+		case l.restingState:
+			e.forget(l)
+		default:
+			e.outdate(l)
+		}
+	}
+	e.rescan = true
+	e.lookSoon()
+	e.poke()
+}
+
+// stopSending stops every lane until the switch was read again.
+func (e *Engine) stopSending() {
+	e.epoch.Add(1)
+	e.sending = sendingStale
+	e.poke()
+}

@@ -1,0 +1,109 @@
+package lane
+
+import (
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+const (
+	// breakerFailures in a row open the breaker.
+	breakerFailures = 5
+	minProbeWait    = 5 * time.Second
+	maxProbeWait    = 5 * time.Minute
+)
+
+// pace decides how many attempts of a lane may be in flight and from when: the
+// window, the breaker and the holds. It is pure.
+type pace struct {
+	// window grows by one with each success, which doubles it with each round of
+	// attempts, and falls to one with a timeout.
+	window int
+	// failures in a row, local faults left out.
+	failures int
+	// probeWait is zero while the breaker is closed.
+	probeWait time.Duration
+	nextProbe time.Time
+	// holdUntil is what the receiver asked for (Retry-After), localUntil what a
+	// fault of our own side asks for.
+	holdUntil  time.Time
+	localUntil time.Time
+	// proven: the last attempt succeeded.
+	proven bool
+}
+
+// paceOf is the pace of a lane of which only the stored health is known: after a
+// start, or when the lane was let go. The stored health does not tell how many
+// probes were made; as each waits twice as long as the one before, the last wait
+// was about as long as all that went before.
+func paceOf(h posthorn.Health) pace {
+	p := pace{window: 1, failures: h.Failures, holdUntil: h.HoldUntil}
+	p.proven = h.Failures == 0 && !h.LastSuccess.IsZero()
+	if h.Failures >= breakerFailures {
+		p.probeWait = min(max(h.LastFailure.Sub(h.FailingSince), minProbeWait), maxProbeWait)
+		p.nextProbe = h.LastFailure.Add(p.probeWait)
+	}
+	return p
+}
+
+// open reports whether the breaker lets only probes through.
+func (p *pace) open() bool { return p.probeWait > 0 }
+
+// limit is how many attempts may be in flight.
+func (p *pace) limit(setting int) int {
+	if p.open() {
+		return 1
+	}
+	return min(p.window, setting)
+}
+
+// notBefore is the earliest time of the next attempt; zero for any.
+func (p *pace) notBefore() time.Time {
+	t := p.localUntil
+	if p.holdUntil.After(t) {
+		t = p.holdUntil
+	}
+	if p.open() && p.nextProbe.After(t) {
+		t = p.nextProbe
+	}
+	return t
+}
+
+// failing reports whether the lane should keep little in memory.
+func (p *pace) failing(now time.Time) bool { return p.open() || p.holdUntil.After(now) }
+
+// observe takes in an attempt that ended at now; probe tells that it was made
+// while the breaker was open.
+func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local time.Duration, now time.Time) {
+	switch a.Class {
+	case posthorn.ClassOK:
+		p.failures, p.proven = 0, true
+		if p.open() {
+			p.probeWait, p.nextProbe, p.window = 0, time.Time{}, 1
+		}
+		// The hold stays: this attempt was under way when it was asked for.
+		p.window = min(p.window+1, max(limit, 1))
+		return
+	case posthorn.ClassLocal:
+		p.window = 1
+		p.localUntil = now.Add(local)
+		return
+	case posthorn.ClassTimeout:
+		p.window = 1
+	}
+	p.failures++
+	p.proven = false
+	if a.RetryAfter > 0 {
+		if until := now.Add(min(a.RetryAfter, posthorn.MaxRetryAfter)); until.After(p.holdUntil) {
+			p.holdUntil = until
+		}
+	}
+	switch {
+	case !p.open() && p.failures >= breakerFailures:
+		p.probeWait = minProbeWait
+		p.nextProbe = now.Add(p.probeWait)
+	case p.open() && probe:
+		p.probeWait = min(2*p.probeWait, maxProbeWait)
+		p.nextProbe = now.Add(p.probeWait)
+	}
+}

@@ -1,0 +1,105 @@
+package lane
+
+import (
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Slot is a delivery's place in a lane, taken before the commit so that the row
+// is stored as what it will be: owned by the engine, or parked. Exactly one of
+// Accept, Stored and Release must be called, once; a slot that is never settled
+// keeps its lane's backlog open for good.
+type Slot struct {
+	lane   *lane
+	cost   int64
+	parked bool
+	// returns is the lane's count when the slot was granted.
+	returns uint32
+}
+
+// Reserve takes a place for a delivery of size bytes. It is cheap, never blocks
+// on the store, and never fails: without room the slot is parked.
+//
+// Publish order holds because a lane that answered Parked once goes on doing so
+// until a claim that began after every such slot was settled found nothing
+// more. Were it to grant as soon as its backlog looks empty, a delivery answered
+// Parked whose commit is still under way would be overtaken by a later one.
+func (e *Engine) Reserve(tenant, endpoint int64, size int) Slot {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l := e.lane(endpoint)
+	cost := int64(size) + itemOverhead
+	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && !l.active ||
+		l.room() <= 0 || e.bytes+cost > e.cfg.QueueBytes {
+		e.giveBack(l, nil)
+		l.reservedParked++
+		e.settle(l)
+		return Slot{lane: l, parked: true}
+	}
+	l.reserved++
+	e.bytes += cost
+	e.settle(l)
+	return Slot{lane: l, cost: cost, returns: l.returns}
+}
+
+// Parked reports whether the delivery is to be stored parked.
+func (s Slot) Parked() bool { return s.parked }
+
+// Accept hands the committed delivery over, which the store holds as owned. The
+// slot must not be parked. w.Body may be shared and must not change any more.
+func (s Slot) Accept(w store.Work) {
+	l, e := s.lane, s.lane.e
+	it := &item{work: w, cost: s.cost}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	l.reserved--
+	e.queued++ // the reservation's bytes become the item's
+	switch {
+	case l.gone, e.phase == phaseStopped:
+		e.uncount(it)
+	case l.known() && !l.active, l.backlog == backlogDraining && s.returns != l.returns:
+		// Something older was parked since the slot was granted.
+		e.uncount(it)
+		e.giveBack(l, []posthorn.ID{w.ID})
+	case l.backlog == backlogClosing:
+		l.behind.push(it)
+	default:
+		l.queue.push(it)
+	}
+	e.settle(l)
+	e.dispatch()
+}
+
+// Stored tells that the delivery was committed, but not as owned: parked, due
+// later, or expired.
+func (s Slot) Stored() {
+	e := s.lane.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !s.parked {
+		// It may wait for a time that only the store knows.
+		e.lookSoon()
+	}
+	s.vacate()
+}
+
+// Release tells that nothing was committed.
+func (s Slot) Release() {
+	e := s.lane.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.vacate()
+}
+
+// vacate is called with the lock held.
+func (s Slot) vacate() {
+	l := s.lane
+	if s.parked {
+		l.reservedParked--
+		l.fresh = true
+	} else {
+		l.reserved--
+		l.e.bytes -= s.cost
+	}
+	l.e.settle(l)
+}

@@ -1,0 +1,217 @@
+package lane
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+const (
+	claimBatch = 512
+	// lookInterval spaces out claims made only to learn what the store holds.
+	lookInterval = 50 * time.Millisecond
+	// storePause is how long the scheduler lets a failing store alone.
+	storePause = time.Second
+)
+
+// switchState is the installation's sending switch as the engine knows it.
+type switchState uint8
+
+const (
+	sendingStale switchState = iota // to be read before the next attempt
+	sendingOff
+	sendingOn
+)
+
+// schedule is the scheduler: one goroutine and one timer for all that waits.
+func (e *Engine) schedule() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var failed time.Time // when the store may be asked again
+	for {
+		select {
+		case <-timer.C:
+		case <-e.wake:
+		case <-e.stopWork:
+			return
+		}
+		now := e.cfg.Now()
+		if !now.Before(failed) {
+			if err := e.consult(now); err != nil {
+				e.cfg.Log.Warn("the store did not answer the delivery engine", "error", err, "again_in", storePause)
+				failed = now.Add(storePause)
+			}
+		}
+		e.mu.Lock()
+		e.wakeLanes(now)
+		next := e.nextWake(failed)
+		e.mu.Unlock()
+		if next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(next.Sub(e.cfg.Now()), 0))
+		}
+	}
+}
+
+// consult asks the store whatever must be asked now.
+func (e *Engine) consult(now time.Time) error {
+	if err := e.readSwitch(); err != nil {
+		return err
+	}
+	if err := e.findBacklogs(); err != nil {
+		return err
+	}
+	return e.claimDue(now)
+}
+
+// wakeLanes settles the lanes whose time came.
+func (e *Engine) wakeLanes(now time.Time) {
+	for len(e.wakes) > 0 && !e.wakes[0].wakeAt.After(now) {
+		e.settle(heap.Pop(&e.wakes).(*lane))
+	}
+	e.dispatch()
+}
+
+// nextWake is when the scheduler has something to do next; zero for never.
+func (e *Engine) nextWake(failed time.Time) (next time.Time) {
+	if len(e.wakes) > 0 {
+		next = e.wakes[0].wakeAt
+	}
+	at := e.nextDue
+	if e.sending != sendingOn {
+		at = time.Time{}
+	}
+	if e.sending == sendingStale || e.rescan {
+		at = e.cfg.Now()
+	}
+	if !at.IsZero() {
+		at = later(at, failed)
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// poke makes the scheduler look at its times again.
+func (e *Engine) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// due has ClaimDue called at a time, if it is not called earlier.
+func (e *Engine) due(at time.Time) {
+	if e.nextDue.IsZero() || at.Before(e.nextDue) {
+		e.nextDue = at
+		e.poke()
+	}
+}
+
+// lookSoon has ClaimDue called soon to learn of times that only the store knows.
+func (e *Engine) lookSoon() { e.due(later(e.cfg.Now(), e.lastClaim.Add(lookInterval))) }
+
+// readSwitch reads the sending switch if a notice told that it may have moved.
+func (e *Engine) readSwitch() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.sending == sendingStale {
+		epoch := e.epoch.Load()
+		e.mu.Unlock()
+		on, err := e.cfg.Store.Sending(e.ctx)
+		e.mu.Lock()
+		if err != nil {
+			return err
+		}
+		if epoch != e.epoch.Load() {
+			continue
+		}
+		if e.sending = sendingOff; on {
+			e.sending = sendingOn
+			for _, l := range e.lanes {
+				e.settle(l)
+			}
+		}
+	}
+	return nil
+}
+
+// findBacklogs looks for backlogs of endpoints that have no lane, when a notice
+// told that there may be some.
+func (e *Engine) findBacklogs() error {
+	e.mu.Lock()
+	wanted := e.rescan
+	e.rescan = false
+	e.mu.Unlock()
+	if !wanted {
+		return nil
+	}
+	ids, err := e.parkedEndpoints(e.ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		e.rescan = true
+		return err
+	}
+	for _, id := range ids {
+		e.backlogFound(id)
+	}
+	return nil
+}
+
+// claimDue takes over what is due, batch by batch.
+func (e *Engine) claimDue(now time.Time) error {
+	for {
+		e.mu.Lock()
+		if e.sending != sendingOn || e.nextDue.IsZero() || e.nextDue.After(now) {
+			e.mu.Unlock()
+			return nil
+		}
+		// What is recorded from here on sets nextDue itself.
+		e.nextDue, e.lastClaim = time.Time{}, now
+		e.mu.Unlock()
+		works, next, err := e.cfg.Store.ClaimDue(e.ctx, now, claimBatch)
+		e.mu.Lock()
+		for i := range works {
+			e.receive(&works[i])
+		}
+		e.dispatch()
+		switch {
+		case err != nil:
+			e.due(now)
+		case !next.IsZero() && len(works) == 0 && !next.After(now):
+			e.due(now.Add(time.Millisecond)) // the store's clock is coarser than ours
+		case !next.IsZero():
+			e.due(next)
+		}
+		e.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// receive gives a due delivery to its lane, or back to the store if the lane
+// cannot take it.
+func (e *Engine) receive(w *store.Work) {
+	l := e.lane(w.Endpoint)
+	it := &item{work: *w, cost: int64(len(w.Body)) + itemOverhead}
+	switch {
+	case l.gone:
+		return
+	case l.known() && !l.active, l.backlog == backlogDraining, l.room() <= 0,
+		e.bytes+it.cost > e.cfg.QueueBytes:
+		e.giveBack(l, []posthorn.ID{w.ID})
+	case l.backlog == backlogClosing:
+		e.count(it)
+		l.behind.push(it)
+	default:
+		e.count(it)
+		l.queue.push(it)
+	}
+	e.settle(l)
+}

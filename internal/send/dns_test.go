@@ -1,0 +1,228 @@
+package send_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/send"
+)
+
+// nameServer answers DNS questions on a loopback UDP socket from a script.
+type nameServer struct {
+	net.PacketConn
+	mu      sync.Mutex
+	queries int
+	// answer returns the addresses for the nth question of the name's address
+	// records, or a response code; a nil answer says nothing.
+	answer func(n int) (addrs []string, rcode int)
+}
+
+func newNameServer(t *testing.T, answer func(n int) ([]string, int)) *nameServer {
+	t.Helper()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &nameServer{PacketConn: pc, answer: answer}
+	var wg sync.WaitGroup
+	wg.Go(s.serve)
+	t.Cleanup(func() { pc.Close(); wg.Wait() })
+	return s
+}
+
+func (s *nameServer) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", s.LocalAddr().String())
+	}}
+}
+
+func (s *nameServer) serve() {
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := s.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		if reply := s.reply(buf[:n]); reply != nil {
+			s.WriteTo(reply, from)
+		}
+	}
+}
+
+const typeA, typeAAAA = 1, 28
+
+func (s *nameServer) reply(q []byte) []byte {
+	end := 12
+	for q[end] != 0 {
+		end += int(q[end]) + 1
+	}
+	end += 5 // the root label, type and class
+	kind := binary.BigEndian.Uint16(q[end-4:])
+	s.mu.Lock()
+	if kind == typeA {
+		s.queries++
+	}
+	addrs, rcode := s.answer(s.queries)
+	s.mu.Unlock()
+	if addrs == nil && rcode == 0 {
+		return nil
+	}
+	m := append([]byte{}, q[:end]...)
+	binary.BigEndian.PutUint16(m[2:], 0x8180|uint16(rcode))
+	binary.BigEndian.PutUint16(m[10:], 0) // no additional records
+	count := uint16(0)
+	for _, text := range addrs {
+		ip := netip.MustParseAddr(text)
+		if ip.Is4() != (kind == typeA) {
+			continue
+		}
+		m = append(m, 0xc0, 12)
+		m = binary.BigEndian.AppendUint16(m, kind)
+		m = append(m, 0, 1, 0, 0, 0, 0)
+		m = binary.BigEndian.AppendUint16(m, uint16(len(ip.AsSlice())))
+		m = append(m, ip.AsSlice()...)
+		count++
+	}
+	binary.BigEndian.PutUint16(m[6:], count)
+	return m
+}
+
+func TestNames(t *testing.T) {
+	r := listen(t, nil, answering(accepted))
+	port := r.Addr().(*net.TCPAddr).Port
+	_, portText, _ := net.SplitHostPort(r.Addr().String())
+	for _, tt := range []struct {
+		name   string
+		addrs  []string
+		rcode  int
+		class  posthorn.Class
+		detail string
+	}{
+		{name: "public name, allowed address", addrs: []string{"127.0.0.1"}},
+		{name: "second address works", addrs: []string{"127.0.0.2", "127.0.0.1"}},
+		{name: "IPv6 without a listener", addrs: []string{"::1", "127.0.0.1"}},
+		{name: "NXDOMAIN", rcode: 3, class: posthorn.ClassDNS, detail: "no such host"},
+		{name: "SERVFAIL", rcode: 2, class: posthorn.ClassDNS, detail: "the name servers did not give an answer"},
+		{name: "REFUSED", rcode: 5, class: posthorn.ClassDNS, detail: "the name servers did not give an answer"},
+		{name: "no address", addrs: []string{}, class: posthorn.ClassDNS, detail: "no such host"},
+		{name: "no answer", class: posthorn.ClassDNS, detail: "the name servers did not answer in time"},
+		{name: "private", addrs: []string{"10.0.0.1"}, class: posthorn.ClassRefused},
+		{name: "metadata", addrs: []string{"169.254.169.254"}, class: posthorn.ClassRefused},
+		{name: "mapped", addrs: []string{"::ffff:10.0.0.1"}, class: posthorn.ClassRefused},
+		{name: "private behind an allowed one", addrs: []string{"127.0.0.1", "10.0.0.1"}, class: posthorn.ClassRefused},
+		{name: "private IPv6 behind an allowed one", addrs: []string{"127.0.0.1", "fd00::1"}, class: posthorn.ClassRefused},
+		{name: "unspecified", addrs: []string{"0.0.0.0"}, class: posthorn.ClassRefused},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.addrs == nil && tt.rcode == 0 {
+				t.Parallel()
+			}
+			_, before := r.counts()
+			dns := newNameServer(t, func(int) ([]string, int) { return tt.addrs, tt.rcode })
+			c := newClient(t, func(c *send.Config) { c.Resolver = dns.resolver() })
+			req := request("http://receiver.example.com:" + portText + "/")
+			req.Timeout = time.Second
+			a := mustSend(t, c, req)
+			if a.Class != tt.class || a.Detail != tt.detail {
+				t.Errorf("class %v, detail %q, want %v, %q", a.Class, a.Detail, tt.class, tt.detail)
+			}
+			if a.Timings.DNS == 0 {
+				t.Error("no time was taken for the look-up")
+			}
+			want := 0
+			if tt.class == posthorn.ClassOK {
+				want = 1
+				if host := r.requests[len(r.requests)-1].Host; host != "receiver.example.com:"+portText {
+					t.Errorf("Host is %q", host)
+				}
+			}
+			if _, n := r.counts(); n-before != want && tt.addrs != nil {
+				t.Errorf("the receiver at port %d got %d requests, want %d", port, n-before, want)
+			}
+		})
+	}
+}
+
+// The name led to an allowed address when it was looked up first, and leads to a
+// private one the next time. Each attempt looks up once and dials what it judged.
+func TestRebinding(t *testing.T) {
+	r := listen(t, nil, answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+	_, port, _ := net.SplitHostPort(r.Addr().String())
+	dns := newNameServer(t, func(n int) ([]string, int) {
+		if n <= 1 {
+			return []string{"127.0.0.1"}, 0
+		}
+		return []string{"192.168.0.1"}, 0
+	})
+	c := newClient(t, func(c *send.Config) { c.Resolver = dns.resolver() })
+	req := request("http://receiver.example.com:" + port + "/")
+	if a := mustSend(t, c, req); !a.Succeeded() {
+		t.Fatalf("first: %s", a.Explain())
+	}
+	if dns.queries != 1 {
+		t.Errorf("an attempt asked %d times for the name's addresses", dns.queries)
+	}
+	a := mustSend(t, c, req)
+	if a.Class != posthorn.ClassRefused || a.Timings.Connect != 0 {
+		t.Errorf("second: class %v, connect %v: something was dialled", a.Class, a.Timings.Connect)
+	}
+	if strings.Contains(a.Explain(), "192.168") {
+		t.Errorf("the explanation holds the address: %s", a.Explain())
+	}
+}
+
+// A resolver that cannot be reached is a fault of our side, not the endpoint's.
+func TestResolverUnreachable(t *testing.T) {
+	gone, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	refusing := &nameServer{PacketConn: gone}
+	noSocket := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "udp", Err: syscall.EMFILE}
+	}}
+	for name, resolver := range map[string]*net.Resolver{"refused": refusing.resolver(), "no descriptors": noSocket} {
+		c := newClient(t, func(c *send.Config) { c.Resolver = resolver })
+		if a := mustSend(t, c, request("http://receiver.example.com/")); a.Class != posthorn.ClassLocal {
+			t.Errorf("%s: class %v, %s", name, a.Class, a.Explain())
+		}
+	}
+}
+
+// What the operating system says about our side is local; what it says about
+// the receiver's is not.
+func TestDialErrors(t *testing.T) {
+	for errno, class := range map[error]posthorn.Class{
+		syscall.EMFILE: posthorn.ClassLocal, syscall.ENFILE: posthorn.ClassLocal, syscall.EADDRNOTAVAIL: posthorn.ClassLocal,
+		syscall.ENETUNREACH: posthorn.ClassLocal, syscall.ENOBUFS: posthorn.ClassLocal, syscall.EPERM: posthorn.ClassLocal,
+		syscall.EHOSTUNREACH: posthorn.ClassConnect, syscall.ECONNREFUSED: posthorn.ClassConnect,
+		syscall.ETIMEDOUT: posthorn.ClassTimeout, syscall.ECONNRESET: posthorn.ClassReset,
+		context.DeadlineExceeded:           posthorn.ClassTimeout,
+		&net.DNSError{IsNotFound: true}:    posthorn.ClassDNS,
+		errors.New("something in between"): posthorn.ClassConnect,
+	} {
+		c := newClient(t, func(c *send.Config) {
+			c.Dial = func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errno}
+			}
+		})
+		a := mustSend(t, c, request("http://receiver.example/"))
+		if a.Class != class {
+			t.Errorf("%v: class %v, want %v", errno, a.Class, class)
+		}
+		if strings.Contains(a.Detail, errno.Error()) && class != posthorn.ClassConnect {
+			t.Errorf("%v: detail %q", errno, a.Detail)
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package send
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"net/textproto"
+	"sync"
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+const (
+	// maxHead bounds an answer's status line and headers, interim answers
+	// included.
+	maxHead = 64 << 10
+	// maxInterim bounds the 1xx answers before the real one.
+	maxInterim = 8
+	// smallRequest is what goes out in one write, without waiting for a receiver
+	// to read: every socket buffer holds it.
+	smallRequest = 4 << 10
+)
+
+// exchange is one attempt under way.
+type exchange struct {
+	client   *Client
+	request  *Request
+	attempt  posthorn.Attempt
+	began    time.Time
+	deadline time.Time
+}
+
+// buffers serve to put small requests together and to read bodies.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, max(smallRequest, posthorn.MaxSnippet+1)); return &b }}
+
+// run makes the attempt. When it returns an error no answer came; the error is
+// a fault or a fault of our own side.
+func (x *exchange) run(ctx context.Context) error {
+	t, err := x.client.guard.parse(x.request.URL)
+	if err != nil {
+		return &fault{posthorn.ClassRefused, "the url is not one that webhooks may be sent to", err}
+	}
+	if err := checkRequest(x.request); err != nil {
+		return err
+	}
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	head := x.client.appendHead((*buffer)[:0], &t, x.request, x.attempt.At)
+
+	// A kept connection that turns out to be closed before any byte of the
+	// request was written has spent nothing: one more is dialled. This is the
+	// only place where a request is begun a second time.
+	if c := x.client.pool.get(x.request.Endpoint, t.origin()); c != nil {
+		err := x.on(ctx, c, head)
+		if !errors.Is(err, errNothingWritten) {
+			return err
+		}
+	}
+	dialing, cancel := context.WithDeadline(ctx, x.deadline)
+	c, err := x.client.connect(dialing, t, x.request.Endpoint, &x.attempt.Timings)
+	cancel()
+	if err != nil {
+		return err
+	}
+	return x.on(ctx, c, head)
+}
+
+// checkRequest refuses what could break out of a header. Both texts were checked
+// when the event was published; here nothing depends on that.
+func checkRequest(r *Request) error {
+	if len(r.Keys) == 0 {
+		return errNoKey
+	}
+	if !cleanValue(r.EventRef) || !cleanValue(r.EventType) {
+		return errors.New("the event's id or type holds a control character")
+	}
+	return nil
+}
+
+// on writes the request to the connection and reads the answer. It owns the
+// connection: afterwards it is closed, or idle in the pool.
+func (x *exchange) on(ctx context.Context, c *conn, head []byte) error {
+	c.SetDeadline(x.deadline)
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(longAgo) })
+	c.left = maxHead
+	keep, err := x.speak(c, head)
+	if stop() && err == nil && keep {
+		x.client.pool.put(c)
+	} else {
+		c.Close()
+	}
+	return err
+}
+
+// speak writes and reads; keep reports whether the connection may serve again.
+func (x *exchange) speak(c *conn, head []byte) (keep bool, err error) {
+	w := x.write(c, head)
+	if _, err := c.br.Peek(1); err != nil {
+		w.interrupt(c)
+		if c.reused && w.n == 0 && w.err != nil && !isTimeout(w.err) {
+			return false, errNothingWritten
+		}
+		return false, readFault(err, false)
+	}
+	answered := time.Now()
+	resp, err := readHead(c)
+	if err != nil {
+		w.interrupt(c)
+		return false, err
+	}
+	x.take(resp)
+	if resp.StatusCode < 200 {
+		// Nothing follows, or, after 101, another protocol: reading on could
+		// hang, and a later answer must not be taken for the next request's.
+		w.interrupt(c)
+		return false, nil
+	}
+	ended := x.readBody(c, resp)
+	if !x.attempt.Succeeded() {
+		w.interrupt(c) // a receiver that refuses need not read on
+	}
+	w.wait()
+	if w.err == nil {
+		x.attempt.Timings.FirstByte = max(answered.Sub(w.at), 0)
+	}
+	return ended && w.err == nil && !resp.Close && c.br.Buffered() == 0, nil
+}
+
+// writing is a request on its way out. Its other fields may be read once it is
+// over: after wait or interrupt.
+type writing struct {
+	done chan struct{} // nil when the write was over at once
+	n    int
+	err  error
+	at   time.Time // when the last byte was written
+}
+
+// wait returns when the write is over; the connection's deadline bounds it.
+func (w *writing) wait() {
+	if w.done != nil {
+		<-w.done
+	}
+}
+
+// interrupt ends the write; the connection cannot be used again unless it was
+// over already.
+func (w *writing) interrupt(c *conn) {
+	if w.done == nil {
+		return
+	}
+	select {
+	case <-w.done:
+	default:
+		c.SetWriteDeadline(longAgo)
+		<-w.done
+	}
+}
+
+// write sends the request. One that fits every buffer goes out at once; a larger
+// one from a goroutine, so that a receiver which answers before it has read all
+// is heard.
+func (x *exchange) write(c *conn, head []byte) *writing {
+	w := &writing{}
+	if len(head)+len(x.request.Body) <= smallRequest {
+		w.n, w.err = c.Conn.Write(append(head, x.request.Body...))
+		w.at = time.Now()
+		return w
+	}
+	w.done = make(chan struct{})
+	go func() {
+		defer close(w.done)
+		if w.n, w.err = c.Conn.Write(head); w.err == nil {
+			var n int
+			n, w.err = c.Conn.Write(x.request.Body)
+			w.n += n
+		}
+		w.at = time.Now()
+	}()
+	return w
+}
+
+// readHead reads the answer's status and headers, past interim answers.
+func readHead(c *conn) (*http.Response, error) {
+	for interim := 0; ; interim++ {
+		resp, err := http.ReadResponse(c.br, nil)
+		if err != nil {
+			return nil, readFault(headError(c, err), interim > 0)
+		}
+		if resp.ProtoMajor != 1 {
+			return nil, &fault{posthorn.ClassProtocol, "it is not HTTP/1.1", errors.New(resp.Proto)}
+		}
+		if resp.StatusCode < 100 || resp.StatusCode > 199 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, nil
+		}
+		if interim == maxInterim {
+			return nil, &fault{posthorn.ClassProtocol, "interim answers without end", nil}
+		}
+	}
+}
+
+// headError returns what kept the head from being complete, rather than what the
+// parser thought of its last, cut line.
+func headError(c *conn, err error) error {
+	if c.failed == nil {
+		return err
+	}
+	// What is no HTTP at all is told as such though the connection ended too.
+	if _, header := errors.AsType[textproto.ProtocolError](err); header || !broken(c.failed) {
+		return c.failed
+	}
+	return err
+}
+
+// take records the answer: from here on the attempt has one.
+func (x *exchange) take(resp *http.Response) {
+	a := &x.attempt
+	a.Duration = time.Since(x.began)
+	a.Status = resp.StatusCode
+	a.Class, a.Detail = classify(resp)
+	a.Headers = headersOf(resp.Header)
+	a.RetryAfter = retryAfter(resp, x.client.now())
+}
+
+// readBody keeps the beginning of the answer's body, and reports whether the
+// body ended within what is read of it. Whatever happens here does not change
+// the attempt's class. The body is never closed: closing would read on.
+func (x *exchange) readBody(c *conn, resp *http.Response) (ended bool) {
+	a := &x.attempt
+	c.left = math.MaxInt64 // the body has bounds of its own
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	b, n := (*buffer)[:posthorn.MaxSnippet+1], 0
+	var err error
+	for err == nil && n < len(b) {
+		var m int
+		m, err = resp.Body.Read(b[n:])
+		n += m
+	}
+	limit := posthorn.MaxSnippet
+	if a.Succeeded() {
+		limit = posthorn.MaxSuccessSnippet
+	}
+	ended = err == io.EOF
+	switch {
+	case n > limit:
+		a.BodyNote = "truncated"
+	case ended:
+		// Nothing to note.
+	case isTimeout(err):
+		a.BodyNote = "timeout"
+	default:
+		a.BodyNote = "error"
+	}
+	if n > 0 {
+		a.Snippet = text(b[:n], limit)
+	}
+	return ended && n <= posthorn.MaxSnippet
+}

@@ -1,0 +1,287 @@
+package send
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+
+	"code.dny.dev/ssrf"
+
+	"github.com/posthorn/posthorn"
+)
+
+func guard(change func(*Config)) Guard {
+	var c Config
+	if change != nil {
+		change(&c)
+	}
+	return NewGuard(c)
+}
+
+func TestCheckURL(t *testing.T) {
+	long := strings.Repeat("a", 63)
+	for _, raw := range []string{
+		"https://partner.example.com/webhooks/xpath", "https://partner.example.com", "https://PARTNER.Example.COM/", "HTTPS://partner.example.com/",
+		"https://partner.example.com:443/", "https://partner.example.com:8443/?a=b&c=%20", "https://a.b.c.d.e.example.co.uk/",
+		"https://xn--mnchen-3ya.example.com/", "https://1password.com/", "https://3com.net/", "https://1.2.3.4.example.com/",
+		"https://93.184.215.14/", "https://93.184.215.14:9443/", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/",
+		"https://" + long + "." + long + "." + long + ".example.com/", "https://partner.example.com?x", "https://partner.example.com/?u=https://x",
+		"https://partner.example.com/" + strings.Repeat("a", posthorn.MaxURLLength-len("https://partner.example.com/")),
+	} {
+		if err := guard(nil).CheckURL(raw); err != nil {
+			t.Errorf("%s is refused: %v", raw, err)
+		}
+	}
+	for _, raw := range []string{
+		// form
+		"", " ", "partner.example.com", "/webhooks", "//partner.example.com/", "https:", "https://", "https:///path", "https:partner.example.com",
+		"http://partner.example.com/", "ftp://partner.example.com/", "file:///etc/passwd", "unix:///run/x.sock", "javascript:alert(1)",
+		"https://user@partner.example.com/", "https://user:pass@partner.example.com/", "https://@partner.example.com/", "https://a@b@partner.example.com/",
+		"https://partner.example.com/#x", "https://partner.example.com/#", "https://partner.example.com/a b", "https://partner.example.com/?a b",
+		"https://partner.example.com/\r\nHost: x", "https://partner.example.com/\x00", "https://partner.example.com/ü", "https://pärtner.example.com/",
+		"https://partner.example.com\\@10.0.0.1/", "https://%70artner.example.com/", "https://partner.example.com%00/", "https://partner.example.com/%zz",
+		"https://partner.example.com/" + strings.Repeat("a", posthorn.MaxURLLength),
+		// hosts
+		"https://partner.example.com./", "https://.example.com/", "https://a..example.com/", "https://-a.example.com/", "https://a-.example.com/",
+		"https://a_b.example.com/", "https://*.example.com/", "https://" + long + "a.example.com/", "https://" + strings.Repeat("a.", 127) + "com/",
+		"https://1.2.3/", "https://127.1/", "https://0/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/", "https://0x7f.1/",
+		"https://example.0x7f/", "https://example.127/", "https://127.0.0.1.5/", "https://010.0.0.1/", "https://1.2.3.4./",
+		"https://１２７.０.０.１/", "https://127。0。0。1/", "https://①②⑦.⓪.⓪.①/", "https://ⓛocalhost/",
+		"https://[93.184.215.14]/", "https://[2606:2800:021f:cb07:6820:80da:af6b:8b2c]/", "https://[2606:2800:0:0:0:0:0:1]/", "https://[2606::1%25lo]/",
+		"https://[2606::1%lo]/", "https://[::ffff:93.184.215.14]/", "https://[2606::1/", "https://2606::1/", "https://[partner.example.com]/", "https://[]/",
+		// ports
+		"https://partner.example.com:/", "https://partner.example.com:0/", "https://partner.example.com:0443/", "https://partner.example.com:65536/",
+		"https://partner.example.com:-1/", "https://partner.example.com:a/", "https://partner.example.com:80/", "https://partner.example.com:22/",
+		"https://partner.example.com:444/", "https://partner.example.com:1023/", "https://partner.example.com:6379/", "https://93.184.215.14:5432/",
+		// names of private networks
+		"https://localhost/", "https://LOCALHOST/", "https://a.localhost/", "https://localhost.localdomain/", "https://partner/", "https://a.local/",
+		"https://metadata.google.internal/", "https://a.corp/", "https://a.home.arpa/", "https://1.0.0.127.in-addr.arpa/", "https://a.onion/",
+		"https://a.test/", "https://a.invalid/", "https://a.lan/", "https://a.intranet/", "https://a.private/",
+		// addresses
+		"https://127.0.0.1/", "https://10.0.0.1/", "https://169.254.169.254/latest/meta-data/", "https://[::1]/", "https://[fe80::1]/", "https://0.0.0.0/",
+	} {
+		err := guard(nil).CheckURL(raw)
+		if err == nil {
+			t.Errorf("%q is accepted", raw)
+		} else if !strings.HasPrefix(err.Error(), "the url") && !strings.HasPrefix(err.Error(), "webhooks may not") && !strings.HasPrefix(err.Error(), "what stands") {
+			t.Errorf("%q: %q does not begin as a sentence about the url", raw, err)
+		}
+	}
+}
+
+func TestCheckURLWithSettings(t *testing.T) {
+	private := func(cidrs ...string) func(*Config) {
+		return func(c *Config) { c.AllowHTTP, c.AllowPrivate = true, prefixes(cidrs...) }
+	}
+	for _, tt := range []struct {
+		change func(*Config)
+		raw    string
+		ok     bool
+	}{
+		{func(c *Config) { c.AllowHTTP = true }, "http://partner.example.com/", true},
+		{func(c *Config) { c.AllowHTTP = true }, "http://127.0.0.1/", false},
+		{func(c *Config) { c.AllowHTTP = true }, "http://partner/", false},
+		{private("127.0.0.0/8"), "http://127.0.0.1:22/", true},
+		{private("127.0.0.0/8"), "http://localhost:3000/hooks", true},
+		{private("127.0.0.0/8"), "http://receiver:3000/", false},
+		{private("127.0.0.0/8"), "http://10.0.0.1/", false},
+		{private("127.0.0.0/8"), "http://[::1]/", false},
+		{private("10.0.0.0/8"), "http://receiver:3000/", true},
+		{private("10.0.0.0/8"), "https://hooks.svc.cluster.local:99/", true},
+		{private("10.0.0.0/8"), "http://localhost/", false},
+		{private("10.0.0.0/8"), "http://10.1.2.3:5432/", true},
+		{private("10.0.0.0/8"), "http://192.168.0.1/", false},
+		{private("0.0.0.0/0", "::/0"), "http://169.254.169.254/", false},
+		{private("0.0.0.0/0"), "http://0.0.0.0/", false},
+		{private("169.254.169.254/32"), "http://169.254.169.254/", true},
+		{private("fd00::/8"), "http://[fd00:ec2::254]/", false},
+		{private("fd00::/8"), "http://[fd00:ec2::253]/", true},
+		{func(c *Config) { c.AllowHTTP, c.OwnAllowed = true, addrs("127.0.0.1:9000") }, "http://127.0.0.1:9000/inbox", true},
+		{func(c *Config) { c.AllowHTTP, c.OwnAllowed = true, addrs("127.0.0.1:9000") }, "http://127.0.0.1:9001/inbox", false},
+	} {
+		if err := guard(tt.change).CheckURL(tt.raw); (err == nil) != tt.ok {
+			t.Errorf("%s: %v, want accepted %v", tt.raw, err, tt.ok)
+		}
+	}
+}
+
+func addrs(texts ...string) (list []netip.AddrPort) {
+	for _, s := range texts {
+		list = append(list, netip.MustParseAddrPort(s))
+	}
+	return list
+}
+
+func TestMetadataAddressesAreRefused(t *testing.T) {
+	for _, ip := range []string{
+		"169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16",
+	} {
+		for _, wide := range [][]netip.Prefix{nil, prefixes("0.0.0.0/0", "::/0")} {
+			g := guard(func(c *Config) { c.AllowPrivate = wide })
+			if v := g.judge(netip.AddrPortFrom(netip.MustParseAddr(ip), 443)); v != deniedAddress {
+				t.Errorf("%s with %v open: %v", ip, wide, v)
+			}
+		}
+		g := guard(func(c *Config) {
+			c.AllowPrivate = []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(ip), netip.MustParseAddr(ip).BitLen())}
+		})
+		if v := g.judge(netip.AddrPortFrom(netip.MustParseAddr(ip), 80)); v != allowed {
+			t.Errorf("%s named exactly: %v", ip, v)
+		}
+	}
+}
+
+// Own listeners are refused whatever else is open, under each address that
+// leads to them.
+func TestOwnListeners(t *testing.T) {
+	for _, tt := range []struct {
+		own  string
+		dial string
+		want verdict
+	}{
+		{"127.0.0.1:8420", "127.0.0.1:8420", deniedOwn},
+		{"127.0.0.1:8420", "127.0.0.1:8421", allowed},
+		{"127.0.0.1:8420", "127.0.0.2:8420", allowed},
+		{"0.0.0.0:8420", "127.0.0.9:8420", deniedOwn},
+		{"0.0.0.0:8420", "10.1.1.1:8420", deniedOwn},
+		{"0.0.0.0:8420", "10.1.1.2:8420", allowed},
+		{"[::]:8420", "127.0.0.1:8420", deniedOwn},
+		{"[::]:8420", "[::1]:8420", deniedOwn},
+		{"[::]:8420", "[::ffff:127.0.0.1]:8420", deniedOwn},
+		{"[::]:8420", "[fd00::5]:8420", deniedOwn},
+		{"[::]:8420", "[fd00::6]:8420", allowed},
+		{"[::]:8420", "10.1.1.1:8420", deniedOwn},
+		{"[::ffff:127.0.0.1]:8420", "127.0.0.1:8420", deniedOwn},
+		{"0.0.0.0:8420", "0.0.0.0:8420", deniedAddress},
+	} {
+		g := guard(func(c *Config) {
+			c.AllowPrivate = prefixes("0.0.0.0/0", "::/0")
+			c.Own = func() []netip.AddrPort { return addrs(tt.own) }
+		})
+		g.interfaces = func() ([]net.Addr, error) {
+			return []net.Addr{
+				&net.IPNet{IP: net.IPv4(10, 1, 1, 1), Mask: net.CIDRMask(24, 32)}, &net.IPNet{IP: net.ParseIP("fd00::5"), Mask: net.CIDRMask(64, 128)},
+			}, nil
+		}
+		if v := g.judge(netip.MustParseAddrPort(tt.dial)); v != tt.want {
+			t.Errorf("own %s, dialled %s: %v, want %v", tt.own, tt.dial, v, tt.want)
+		}
+		g.ownAllowed = addrs("127.0.0.1:8420")
+		if v := g.judge(netip.MustParseAddrPort("127.0.0.1:8420")); v != allowed {
+			t.Errorf("own %s: the exception is %v", tt.own, v)
+		}
+	}
+}
+
+func TestZonesAreRefused(t *testing.T) {
+	g := guard(func(c *Config) { c.AllowPrivate = prefixes("::1/128", "fe80::1/128") })
+	for _, a := range []string{"[::1%lo]:443", "[fe80::1%eth0]:443", "[2606:4700::1%x]:443"} {
+		if v := g.judge(netip.MustParseAddrPort(a)); v == allowed {
+			t.Errorf("%s is allowed", a)
+		}
+	}
+	if v := g.judge(netip.AddrPort{}); v == allowed {
+		t.Error("no address is allowed")
+	}
+}
+
+// The guard refuses all that code.dny.dev/ssrf refuses, at the edges of each
+// range of the registries.
+func TestOracleAtTheEdges(t *testing.T) {
+	for _, list := range [][]netip.Prefix{notPublic, exactOnly, neverOpen, ssrf.IPv4DeniedPrefixes, ssrf.IPv6DeniedPrefixes, {global6}} {
+		for _, p := range list {
+			first := p.Masked().Addr()
+			last := lastOf(p)
+			for _, ip := range []netip.Addr{first.Prev(), first, first.Next(), last.Prev(), last, last.Next()} {
+				compareWithOracle(t, ip)
+			}
+		}
+	}
+}
+
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	ip, _ := netip.AddrFromSlice(b)
+	return ip
+}
+
+func compareWithOracle(t *testing.T, ip netip.Addr) {
+	t.Helper()
+	if !ip.IsValid() {
+		return
+	}
+	a := netip.AddrPortFrom(ip, 443)
+	network := "tcp6"
+	if ip.Is4() {
+		network = "tcp4"
+	}
+	oracle := ssrf.New().Safe(network, a.String(), nil) == nil
+	ours := guard(nil).judge(a) == allowed
+	switch {
+	case ours && !oracle && !ip.Is4In6():
+		t.Errorf("%s: we allow it, the oracle does not", ip)
+	case oracle && !ours && ip != netip.MustParseAddr("168.63.129.16"):
+		t.Errorf("%s: the oracle allows it, we do not", ip)
+	}
+}
+
+func FuzzAddress(f *testing.F) {
+	for _, s := range []string{"127.0.0.1", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "8.8.8.8", "2606:4700::1111"} {
+		f.Add(netip.MustParseAddr(s).AsSlice(), "")
+	}
+	f.Add([]byte{127, 0, 0, 1}, "lo")
+	f.Fuzz(func(t *testing.T, b []byte, zone string) {
+		ip, ok := netip.AddrFromSlice(b)
+		if !ok {
+			return
+		}
+		compareWithOracle(t, ip)
+		if ip.Is4In6() {
+			a, b := guard(nil).judge(netip.AddrPortFrom(ip, 443)), guard(nil).judge(netip.AddrPortFrom(ip.Unmap(), 443))
+			if a != b {
+				t.Errorf("%s is %v, unmapped %v", ip, a, b)
+			}
+		}
+		if zoned := ip.WithZone(zone); zoned.Zone() != "" && guard(nil).judge(netip.AddrPortFrom(zoned, 443)) == allowed {
+			t.Errorf("%s is allowed", zoned)
+		}
+	})
+}
+
+// What the guard accepts another parser must read in the same way, and what goes
+// on the wire must be one request.
+func FuzzCheckURL(f *testing.F) {
+	for _, s := range []string{
+		"https://partner.example.com/webhooks?a=b", "https://93.184.215.14/", "https://[2606::1]:8443/", "http://localhost/", "https://a@b/",
+		"https://x:99999/", "https://0x7f.1/", "https://example.com:443#", "https://a.com/%2e%2e//x",
+	} {
+		f.Add(s)
+	}
+	open := guard(func(c *Config) { c.AllowHTTP, c.AllowPrivate = true, prefixes("10.0.0.0/8") })
+	f.Fuzz(func(t *testing.T, raw string) {
+		for _, g := range []Guard{guard(nil), open} {
+			if g.CheckURL(raw) != nil {
+				continue
+			}
+			u, err := url.Parse(raw)
+			if err != nil || u.User != nil || u.Fragment != "" {
+				t.Fatalf("%q was accepted: %v", raw, err)
+			}
+			target, err := g.parse(raw)
+			if err != nil {
+				t.Fatalf("%q: %v", raw, err)
+			}
+			if strings.ContainsAny(target.path+target.header, " \r\n\t\x00") || !strings.HasPrefix(target.path, "/") {
+				t.Errorf("%q: request line %q, host %q", raw, target.path, target.header)
+			}
+			if ip, err := netip.ParseAddr(target.host); err == nil && g.judge(netip.AddrPortFrom(ip, target.port)) != allowed {
+				t.Errorf("%q: %s was accepted", raw, ip)
+			}
+		}
+	})
+}

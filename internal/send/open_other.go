@@ -1,0 +1,9 @@
+//go:build !unix
+
+package send
+
+import "net"
+
+// stillOpen relies on the connection's watcher where sockets cannot be looked
+// into.
+func stillOpen(net.Conn) bool { return true }

@@ -1,0 +1,218 @@
+package send
+
+import (
+	"bufio"
+	"math"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// idleTime is how long a connection is kept without use.
+	idleTime = 60 * time.Second
+	// maxIdle bounds the idle connections of all endpoints; past it the one
+	// unused for longest goes.
+	maxIdle = 2048
+)
+
+// conn is a connection to an endpoint's receiver. An attempt owns it, or the
+// pool while it is idle.
+type conn struct {
+	net.Conn          // what is spoken to: TLS, or the raw connection
+	raw      net.Conn // the socket below, to look whether it is still open
+	br       *bufio.Reader
+	// left is how many bytes may still be read: the bound of an answer's headers.
+	left int64
+	// failed is what ended reading, if something did: parsers hide it behind a
+	// complaint about the line that it cut.
+	failed   error
+	endpoint int64
+	origin   string
+	reused   bool
+
+	// The pool's: where the connection stands in the order of use, and what its
+	// watcher found when it was taken.
+	older, newer *conn
+	idle         bool
+	watched      chan bool
+}
+
+func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
+	c := &conn{Conn: nc, raw: raw, endpoint: endpoint, origin: origin, left: math.MaxInt64}
+	c.br = bufio.NewReader(c)
+	return c
+}
+
+// Read is for the bufio.Reader: it stops where the bound is reached.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		c.failed = errHeadTooLarge
+		return 0, errHeadTooLarge
+	}
+	if int64(len(p)) > c.left {
+		p = p[:c.left]
+	}
+	n, err := c.Conn.Read(p)
+	c.left -= int64(n)
+	c.failed = err
+	return n, err
+}
+
+var longAgo = time.Unix(1, 0)
+
+// pool keeps idle connections, each for the endpoint and origin that it was
+// made for. An endpoint cannot take another's, and needs no bound of its own:
+// it leaves no more than it had attempts in flight, and each goes after
+// idleTime. An idle connection costs its socket, a 4 KiB buffer and a goroutine
+// of 4 KiB (TLS: about 15 KiB more); an endpoint without one costs nothing.
+type pool struct {
+	mu         sync.Mutex
+	byEndpoint map[int64][]*conn // oldest first
+	oldest     *conn
+	newest     *conn
+	count      int
+	closed     bool
+	watchers   sync.WaitGroup
+}
+
+// get returns a connection that is still open, or nil.
+func (p *pool) get(endpoint int64, origin string) *conn {
+	for {
+		c := p.take(endpoint)
+		if c == nil {
+			return nil
+		}
+		// Wake the watcher; it reports whether the receiver was silent.
+		c.SetReadDeadline(longAgo)
+		silent := <-c.watched
+		c.SetReadDeadline(time.Time{})
+		if silent && c.origin == origin && stillOpen(c.raw) {
+			c.reused = true
+			return c
+		}
+		c.Close()
+	}
+}
+
+// take removes the endpoint's most recently used connection from the pool.
+func (p *pool) take(endpoint int64) *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.byEndpoint[endpoint]
+	if len(list) == 0 {
+		return nil
+	}
+	c := list[len(list)-1]
+	p.remove(c)
+	return c
+}
+
+// put keeps the connection for the endpoint's next attempt.
+func (p *pool) put(c *conn) {
+	c.left = math.MaxInt64
+	c.watched = make(chan bool, 1)
+	c.SetDeadline(time.Now().Add(idleTime))
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		c.Close()
+		return
+	}
+	p.add(c)
+	p.watchers.Go(func() { p.watch(c) })
+	var evicted *conn
+	if p.count > maxIdle {
+		evicted = p.oldest
+		p.remove(evicted)
+	}
+	p.mu.Unlock()
+	if evicted != nil {
+		evicted.Close()
+	}
+}
+
+// watch waits until the connection is taken, or the receiver closes it or says
+// something that nobody asked for, or its time is over: then it goes.
+func (p *pool) watch(c *conn) {
+	_, err := c.br.Peek(1)
+	p.mu.Lock()
+	idle := c.idle
+	if idle {
+		p.remove(c)
+	}
+	p.mu.Unlock()
+	if idle {
+		c.Close()
+		return
+	}
+	c.watched <- isTimeout(err)
+}
+
+func (p *pool) forget(endpoint int64) {
+	p.mu.Lock()
+	list := slices.Clone(p.byEndpoint[endpoint])
+	for _, c := range list {
+		p.remove(c)
+	}
+	p.mu.Unlock()
+	for _, c := range list {
+		c.Close()
+	}
+}
+
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	var list []*conn
+	for p.oldest != nil {
+		list = append(list, p.oldest)
+		p.remove(p.oldest)
+	}
+	p.mu.Unlock()
+	for _, c := range list {
+		c.Close()
+	}
+	p.watchers.Wait()
+}
+
+// add and remove are called with mu held.
+func (p *pool) add(c *conn) {
+	if p.byEndpoint == nil {
+		p.byEndpoint = make(map[int64][]*conn)
+	}
+	p.byEndpoint[c.endpoint] = append(p.byEndpoint[c.endpoint], c)
+	c.older, c.newer = p.newest, nil
+	if p.newest != nil {
+		p.newest.newer = c
+	} else {
+		p.oldest = c
+	}
+	p.newest = c
+	p.count++
+	c.idle = true
+}
+
+func (p *pool) remove(c *conn) {
+	list := p.byEndpoint[c.endpoint]
+	i := slices.Index(list, c)
+	if list = slices.Delete(list, i, i+1); len(list) == 0 {
+		delete(p.byEndpoint, c.endpoint)
+	} else {
+		p.byEndpoint[c.endpoint] = list
+	}
+	if c.older != nil {
+		c.older.newer = c.newer
+	} else {
+		p.oldest = c.newer
+	}
+	if c.newer != nil {
+		c.newer.older = c.older
+	} else {
+		p.newest = c.older
+	}
+	c.older, c.newer = nil, nil
+	p.count--
+	c.idle = false
+}

@@ -1,0 +1,109 @@
+package send
+
+import (
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/webhook"
+)
+
+// appendHead appends the request up to its body: custom headers first, ours
+// last, so that none of ours can be overwritten.
+func (c *Client) appendHead(b []byte, t *target, r *Request, at time.Time) []byte {
+	b = append(b, "POST "...)
+	b = append(b, t.path...)
+	b = append(b, " HTTP/1.1\r\n"...)
+	b = appendField(b, "Host", t.header)
+	for i, h := range r.Headers {
+		if ownName(h.Name) || !validName(h.Name) || !cleanValue(h.Value) || givenAgain(r.Headers[i+1:], h.Name) {
+			continue
+		}
+		b = appendField(b, h.Name, strings.Trim(h.Value, " \t"))
+	}
+	b = appendField(b, "User-Agent", c.userAgent)
+	b = append(b, "Content-Type: application/json\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(r.Body)), 10)
+	b = append(b, "\r\n"...)
+	b = appendField(b, webhook.HeaderID, r.EventRef)
+	b = append(b, webhook.HeaderTimestamp+": "...)
+	b = strconv.AppendInt(b, at.Unix(), 10)
+	b = append(b, "\r\n"+webhook.HeaderSignature+": "...)
+	b = webhook.Sign(b, r.EventRef, at, r.Body, r.Keys...)
+	b = append(b, "\r\nposthorn-delivery: "...)
+	b = r.Delivery.AppendText(b, posthorn.DeliveryPrefix)
+	b = append(b, "\r\nposthorn-attempt: "...)
+	b = strconv.AppendInt(b, int64(r.Attempt), 10)
+	b = append(b, "\r\n"...)
+	b = appendField(b, "posthorn-event-type", r.EventType)
+	if r.Test {
+		b = append(b, "posthorn-test: true\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+func appendField(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+// givenAgain reports whether a later header has the name: the last one counts.
+func givenAgain(later []posthorn.Header, name string) bool {
+	return slices.ContainsFunc(later, func(h posthorn.Header) bool { return strings.EqualFold(h.Name, name) })
+}
+
+var (
+	ownNames = []string{
+		"host", "user-agent", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
+		"expect", "idempotency-key", "x-idempotency-key", "accept-encoding",
+	}
+	ownPrefixes = []string{"webhook-", "svix-", "posthorn-", "content-", "proxy-"}
+)
+
+// ownName reports whether a custom header may not have the name, because it
+// belongs to the protocol, to us or to signatures (a "svix-id" makes Svix
+// libraries read that instead of "webhook-id"; an "idempotency-key" tells
+// proxies that they may send the request again).
+func ownName(name string) bool {
+	name = strings.ToLower(name)
+	return slices.Contains(ownNames, name) ||
+		slices.ContainsFunc(ownPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// validName reports whether s is a token of RFC 9110.
+func validName(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", r))
+	})
+}
+
+// cleanValue reports whether s can stand in a header: no line break or other
+// control character but the tab.
+func cleanValue(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// keptHeaders are those of an answer that are kept, in canonical form: what helps
+// to find a request in the receiver's logs, and nothing that may hold secrets.
+var keptHeaders = func() []string {
+	names := []string{
+		"content-type", "date", "retry-after", "server",
+		"request-id", "x-request-id", "x-correlation-id", "x-amzn-requestid", "x-amzn-trace-id", "x-amz-cf-id",
+		"cf-ray", "x-cloud-trace-context", "x-vercel-id", "fly-request-id", "x-github-request-id",
+	}
+	slices.Sort(names)
+	for i, n := range names {
+		names[i] = textproto.CanonicalMIMEHeaderKey(n)
+	}
+	return names
+}()

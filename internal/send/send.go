@@ -1,0 +1,164 @@
+// Package send makes exactly one attempt: it puts one signed HTTP request on
+// the wire, reads what is worth reading of the answer, and says in a
+// [posthorn.Attempt] what came of it. It knows no store and never retries.
+//
+// What it sends to is hostile until shown otherwise: addresses are judged as
+// they are dialled ([Guard]), everything that is read is bounded in time and in
+// bytes, and nothing of it is followed. DESIGN.md says why it speaks HTTP/1.1
+// itself instead of using http.Client.
+package send
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+// Config is what an operator decides about sending. The zero value sends to
+// public addresses over https.
+type Config struct {
+	AllowHTTP bool
+	// AllowPrivate opens ranges that are not public, on any port. Link-local and
+	// metadata addresses only open as /32 or /128.
+	AllowPrivate []netip.Prefix
+	// Own returns the addresses that this process listens on; they are never
+	// dialled. One without an address (0.0.0.0, ::) stands for all of the
+	// machine's. nil: none. It is called at each dial.
+	Own func() []netip.AddrPort
+	// OwnAllowed are the exceptions to Own and to everything else: the inbox of
+	// "posthorn dev".
+	OwnAllowed []netip.AddrPort
+	// Proxy (http or https, with a user and password if it asks for them) is
+	// asked by CONNECT for every attempt; it must refuse private addresses
+	// itself, for only it sees them. nil: none. HTTP_PROXY is never read.
+	Proxy *url.URL
+	// CAs verify receivers and the proxy. nil: the system's.
+	CAs *x509.CertPool
+	// Resolver looks names up. nil: Go's own resolver with the system's servers,
+	// which unlike the C library takes no odd notation for an address.
+	Resolver *net.Resolver
+	// Dial replaces resolving and dialling, for a network in memory; it gets
+	// "tcp" and the host and port of the URL. Addresses in the URL are judged
+	// all the same. nil: the guarded dialer.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// UserAgent is sent with every request. "": "Posthorn/" and the version.
+	UserAgent string
+	// Now dates attempts, signatures and what Retry-After asks for. Time limits
+	// follow the runtime's clock. nil: time.Now.
+	Now func() time.Time
+	// Log gets what tenants must not see, such as addresses. nil: nothing.
+	Log *slog.Logger
+}
+
+// Request is one attempt to be made.
+type Request struct {
+	URL string
+	// Keys sign, current first; there must be one.
+	Keys [][]byte
+	// Headers are sent before our own. Names that belong to the protocol, to us
+	// or to signatures are left out.
+	Headers []posthorn.Header
+	// EventRef is the webhook-id.
+	EventRef, EventType string
+	Delivery            posthorn.ID
+	Attempt             int
+	Test                bool
+	Body                []byte
+	// Timeout bounds all of it: look-up, dial, TLS, the answer's headers, and
+	// what is read of its body. 0: posthorn.DefaultTimeout.
+	Timeout time.Duration
+	// Endpoint is the key of the connection pool: no connection is shared
+	// between two endpoints.
+	Endpoint int64
+}
+
+// Client makes attempts. It is safe for concurrent use, and starts no attempt
+// of its own accord.
+type Client struct {
+	guard     Guard
+	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
+	proxy     *proxy
+	resolver  *net.Resolver
+	tls       *tls.Config
+	pool      pool
+	userAgent string
+	now       func() time.Time
+	log       *slog.Logger
+}
+
+// New returns a client. The error names the setting that is wrong.
+func New(c Config) (*Client, error) {
+	if err := checkAllowed(c.AllowPrivate); err != nil {
+		return nil, err
+	}
+	client := &Client{
+		guard: NewGuard(c), dial: c.Dial, resolver: c.Resolver,
+		tls: &tls.Config{
+			RootCAs: c.CAs, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+			// A handshake taken up again saves both sides the certificates.
+			ClientSessionCache: tls.NewLRUClientSessionCache(512),
+		},
+		userAgent: c.UserAgent, now: c.Now, log: c.Log,
+	}
+	if c.Proxy != nil {
+		p, err := newProxy(c.Proxy)
+		if err != nil {
+			return nil, err
+		}
+		client.proxy = p
+	}
+	if client.resolver == nil {
+		client.resolver = &net.Resolver{PreferGo: true}
+	}
+	if client.userAgent == "" {
+		client.userAgent = "Posthorn/" + posthorn.Version
+	}
+	if !cleanValue(client.userAgent) {
+		return nil, fmt.Errorf("the user agent %q holds a control character", client.userAgent)
+	}
+	if client.now == nil {
+		client.now = time.Now
+	}
+	if client.log == nil {
+		client.log = slog.New(slog.DiscardHandler)
+	}
+	return client, nil
+}
+
+// Send makes one attempt: at most one request goes out, and at most once. It
+// always returns a result; when ctx ends before the answer's headers are there
+// the class is local. The body must not change until Send returns.
+func (c *Client) Send(ctx context.Context, r Request) posthorn.Attempt {
+	if r.Timeout <= 0 {
+		r.Timeout = posthorn.DefaultTimeout
+	}
+	x := exchange{client: c, request: &r, began: time.Now()}
+	x.attempt = posthorn.Attempt{Number: r.Attempt, At: c.now()}
+	x.deadline = x.began.Add(r.Timeout)
+	if err := x.run(ctx); err != nil {
+		x.fail(ctx, err)
+	}
+	return x.attempt
+}
+
+// Forget closes the idle connections of an endpoint: one that was deleted,
+// paused, or whose URL changed. Attempts in flight go on; a connection that one
+// of them leaves is never used for another origin and closes when it has been
+// idle for a while.
+func (c *Client) Forget(endpoint int64) { c.pool.forget(endpoint) }
+
+// Close closes the idle connections and waits for what watches them. Attempts
+// may still be in flight; their connections are closed as they end.
+func (c *Client) Close() { c.pool.close() }
+
+// errNoKey is a fault of our own: an endpoint always has a secret.
+var errNoKey = errors.New("there is no key to sign with")

@@ -1,0 +1,171 @@
+// Package web holds the HTTP manners that the API and the dashboard share:
+// request ids, the access log, recovery from panics, error answers after
+// RFC 9457, limits of what is read, and answers for wrong routes and methods.
+//
+// Nothing of a request's path, query, headers or body is logged: they may hold
+// tokens and payloads. A log line names the route's pattern instead.
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// exchange is what is known of the request being answered.
+type exchange struct {
+	id    string
+	log   *slog.Logger
+	route string
+	attrs []slog.Attr
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+		return x
+	}
+	return &exchange{log: slog.New(slog.DiscardHandler)}
+}
+
+// RequestID returns the id of the request that ctx belongs to; empty outside of
+// a handler that [Wrap] made.
+func RequestID(ctx context.Context) string { return exchangeOf(ctx).id }
+
+// Annotate adds attributes to the request's line in the access log. They must
+// hold no secret and nothing of a payload. It is for the request's own
+// goroutine.
+func Annotate(ctx context.Context, attrs ...slog.Attr) {
+	x := exchangeOf(ctx)
+	x.attrs = append(x.attrs, attrs...)
+}
+
+// Wrap gives every request an id, an access log line, recovery from panics and
+// the headers that every answer carries. A request that is wrapped already goes
+// through untouched, so that handlers may be nested.
+func Wrap(log *slog.Logger, now func() time.Time, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := r.Context().Value(exchangeKey{}).(*exchange); ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		x := &exchange{id: requestID(r), log: log}
+		rec := &recorder{ResponseWriter: w}
+		w.Header().Set("X-Request-Id", x.id)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+		began := now()
+		defer func() {
+			if v := recover(); v != nil {
+				recovered(rec, r, x, v)
+			}
+			x.access(r, rec, now().Sub(began))
+		}()
+		next.ServeHTTP(rec, r)
+	})
+}
+
+// recovered answers a panic with a plain 500. An answer that has begun cannot
+// be taken back: the connection is cut, so that the client does not take the
+// half for the whole.
+func recovered(rec *recorder, r *http.Request, x *exchange, v any) {
+	if v != http.ErrAbortHandler {
+		x.log.LogAttrs(r.Context(), slog.LevelError, "panic in a request handler",
+			slog.String("request_id", x.id), slog.String("route", x.route),
+			slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		if rec.status == 0 {
+			clear(rec.Header())
+			rec.Header().Set("X-Request-Id", x.id)
+			rec.Header().Set("X-Content-Type-Options", "nosniff")
+			WriteProblem(rec, r, internalProblem())
+			return
+		}
+	}
+	x.access(r, rec, 0)
+	panic(http.ErrAbortHandler)
+}
+
+func (x *exchange) access(r *http.Request, rec *recorder, took time.Duration) {
+	level := slog.LevelInfo
+	if rec.status >= 500 {
+		level = slog.LevelWarn
+	}
+	if !x.log.Enabled(r.Context(), level) {
+		return
+	}
+	route := x.route
+	if route == "" {
+		route = "none"
+	}
+	attrs := append([]slog.Attr{
+		slog.String("request_id", x.id),
+		slog.String("method", knownMethod(r.Method)),
+		slog.String("route", route),
+		slog.Int("status", rec.status),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+		slog.Int64("bytes", rec.bytes),
+	}, x.attrs...)
+	x.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// knownMethod keeps what a client made up out of the log.
+func knownMethod(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodPut,
+		http.MethodDelete, http.MethodOptions:
+		return m
+	}
+	return "other"
+}
+
+// requestID takes over the caller's id when it is short and clean, so that one
+// id can follow a request through several services.
+func requestID(r *http.Request) string {
+	if id := r.Header.Get("X-Request-Id"); cleanID(id) {
+		return id
+	}
+	return "req_" + rand.Text()
+}
+
+func cleanID(s string) bool {
+	if len(s) == 0 || len(s) > 64 {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// recorder remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController find what the server's writer can do.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }

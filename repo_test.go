@@ -1,0 +1,203 @@
+package posthorn_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/posthorn/posthorn"
+
+// rules are the architecture: which imports a package may not have, and why. An
+// entry that ends in "/" stands for everything below it. Test files are free:
+// they build worlds out of parts that do not know each other.
+var rules = []struct {
+	pkg  string // path within the module; "" is the root
+	deny []string
+	but  []string
+	why  string
+}{
+	{pkg: "", deny: []string{module + "/", "net/http", "database/sql", "os"},
+		why: "the root package is the glossary: pure rules that everything speaks, so it knows nothing of the rest and does no I/O"},
+	{pkg: "webhook", deny: []string{module + "/", module},
+		why: "receivers import it: it must drag nothing of the service into their programs"},
+	{pkg: "client", deny: []string{module + "/internal/"},
+		why: "it is public: it knows the API as users do, not the service's insides"},
+	{pkg: "internal/store", deny: []string{module + "/internal/", "database/sql"},
+		why: "the contract is for every store and names no engine"},
+	{pkg: "internal/store/sqlite", deny: []string{module + "/internal/"}, but: []string{module + "/internal/store"},
+		why: "a store keeps rows; what they mean is decided in the root package"},
+	{pkg: "internal/lane", deny: []string{"net/http", "database/sql", module + "/internal/"}, but: []string{module + "/internal/store"},
+		why: "the engine decides when; how to send and how to store are behind narrow interfaces, which is what lets days pass in milliseconds in its tests"},
+	{pkg: "internal/send", deny: []string{module + "/internal/", "database/sql"},
+		why: "one attempt knows no store and never retries: it returns a value"},
+	{pkg: "internal/publish", deny: []string{module + "/internal/", "net/http", "database/sql"}, but: []string{module + "/internal/store", module + "/internal/catalog"},
+		why: "events come in by HTTP today and from an outbox tomorrow; accepting them is the same"},
+	{pkg: "internal/access", deny: []string{module + "/internal/", "database/sql"}, but: []string{module + "/internal/store"},
+		why: "who may do what does not depend on how requests come in or rows are kept"},
+	{pkg: "internal/catalog", deny: []string{module + "/internal/"}, why: "event types are data"},
+	{pkg: "internal/secretbox", deny: []string{module + "/internal/", module}, why: "small enough to be read in one sitting by whoever doubts it"},
+	{pkg: "internal/web", deny: []string{module + "/internal/"}, why: "shared HTTP manners know no routes"},
+	{pkg: "internal/api", deny: []string{module + "/internal/lane", module + "/internal/send", module + "/internal/store/", module + "/internal/app", module + "/internal/cli", "database/sql"},
+		why: "the API sees narrow interfaces; only app knows concrete types"},
+	{pkg: "internal/config", deny: []string{module + "/internal/"}, but: []string{module + "/internal/secretbox"},
+		why: "settings are values; whoever needs them imports config, never the reverse (secretbox only says whether keys are well formed)"},
+	{pkg: "internal/app", deny: []string{module + "/internal/cli"}, why: "commands start the service, not the reverse"},
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	pkgs := productImports(t)
+	for _, r := range rules {
+		imports, ok := pkgs[r.pkg]
+		if !ok {
+			t.Errorf("the rule for %q names a package that does not exist", r.pkg)
+			continue
+		}
+		for _, imp := range imports {
+			if matches(r.deny, imp) && !matches(r.but, imp) {
+				t.Errorf("%s imports %s.\n\tIt may not: %s.", path.Join(module, r.pkg), imp, r.why)
+			}
+		}
+	}
+	for pkg, imports := range pkgs {
+		if pkg == "internal/app" || strings.HasPrefix(pkg, "internal/store/") || strings.HasPrefix(pkg, "cmd/") {
+			continue
+		}
+		for _, imp := range imports {
+			if imp == module+"/internal/store/sqlite" {
+				t.Errorf("%s imports %s.\n\tOnly app knows concrete types: everything else must run on either store.", pkg, imp)
+			}
+		}
+	}
+}
+
+func matches(list []string, imp string) bool {
+	return slices.ContainsFunc(list, func(s string) bool {
+		return imp == s || strings.HasSuffix(s, "/") && strings.HasPrefix(imp, s)
+	})
+}
+
+func TestEveryPackageIsDocumentedOnce(t *testing.T) {
+	docs := map[string][]string{}
+	eachGoFile(t, func(file string, f *ast.File) {
+		dir := path.Dir(file)
+		if _, ok := docs[dir]; !ok {
+			docs[dir] = nil
+		}
+		if f.Doc != nil && !strings.HasSuffix(file, "_test.go") {
+			docs[dir] = append(docs[dir], file)
+		}
+	})
+	for dir, files := range docs {
+		if len(files) != 1 && hasProductCode(t, dir) {
+			t.Errorf("package in %s has %d package comments %v, want one", dir, len(files), files)
+		}
+	}
+}
+
+func TestTestsDoNotSleep(t *testing.T) {
+	eachGoFile(t, func(file string, f *ast.File) {
+		if !strings.HasSuffix(file, "_test.go") {
+			return
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
+				if id, ok := sel.X.(*ast.Ident); ok && id.Name == "time" && !strings.Contains(readFile(t, file), "testing/synctest") {
+					t.Errorf("%s sleeps. Wait for a condition, or let virtual time pass in a synctest bubble.", file)
+				}
+			}
+			return true
+		})
+	})
+}
+
+func TestTimeReachesSQLAsAParameter(t *testing.T) {
+	walk(t, func(file string) {
+		if !strings.HasPrefix(file, "internal/store/") || strings.HasSuffix(file, ".md") {
+			return
+		}
+		text := strings.ToLower(readFile(t, file))
+		for _, bad := range []string{"current_timestamp", "datetime('now", "unixepoch('now", "strftime('%s','now", " now()"} {
+			if strings.Contains(text, bad) {
+				t.Errorf("%s uses %q. Time enters SQL as a parameter, or virtual time and clock tests lie.", file, bad)
+			}
+		}
+	})
+}
+
+func TestGoModHasNoReplace(t *testing.T) {
+	if strings.Contains(readFile(t, "go.mod"), "replace") {
+		t.Error("go.mod has a replace: `go install …@version` would fail for users")
+	}
+}
+
+// productImports maps each package's path within the module to what its
+// non-test files import.
+func productImports(t *testing.T) map[string][]string {
+	pkgs := map[string][]string{}
+	eachGoFile(t, func(file string, f *ast.File) {
+		if strings.HasSuffix(file, "_test.go") {
+			return
+		}
+		dir := strings.TrimPrefix(path.Dir(file), ".")
+		for _, imp := range f.Imports {
+			pkgs[dir] = append(pkgs[dir], strings.Trim(imp.Path.Value, `"`))
+		}
+	})
+	return pkgs
+}
+
+func eachGoFile(t *testing.T, visit func(file string, f *ast.File)) {
+	walk(t, func(file string) {
+		if !strings.HasSuffix(file, ".go") {
+			return
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		visit(file, f)
+	})
+}
+
+func walk(t *testing.T, visit func(file string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && file != "." || d.Name() == "testdata" || d.Name() == "tools"):
+			return fs.SkipDir
+		case !d.IsDir():
+			visit(filepath.ToSlash(file))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hasProductCode(t *testing.T, dir string) bool {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(files, func(f string) bool { return !strings.HasSuffix(f, "_test.go") })
+}
+
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
