@@ -142,13 +142,11 @@ func TestTwoProcessesWorkOnOneStore(t *testing.T) {
 }
 
 func TestAnInterruptIsNoFailureOfTheServer(t *testing.T) {
-	server := newFakeServer()
-	defer server.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, talk bytes.Buffer
 	code := cli.Run(ctx, []string{"endpoint", "list"}, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &talk,
-		Environ: []string{"POSTHORN_SERVER=" + server.URL, "POSTHORN_TOKEN=" + fakeToken}}, programs())
+		Environ: []string{"POSTHORN_TOKEN=x"}}, programs())
 	if code != cli.ExitInterrupted || !strings.Contains(talk.String(), "Interrupted") {
 		t.Errorf("it exits with %d: %s", code, talk.String())
 	}

@@ -143,13 +143,13 @@ func (r *runner) printAttempt(a *client.Attempt) {
 	if a.Class == "ok" {
 		tone = green
 	}
-	head := fmt.Sprintf("#%d  %s  %s  %.0f ms", a.Number, a.At.UTC().Format("2006-01-02T15:04:05.000Z"), outcome(a), a.DurationMS)
+	head := fmt.Sprintf("#%d  %s  %s  %s", a.Number, a.At.UTC().Format("2006-01-02T15:04:05.000Z"), outcome(a), took(a.DurationMS))
 	if a.Manual {
 		head += "  by hand"
 	}
 	fmt.Fprintf(r.Out, "\n%s\n    %s\n", r.paint(r.Out, tone, printable(head)), printable(a.Explanation))
-	if t := a.Timings; t != (client.Timings{}) {
-		fmt.Fprintf(r.Out, "    DNS %.0f ms, connect %.0f ms, TLS %.0f ms, first byte %.0f ms\n", t.DNSMS, t.ConnectMS, t.TLSMS, t.FirstByteMS)
+	if phases := phases(a.Timings); phases != "" {
+		fmt.Fprintf(r.Out, "    %s\n", phases)
 	}
 	names := make([]string, 0, len(a.ResponseHeaders))
 	for name := range a.ResponseHeaders {
@@ -167,4 +167,26 @@ func (r *runner) printAttempt(a *client.Attempt) {
 	if a.ResponseBodyNote != "" {
 		fmt.Fprintf(r.Out, "    (the body: %s)\n", printable(a.ResponseBodyNote))
 	}
+}
+
+// phases names the phases that took place.
+func phases(t client.Timings) string {
+	var parts []string
+	for _, p := range []struct {
+		name string
+		ms   float64
+	}{{"DNS", t.DNSMS}, {"connect", t.ConnectMS}, {"TLS", t.TLSMS}, {"first byte", t.FirstByteMS}} {
+		if p.ms > 0 {
+			parts = append(parts, p.name+" "+took(p.ms))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// took writes milliseconds as precisely as anybody needs.
+func took(ms float64) string {
+	if ms < 10 {
+		return fmt.Sprintf("%.1f ms", ms)
+	}
+	return fmt.Sprintf("%.0f ms", ms)
 }

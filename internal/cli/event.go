@@ -63,10 +63,13 @@ func (r *runner) readData(text string) (jsontext.Value, error) {
 	var err error
 	data, name := []byte(text), "--data"
 	if file, ok := strings.CutPrefix(text, "@"); ok || text == "-" {
-		if !ok {
-			file = "-"
-		}
 		name = file
+		if !ok {
+			file, name = "-", "Standard input"
+			if r.remote.tokenFile == "-" {
+				return nil, usage("Standard input can be read once only: give the token or the data by a file.")
+			}
+		}
 		if data, err = r.readSource(file, maxData); err != nil {
 			return nil, err
 		}
@@ -127,7 +130,7 @@ func (r *runner) send(ctx context.Context, eventType string, data jsontext.Value
 }
 
 // pollEvery is the pause between two looks at an event that is waited for.
-const pollEvery = 200 * time.Millisecond
+const pollEvery = 100 * time.Millisecond
 
 // await prints each delivery of the event as soon as its first attempt is made,
 // and fails if one was not acknowledged.

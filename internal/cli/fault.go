@@ -128,7 +128,9 @@ func answered(e *client.Error) *fault {
 		f.hint = "Is POSTHORN_TOKEN right? \"posthorn token create\" makes one where the store is."
 	case http.StatusForbidden:
 		f.exit = ExitNotAllowed
-		f.hint = "The token does not reach that far: \"posthorn token create --scope …\" makes one that does."
+		if strings.Contains(e.Detail, "scope") {
+			f.hint = "\"posthorn token create --scope …\" makes a token that has it."
+		}
 	case http.StatusNotFound:
 		f.exit = ExitNotFound
 	case http.StatusConflict, http.StatusPreconditionFailed:

@@ -39,7 +39,9 @@ func (r *runner) devCommand() *cobra.Command {
 			"its own. It keeps its data between runs and listens on this machine only. Ctrl-C\n" +
 			"ends it. A settings file is read only if --config names it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.LoadDev(r.sources(cmd))
+			src := r.sources(cmd)
+			src.File = r.configFile // not POSTHORN_CONFIG: that may be a production's
+			cfg, err := config.LoadDev(src)
 			if err != nil {
 				return settingsFault(err)
 			}

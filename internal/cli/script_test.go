@@ -13,9 +13,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/posthorn/posthorn/internal/app"
 	"github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/config"
-	"github.com/posthorn/posthorn/internal/store/sqlite"
 )
 
 var update = flag.Bool("update", false, "write what scripts and tests compare with")
@@ -39,23 +39,31 @@ func programs() cli.Programs {
 			_, err := fmt.Fprintf(stdout, "dir: %s\nsamples: %s\nreset: %t\n%s", cfg.Dir, cfg.Samples, cfg.Reset, cfg.String())
 			return err
 		},
-		OpenStore: func(ctx context.Context, path string) (cli.Store, error) {
-			return sqlite.Open(ctx, sqlite.Options{Path: path, Role: sqlite.Admin, Synchronous: "OFF", Poll: -1})
-		},
-		Migrate: sqlite.Migrate,
+		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
+		Migrate:   app.Migrate,
 	}
 }
 
-// TestScripts runs testdata/script. Each script has a server of its own in
-// POSTHORN_SERVER, which POSTHORN_TOKEN opens.
+// TestScripts runs testdata/script. Each script has a service of its own in
+// POSTHORN_SERVER, which POSTHORN_TOKEN opens for the tenant acme, and a receiver
+// in RECEIVER.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
-			server := newFakeServer()
-			env.Defer(server.Close)
-			env.Setenv("POSTHORN_SERVER", server.URL)
-			env.Setenv("POSTHORN_TOKEN", fakeToken)
+			s, err := startServer(t.TempDir())
+			if err != nil {
+				return err
+			}
+			env.Defer(func() {
+				if err := s.close(); err != nil {
+					t.Error(err)
+				}
+			})
+			env.Setenv("POSTHORN_SERVER", s.URL)
+			env.Setenv("POSTHORN_TOKEN", s.Token)
+			env.Setenv("ADMIN_TOKEN", s.Admin)
+			env.Setenv("RECEIVER", s.Receiver)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
