@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +47,7 @@ func (r *runner) deliveryList() *cobra.Command {
 					return err
 				}
 				if err := out.add(d.JSON(), stateTone(d.State), d.ID, d.State, d.EventType, d.Event, d.Endpoint,
-					fmt.Sprint(d.AttemptsMade), lastOutcome(d), shown(d.NextAttemptAt)); err != nil {
+					fmt.Sprint(d.AttemptsMade), lastOutcome(d), shown(next(d))); err != nil {
 					return err
 				}
 			}
@@ -82,6 +83,15 @@ func stateTone(state string) color {
 		return yellow
 	}
 	return plain
+}
+
+// next is when the next attempt is made; zero for a held delivery, which has a
+// time but waits for its endpoint.
+func next(d *client.Delivery) time.Time {
+	if d.State != "pending" {
+		return time.Time{}
+	}
+	return d.NextAttemptAt
 }
 
 // lastOutcome is the last attempt's status or class.
@@ -123,7 +133,7 @@ func (r *runner) deliveryGet() *cobra.Command {
 func (r *runner) printDelivery(d *client.Delivery) error {
 	if err := r.fields("id", d.ID, "state", d.State, "reason", d.Reason, "event", d.Event, "type", d.EventType,
 		"endpoint", d.Endpoint, "created", shown(d.CreatedAt), "attempts", fmt.Sprint(d.AttemptsMade),
-		"next attempt", r.ahead(d.NextAttemptAt)); err != nil {
+		"next attempt", r.ahead(next(d))); err != nil {
 		return err
 	}
 	before := 0

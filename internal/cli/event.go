@@ -214,8 +214,8 @@ func (r *runner) printOutcome(d *client.Delivery) {
 		why = d.Attempts[n-1].Explanation
 	}
 	line := fmt.Sprintf("%s %s %s %s", mark, d.Endpoint, d.State, why)
-	if !d.NextAttemptAt.IsZero() {
-		line += " Next attempt " + r.ahead(d.NextAttemptAt) + "."
+	if !next(d).IsZero() {
+		line += " Next attempt " + r.ahead(next(d)) + "."
 	}
 	r.say("%s", r.paint(r.Err, tone, printable(strings.TrimSpace(line))))
 }
@@ -321,7 +321,7 @@ func (r *runner) printEvent(e *client.Published) error {
 	rows := make([]row, len(e.DeliveryLog))
 	for i := range e.DeliveryLog {
 		d := &e.DeliveryLog[i]
-		rows[i] = row{[]string{printable(d.ID), printable(d.Endpoint), printable(d.State), fmt.Sprint(d.AttemptsMade), printable(lastOutcome(d)), orDash(r.ahead(d.NextAttemptAt))}, stateTone(d.State)}
+		rows[i] = row{[]string{printable(d.ID), printable(d.Endpoint), printable(d.State), fmt.Sprint(d.AttemptsMade), printable(lastOutcome(d)), orDash(r.ahead(next(d)))}, stateTone(d.State)}
 	}
 	return r.table([]string{"DELIVERY", "ENDPOINT", "STATE", "ATTEMPTS", "LAST", "NEXT"}, rows)
 }

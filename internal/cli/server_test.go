@@ -39,6 +39,8 @@ func startServer(dir string) (*server, error) {
 		"POSTHORN_LISTEN=" + listen, "POSTHORN_OPS_LISTEN=off", "POSTHORN_STORE=sqlite:" + path,
 		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"),
 		"POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_LOG_LEVEL=error",
+		// A second attempt within a script would depend on how fast the machine is.
+		"POSTHORN_RETRY_SCHEDULE=1h", "POSTHORN_RETRY_JITTER=0",
 	}})
 	if err != nil {
 		return nil, err
