@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -238,6 +239,35 @@ func TestOperatorsFileExtends(t *testing.T) {
 	}
 }
 
+func TestValuesOfAnOperatorsFileAreJSON(t *testing.T) {
+	c, err := load(t, `
+mode: extend
+shared:
+  base: &base {a: 1, b: 2}
+types:
+  - name: a.b
+    description: x
+    example:
+      numbers: [0x10, 1_000, +7, 1.50, .5, 1e3, -0, 12345678901234567890123]
+      words: [true, False, null, ~, "yes", 2026-04-29, "1", é]
+      text: |
+        two
+        lines
+      merged: {z: 0, <<: *base, a: own}
+      empty: {}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := c.Lookup("a.b")
+	want := `{"numbers":[16,1000,7,1.50,0.5,1e3,-0,12345678901234567890123],` +
+		`"words":[true,false,null,null,"yes","2026-04-29","1","é"],"text":"two\nlines\n",` +
+		`"merged":{"z":0,"a":"own","b":2},"empty":{}}`
+	if diff := cmp.Diff(want, string(e.Example)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestOperatorsFileReplaces(t *testing.T) {
 	c, err := load(t, "mode: replace"+orders)
 	if err != nil {
@@ -272,12 +302,20 @@ func TestFaultsOfAnOperatorsFileAreNamed(t *testing.T) {
 		"operational":    {head + "  - {name: webhooks.x, description: x}", "are Posthorn's own"},
 		"example list":   {head + "  - {name: a.b, description: x, example: [1]}", "an example that is not a mapping"},
 		"infinite":       {head + "  - {name: a.b, description: x, example: {n: .inf}}", "which JSON cannot express"},
+		"binary":         {head + "  - {name: a.b, description: x, example: {n: !!binary aGk=}}", "has !!binary"},
+		"merged list":    {head + "  - {name: a.b, description: x, example: {<<: [1]}}", "merges something other than one mapping"},
+		"key list":       {head + "  - {name: a.b, description: x, example: {[1]: 1}}", "has a key that is not text"},
+		"text type":      {head + "  - a.b", ":3: must hold a type"},
+		"text schema":    {head + "  - {name: a.b, description: x, schema: text}", "gives a.b a schema that is not a mapping"},
+		"bad date":       {head + "  - {name: a.b, description: x, schema: {properties: {d: {format: date}}}, example: {d: 2026-02-30}}", "at '/d'"},
 		"bad schema":     {head + "  - {name: a.b, description: x, schema: {type: objekt}}", ":3: gives a.b a schema that is not valid JSON Schema"},
 		"example":        {head + "  - {name: a.b, description: x, schema: {required: [id]}, example: {}}", ":3: gives a.b an example that its schema refuses: at '': missing property 'id'"},
 		"remote ref":     {head + "  - {name: a.b, description: x, schema: {$ref: 'file:///etc/passwd'}}", "must hold all that they refer to"},
 		"member twice":   {head + "  - {name: a.b, name: a.c, description: x}", `:3: has "name" twice`},
 		"alias loop":     {head + "  - {name: a.b, description: x, example: &e {a: *e}}", "nested deeper than"},
-		"merge loop":     {head + "  - {name: a.b, description: x, example: &e {<<: *e}}", "merged into itself"},
+		"merge loop":     {head + "  - {name: a.b, description: x, example: &e {<<: *e}}", "nested deeper than"},
+		"merges": {"mode: extend\nshared:\n  a: &a {x: 1}\n" + merges() + head[13:] +
+			"  - {name: a.b, description: x, example: *z}", "without so many aliases"},
 		"laughs": {"mode: extend\nshared:\n  a: &a [x, x, x, x, x, x, x, x, x, x]\n" + laughs() + head[13:] +
 			"  - {name: a.b, description: x, example: {a: *z}}", "larger than 1024 KiB"},
 	} {
@@ -302,6 +340,21 @@ func laughs() string {
 	last := "a"
 	for _, name := range []string{"b", "c", "d", "e", "f", "g", "z"} {
 		b.WriteString("  " + name + ": &" + name + " [" + strings.Repeat("*"+last+", ", 9) + "*" + last + "]\n")
+		last = name
+	}
+	return b.String()
+}
+
+// merges makes a mapping of two of two of two…, 40 times over, as z.
+func merges() string {
+	var b strings.Builder
+	last := "a"
+	for i := range 40 {
+		name := fmt.Sprintf("m%d", i)
+		if i == 39 {
+			name = "z"
+		}
+		fmt.Fprintf(&b, "  %s: &%s {<<: *%s, <<: *%s}\n", name, name, last, last)
 		last = name
 	}
 	return b.String()

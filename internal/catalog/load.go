@@ -80,6 +80,7 @@ func merge(base []Type, f *file) []Type {
 
 // file is what a catalogue file holds.
 type file struct {
+	yaml  yamlReader
 	mode  string
 	types []Type
 	lines []int // where each type begins
@@ -94,11 +95,11 @@ func parse(text []byte) (*file, error) {
 	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
 		return nil, errors.New("must hold \"mode: extend\" or \"mode: replace\" and a list \"types\"")
 	}
-	all, err := members(doc.Content[0], 0)
+	f := &file{}
+	all, err := f.yaml.members(doc.Content[0], 0)
 	if err != nil {
 		return nil, err
 	}
-	f := &file{}
 	for _, m := range all {
 		switch m.name {
 		case "mode":
@@ -122,7 +123,7 @@ func (f *file) readTypes(n *yaml.Node) error {
 	}
 	seen := make(map[string]int)
 	for _, item := range n.Content {
-		t, err := readType(item)
+		t, err := f.readType(item)
 		if err != nil {
 			return err
 		}
@@ -136,12 +137,12 @@ func (f *file) readTypes(n *yaml.Node) error {
 	return nil
 }
 
-func readType(n *yaml.Node) (Type, error) {
+func (f *file) readType(n *yaml.Node) (Type, error) {
 	t := Type{Schema: jsontext.Value(`{"type":"object"}`), Example: jsontext.Value(`{}`)}
 	if n.Kind != yaml.MappingNode {
 		return t, faultAt(n, "must hold a type: name, description, schema, example, open")
 	}
-	all, err := members(n, 0)
+	all, err := f.yaml.members(n, 0)
 	if err != nil {
 		return t, err
 	}
@@ -152,9 +153,9 @@ func readType(n *yaml.Node) (Type, error) {
 		case "description":
 			t.Description = strings.TrimSpace(m.value.Value)
 		case "schema":
-			t.Schema, err = valueJSON(m.value)
+			t.Schema, err = f.yaml.json(m.value)
 		case "example":
-			t.Example, err = valueJSON(m.value)
+			t.Example, err = f.yaml.json(m.value)
 		case "open":
 			t.Namespace, err = readBool(m)
 		case "operational":

@@ -17,6 +17,7 @@ func (t Type) check() error {
 	}
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
+	c.AssertFormat()        // an example's dates are to be dates
 	c.UseLoader(noLoader{}) // a schema may not make us read files or call out
 	const url = "posthorn:schema"
 	if err := c.AddResource(url, schema); err != nil {

@@ -5,13 +5,14 @@ import "strings"
 // Suggest returns the entry whose name is nearest to a mistyped type or pattern,
 // or "" when none is near. It is what a refusal proposes.
 func (c *Catalog) Suggest(name string) string {
-	if len(name) > 128 {
-		return ""
+	if len(name) > 64 {
+		return "" // no name is that long, and the comparison is dear
 	}
 	wanted := strings.NewReplacer(" ", "", "/", ".", ":", ".").Replace(strings.ToLower(strings.TrimSpace(name)))
 	best, nearest := "", max(2, len(wanted)/4)+1
 	for _, t := range c.types {
-		if isPrefix(t.Name) && !strings.HasSuffix(wanted, "*") {
+		apart := len(wanted) - len(t.Name)
+		if max(apart, -apart) >= nearest || isPrefix(t.Name) && !strings.HasSuffix(wanted, "*") {
 			continue
 		}
 		if d := distance(wanted, t.Name); d < nearest {

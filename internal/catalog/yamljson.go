@@ -10,50 +10,68 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML aliases can refer to what they stand in and multiply without end.
+// YAML aliases can refer to what they stand in, and multiply: a few lines make
+// millions of values.
 const (
 	maxValueDepth = 100
 	maxValueSize  = 1 << 20
+	maxVisits     = 1 << 20
 )
 
-// valueJSON renders a YAML node as JSON, members in the order of the file.
-func valueJSON(n *yaml.Node) (jsontext.Value, error) {
-	b, err := appendNode(nil, n, 0)
+// yamlReader reads the nodes of one file and counts them.
+type yamlReader struct{ visits int }
+
+func (r *yamlReader) visit(n *yaml.Node, depth int) error {
+	if r.visits++; r.visits > maxVisits {
+		return faultAt(n, "refers to itself or to more than can be read; write it without so many aliases")
+	}
+	if depth > maxValueDepth {
+		return faultAt(n, "is nested deeper than %d levels", maxValueDepth)
+	}
+	return nil
+}
+
+// json renders a node as JSON, members in the order of the file.
+func (r *yamlReader) json(n *yaml.Node) (jsontext.Value, error) {
+	b, err := r.appendNode(nil, n, 0)
 	return jsontext.Value(b), err
 }
 
-func appendNode(b []byte, n *yaml.Node, depth int) ([]byte, error) {
-	if depth > maxValueDepth || len(b) > maxValueSize {
-		return nil, faultAt(n, "is nested deeper than %d levels or larger than %d KiB", maxValueDepth, maxValueSize>>10)
+func (r *yamlReader) appendNode(b []byte, n *yaml.Node, depth int) ([]byte, error) {
+	if err := r.visit(n, depth); err != nil {
+		return nil, err
+	}
+	if len(b) > maxValueSize {
+		return nil, faultAt(n, "is larger than %d KiB", maxValueSize>>10)
 	}
 	switch n.Kind {
 	case yaml.AliasNode:
-		return appendNode(b, n.Alias, depth+1)
+		return r.appendNode(b, n.Alias, depth+1)
 	case yaml.ScalarNode:
 		return appendScalar(b, n)
 	case yaml.SequenceNode:
-		return appendSequence(b, n, depth)
+		return r.appendSequence(b, n, depth)
 	case yaml.MappingNode:
-		return appendMapping(b, n, depth)
+		return r.appendMapping(b, n, depth)
 	}
 	return nil, faultAt(n, "is not a value")
 }
 
-func appendSequence(b []byte, n *yaml.Node, depth int) (_ []byte, err error) {
+func (r *yamlReader) appendSequence(b []byte, n *yaml.Node, depth int) (_ []byte, err error) {
 	b = append(b, '[')
 	for i, item := range n.Content {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if b, err = appendNode(b, item, depth+1); err != nil {
+		if b, err = r.appendNode(b, item, depth+1); err != nil {
 			return nil, err
 		}
 	}
 	return append(b, ']'), nil
 }
 
-func appendMapping(b []byte, n *yaml.Node, depth int) (_ []byte, err error) {
-	all, err := members(n, depth)
+func (r *yamlReader) appendMapping(b []byte, n *yaml.Node, depth int) (_ []byte, err error) {
+	all, err := r.members(n, depth)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +84,7 @@ func appendMapping(b []byte, n *yaml.Node, depth int) (_ []byte, err error) {
 			return nil, faultAt(m.value, "has a name that is not text")
 		}
 		b = append(b, ':')
-		if b, err = appendNode(b, m.value, depth+1); err != nil {
+		if b, err = r.appendNode(b, m.value, depth+1); err != nil {
 			return nil, err
 		}
 	}
@@ -81,9 +99,9 @@ type member struct {
 
 // members lists a mapping's members. What "<<" merges in stands where "<<"
 // stands, and gives way to the mapping's own member of the same name.
-func members(n *yaml.Node, depth int) ([]member, error) {
-	if depth > maxValueDepth {
-		return nil, faultAt(n, "is merged into itself")
+func (r *yamlReader) members(n *yaml.Node, depth int) ([]member, error) {
+	if err := r.visit(n, depth); err != nil {
+		return nil, err
 	}
 	var all []member
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -95,7 +113,7 @@ func members(n *yaml.Node, depth int) ([]member, error) {
 			if value.Kind != yaml.MappingNode {
 				return nil, faultAt(key, "merges something other than one mapping")
 			}
-			inherited, err := members(value, depth+1)
+			inherited, err := r.members(value, depth+1)
 			if err != nil {
 				return nil, err
 			}

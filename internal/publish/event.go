@@ -108,8 +108,11 @@ type faults struct {
 // maxFaults bounds the answer to a batch that is wrong throughout.
 const maxFaults = 100
 
+// full tells that a further fault is only counted: its detail need not be found.
+func (f *faults) full() bool { return len(f.list) >= maxFaults }
+
 func (f *faults) add(at place, member, detail string) {
-	if len(f.list) >= maxFaults {
+	if f.full() {
 		f.more++
 		return
 	}
@@ -117,7 +120,18 @@ func (f *faults) add(at place, member, detail string) {
 	if member != "" {
 		pointer += "/" + escapePointer.Replace(member)
 	}
-	f.list = append(f.list, posthorn.Fault{Pointer: pointer, Detail: detail})
+	f.list = append(f.list, posthorn.Fault{Pointer: shorten(pointer), Detail: detail})
+}
+
+// maxPointer bounds what is repeated of names that callers make up, in bytes.
+const maxPointer = 256
+
+// shorten cuts a pointer that is longer than anyone reads.
+func shorten(pointer string) string {
+	if len(pointer) <= maxPointer {
+		return pointer
+	}
+	return strings.ToValidUTF8(pointer[:maxPointer], "") + "…"
 }
 
 // escapePointer writes a name as a part of a JSON pointer (RFC 6901).

@@ -21,13 +21,18 @@ type index struct {
 	exact, prefix map[string][]int64
 	all           []int64
 
+	// entries counts the ids in the lists.
+	entries int
+
 	// answers are the types asked for so far: a tenant publishes few.
-	mu      sync.RWMutex
-	answers map[string][]int64
+	mu       sync.RWMutex
+	answers  map[string][]int64
+	answered int // ids and types in answers
 }
 
-// maxAnswers bounds what callers with ever new types can fill.
-const maxAnswers = 512
+// maxAnswered bounds what a tenant with many endpoints and ever new types can
+// fill: half a megabyte.
+const maxAnswered = 1 << 16
 
 func newIndex(set store.EndpointSet) *index {
 	x := &index{
@@ -40,6 +45,7 @@ func newIndex(set store.EndpointSet) *index {
 	for i := range endpoints {
 		id := endpoints[i].ID
 		for _, p := range endpoints[i].Events {
+			x.entries++
 			if p == "*" {
 				x.all = appendOnce(x.all, id)
 			} else if prefix, open := strings.CutSuffix(string(p), "*"); open {
@@ -72,8 +78,9 @@ func (x *index) match(eventType string) []int64 {
 	ids = x.find(eventType)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if len(x.answers) >= maxAnswers {
+	if x.answered += 1 + len(ids); x.answered > maxAnswered {
 		clear(x.answers)
+		x.answered = 1 + len(ids)
 	}
 	x.answers[strings.Clone(eventType)] = ids
 	return ids
@@ -98,20 +105,25 @@ func (x *index) find(eventType string) []int64 {
 type indexes struct {
 	source func(ctx context.Context, tenant int64) (store.EndpointSet, error)
 
-	mu sync.Mutex
-	of map[int64]*loading
+	mu      sync.Mutex
+	of      map[int64]*loading
+	entries int // of those that are there
 }
 
 // loading is an index that is there or under way: callers who come meanwhile
 // wait for it instead of reading ten thousand endpoints again.
 type loading struct {
-	ready chan struct{}
-	index *index
-	err   error
+	ready  chan struct{}
+	index  *index
+	err    error
+	weight int // its part of indexes.entries
 }
 
-// maxIndexes bounds the tenants whose index is kept.
-const maxIndexes = 4096
+// What is kept of all tenants together: at most some ten megabytes.
+const (
+	maxIndexes = 4096
+	maxEntries = 1 << 20
+)
 
 // get returns an index that is ready.
 func (x *indexes) get(ctx context.Context, tenant int64) (*loading, error) {
@@ -119,12 +131,6 @@ func (x *indexes) get(ctx context.Context, tenant int64) (*loading, error) {
 	l := x.of[tenant]
 	if l == nil {
 		l = &loading{ready: make(chan struct{})}
-		if len(x.of) >= maxIndexes {
-			for other := range x.of {
-				delete(x.of, other)
-				break
-			}
-		}
 		x.of[tenant] = l
 		x.mu.Unlock()
 		// Others wait for it, whatever becomes of this caller.
@@ -144,8 +150,16 @@ func (x *indexes) load(ctx context.Context, tenant int64, l *loading) {
 	l.err = store.ErrUnavailable // what those who wait get when source panics
 	defer func() {
 		close(l.ready)
-		if l.err != nil {
-			x.drop(tenant, l)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		switch {
+		case x.of[tenant] != l: // dropped meanwhile
+		case l.err != nil:
+			x.remove(tenant)
+		default:
+			l.weight = l.index.entries
+			x.entries += l.weight
+			x.makeRoom(tenant)
 		}
 	}()
 	set, err := x.source(ctx, tenant)
@@ -155,13 +169,34 @@ func (x *indexes) load(ctx context.Context, tenant int64, l *loading) {
 	l.err = err
 }
 
+// makeRoom lets go of any tenants but the given one until the bounds hold. It is
+// called with mu held.
+func (x *indexes) makeRoom(but int64) {
+	for tenant := range x.of {
+		if len(x.of) <= maxIndexes && x.entries <= maxEntries {
+			return
+		}
+		if tenant != but {
+			x.remove(tenant)
+		}
+	}
+}
+
+// remove is called with mu held.
+func (x *indexes) remove(tenant int64) {
+	if l := x.of[tenant]; l != nil {
+		x.entries -= l.weight
+		delete(x.of, tenant)
+	}
+}
+
 // drop lets go of a tenant's index, or, when only is given, of that one alone:
 // another caller may have brought a newer one already.
 func (x *indexes) drop(tenant int64, only *loading) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if only == nil || x.of[tenant] == only {
-		delete(x.of, tenant)
+		x.remove(tenant)
 	}
 }
 
@@ -169,4 +204,5 @@ func (x *indexes) dropAll() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	clear(x.of)
+	x.entries = 0
 }

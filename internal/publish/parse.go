@@ -2,9 +2,7 @@ package publish
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"time"
@@ -49,11 +47,17 @@ type parser struct {
 	check  check
 }
 
-// decoders are kept, for each holds tables that are dear to make.
-var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(new(bytes.Buffer)) }}
+// parsers are kept, for each holds tables that are dear to make.
+var parsers = sync.Pool{New: func() any {
+	p := new(parser)
+	p.dec = jsontext.NewDecoder(&p.buf)
+	return p
+}}
 
 func newParser(c check) *parser {
-	return &parser{dec: decoders.Get().(*jsontext.Decoder), check: c}
+	p := parsers.Get().(*parser)
+	p.check = c
+	return p
 }
 
 // read makes the parser read b, without a copy.
@@ -62,9 +66,11 @@ func (p *parser) read(b []byte) {
 	p.dec.Reset(&p.buf)
 }
 
+// close gives the parser back, without what it held of the body.
 func (p *parser) close() {
-	p.dec.Reset(new(bytes.Buffer)) // or the pool would keep the body alive
-	decoders.Put(p.dec)
+	p.read(nil)
+	p.faults, p.check = faults{}, nil
+	parsers.Put(p)
 }
 
 func parseEvent(body []byte, c check) (Event, error) {
@@ -79,117 +85,6 @@ func parseEvent(body []byte, c check) (Event, error) {
 		return Event{}, malformed(err, body, 1, "")
 	}
 	return e, p.faults.err()
-}
-
-func parseBatch(body []byte, c check) ([]Event, error) {
-	p := newParser(c)
-	defer p.close()
-	p.read(body)
-	events, err := p.batch()
-	if err == nil {
-		err = p.end()
-	}
-	if err != nil {
-		return nil, malformed(err, body, 1, "")
-	}
-	return events, p.faults.err()
-}
-
-func parseNDJSON(body []byte, c check) ([]Event, error) {
-	p := newParser(c)
-	defer p.close()
-	var events []Event
-	count, number := 0, 0
-	for line := range bytes.Lines(body) {
-		number++
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		at := place{InBatch, count}
-		if count++; count > MaxBatchEvents {
-			continue // counted, not read
-		}
-		p.read(line)
-		e, err := p.event(at)
-		if err == nil {
-			err = p.end()
-		}
-		if err != nil {
-			return nil, malformed(err, line, number, at.String())
-		}
-		events = append(events, e)
-	}
-	if count == 0 {
-		return nil, posthorn.Errorf(posthorn.Malformed, "The body holds no event; send one JSON object per line.")
-	}
-	p.checkCount(count)
-	return events, p.faults.err()
-}
-
-// checkCount refuses empty and overlong batches.
-func (p *parser) checkCount(count int) {
-	if count == 0 || count > MaxBatchEvents {
-		p.faults.add(place{}, "events", fmt.Sprintf("holds %d events; it must hold 1 to %d", count, MaxBatchEvents))
-	}
-}
-
-// batch reads {"events":[…]}.
-func (p *parser) batch() ([]Event, error) {
-	if p.dec.PeekKind() != '{' {
-		return nil, p.wrong(place{}, "", `must be an object: {"events":[…]}`)
-	}
-	if _, err := p.dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	var events []Event
-	found := false
-	for p.dec.PeekKind() != '}' {
-		name, err := p.name()
-		switch {
-		case err != nil:
-			return nil, err
-		case name != "events":
-			err = p.wrong(place{}, name, "is not known; a batch has only events")
-		default:
-			found = true
-			events, err = p.list()
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if !found {
-		p.faults.add(place{}, "events", "is missing")
-	}
-	_, err := p.dec.ReadToken()
-	return events, err
-}
-
-func (p *parser) list() ([]Event, error) {
-	if p.dec.PeekKind() != '[' {
-		return nil, p.wrong(place{}, "events", "must be an array of events")
-	}
-	if _, err := p.dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	var events []Event
-	count := 0
-	for p.dec.PeekKind() != ']' {
-		if count++; count > MaxBatchEvents {
-			if err := p.dec.SkipValue(); err != nil { // counted, not read
-				return nil, err
-			}
-			continue
-		}
-		e, err := p.event(place{InBatch, count - 1})
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, e)
-	}
-	p.checkCount(count)
-	_, err := p.dec.ReadToken()
-	return events, err
 }
 
 // event reads one event. Its error is one of the syntax; other faults are
@@ -385,51 +280,4 @@ func deeperThan(v []byte, limit int) bool {
 		}
 	}
 	return false
-}
-
-// errTrailing: there is more after the value.
-var errTrailing = errors.New("more follows after the end of the JSON value")
-
-// end makes sure that nothing follows.
-func (p *parser) end() error {
-	at := p.dec.InputOffset()
-	_, err := p.dec.ReadToken()
-	if err == io.EOF {
-		return nil
-	}
-	return &jsontext.SyntacticError{ByteOffset: at, Err: errTrailing}
-}
-
-// malformed makes an error of the syntax one for users. text is what was read,
-// beginning at the given line; under is the pointer of what it holds.
-func malformed(err error, text []byte, line int, under string) error {
-	if e, ok := errors.AsType[*posthorn.Error](err); ok {
-		return e
-	}
-	if err == io.EOF {
-		return posthorn.Errorf(posthorn.Malformed, "The body is empty; send the event as JSON.")
-	}
-	fault := posthorn.Fault{Pointer: under, Detail: err.Error()}
-	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		before := text[:min(int(e.ByteOffset), len(text))]
-		line += bytes.Count(before, []byte("\n"))
-		column := len(before) - bytes.LastIndexByte(before, '\n')
-		fault.Pointer += string(e.JSONPointer)
-		fault.Detail = fmt.Sprintf("%s at line %d, column %d", syntaxFault(e.Err), line, column)
-	}
-	return &posthorn.Error{
-		Code:    posthorn.Malformed,
-		Message: "The body is not valid JSON; errors says where.",
-		Faults:  []posthorn.Fault{fault},
-	}
-}
-
-func syntaxFault(err error) string {
-	switch {
-	case errors.Is(err, jsontext.ErrDuplicateName):
-		return "the name occurs twice in its object,"
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "the body ends within a value,"
-	}
-	return err.Error()
 }

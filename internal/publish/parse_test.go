@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -102,6 +103,19 @@ func TestWrongMembersAreAllNamed(t *testing.T) {
 				t.Errorf("got  %.300q\nwant %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestLongNamesAreNotRepeatedWhole(t *testing.T) {
+	for name, body := range map[string]string{
+		"unknown member": `{"type":"a","data":{},"` + strings.Repeat("é", 50_000) + `":1}`,
+		"deep":           `{"type":"a","data":{"x":` + strings.Repeat("[", 1_000_000),
+		"duplicate":      `{"type":"a","data":{"` + strings.Repeat("k", 50_000) + `":1,"` + strings.Repeat("k", 50_000) + `":1}}`,
+	} {
+		_, err := ParseEvent([]byte(body))
+		if got := faultsOf(t, err); len(got) > 500 || !strings.Contains(got, "…") || !utf8.ValidString(got) {
+			t.Errorf("%s: %d bytes: %.300s", name, len(got), got)
+		}
 	}
 }
 
@@ -251,4 +265,27 @@ func oneKiB() []byte {
 		b = fmt.Appendf(b, `,"member_%d":"value of member %d"`, i, i)
 	}
 	return append(b, "}}"...)
+}
+
+// Parsers are used again: what one event holds must not change with the next.
+func TestEventsOutliveTheirParser(t *testing.T) {
+	first, err := ParseEvent([]byte(`{"id":"first","type":"cases.created","data":{"n":"first"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := ParseEvent([]byte(`{"id":"other","type":"cases.updated","data":{"n":"other"}}`)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseEvent([]byte(`{"more":1}`)); len(faultsOf(t, err)) == 0 {
+			t.Fatal("accepted")
+		}
+	}
+	want := Event{ID: "first", Type: "cases.created", Data: []byte(`{"n":"first"}`)}
+	if diff := cmp.Diff(want, first); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := ParseEvent([]byte(`{"type":"a","data":{}}`)); err != nil {
+		t.Error("faults of another event were kept:", err)
+	}
 }

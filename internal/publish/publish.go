@@ -173,7 +173,8 @@ func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event
 // Operational publishes an event of Posthorn's own, such as
 // "webhooks.endpoint.failing", to those of the tenant's endpoints that ask for
 // it, and never to the endpoint that it is about. What becomes of its deliveries
-// must lead to no further operational event: callers look at Work.Kind.
+// must lead to no further operational event: callers look at Work.Kind. Errors
+// are the store's.
 func (s *Service) Operational(ctx context.Context, tenant int64, eventType string, data []byte, about int64) error {
 	p := store.Publication{
 		Tenant: tenant, At: s.cfg.Now(), BacklogLimit: s.cfg.BacklogLimit,
@@ -273,28 +274,26 @@ func (s *Service) commit(ctx context.Context, p *store.Publication, about int64)
 // target sets where the events go.
 func (s *Service) target(p *store.Publication, x *index, about int64) error {
 	p.SetVersion = x.version
-	total := 0
+	total, most := 0, 0
+	for i := range p.Events {
+		n := len(x.match(p.Events[i].Type))
+		total, most = total+n, max(most, n)
+	}
+	if total > s.cfg.MaxDeliveries {
+		return posthorn.Errorf(posthorn.TooLarge, "The request makes %d deliveries; one may make at most %d. Publish fewer events at a time.", total, s.cfg.MaxDeliveries)
+	}
+	// An event and its deliveries share the ids of one millisecond.
+	if most >= posthorn.MaxSequence {
+		return posthorn.Errorf(posthorn.TooLarge, "The event makes %d deliveries; one event may make at most %d.", most, posthorn.MaxSequence-1)
+	}
 	for i := range p.Events {
 		e := &p.Events[i]
 		ids := x.match(e.Type)
-		total += len(ids)
-		// An event and its deliveries share the ids of one millisecond.
-		if total > s.cfg.MaxDeliveries || len(ids) >= posthorn.MaxSequence {
-			continue
-		}
 		e.Targets = make([]store.PublishTarget, 0, len(ids))
 		for _, id := range ids {
 			if id != about {
 				e.Targets = append(e.Targets, store.PublishTarget{Endpoint: id})
 			}
-		}
-	}
-	if total > s.cfg.MaxDeliveries {
-		return posthorn.Errorf(posthorn.TooLarge, "The request makes %d deliveries; one may make at most %d. Publish fewer events at a time.", total, s.cfg.MaxDeliveries)
-	}
-	for i := range p.Events {
-		if n := len(x.match(p.Events[i].Type)); n >= posthorn.MaxSequence {
-			return posthorn.Errorf(posthorn.TooLarge, "The event makes %d deliveries; one event may make at most %d.", n, posthorn.MaxSequence-1)
 		}
 	}
 	return nil

@@ -24,7 +24,11 @@ func (s *Service) checker() check {
 
 func (s *Service) check(e *Event, at place, skip members, f *faults, now time.Time) {
 	if skip&memberType == 0 && posthorn.ValidType(e.Type) && !s.cfg.Catalog.Publishable(e.Type) {
-		f.add(at, "type", s.refuseType(e.Type))
+		detail := ""
+		if !f.full() {
+			detail = s.refuseType(e.Type) // compares with the whole catalogue
+		}
+		f.add(at, "type", detail)
 	}
 	if skip&memberTimestamp == 0 && e.Timestamp.Sub(now) > maxAhead {
 		f.add(at, "timestamp", "must be at most 24 hours ahead")

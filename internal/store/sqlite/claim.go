@@ -33,6 +33,18 @@ func scanClaim(r scanner) (c claim, err error) {
 	return c, err
 }
 
+const (
+	claimDue = `SELECT ` + workColumns + `, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
+		FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.id = d.event
+		LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
+		WHERE d.place IN (1, 2) AND d.next_at <= ? ORDER BY d.next_at LIMIT ?`
+
+	claimParked = `SELECT ` + workColumns + `, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
+		FROM deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event
+		LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
+		WHERE d.place = 3 AND d.endpoint = ? ORDER BY d.id LIMIT ?`
+)
+
 // ClaimDue implements [store.Queue]. Rows of deleted endpoints and tenants are
 // canceled where they are met, so fewer may come back than there is room for;
 // next then tells to call again at once.
@@ -42,10 +54,7 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	}
 	err = s.writer.do(ctx, func(tx *txn) error {
 		work, next = nil, time.Time{}
-		claims, err := tx.claims(`SELECT `+workColumns+`, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
-			FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.id = d.event
-			LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
-			WHERE d.place IN (1, 2) AND d.next_at <= ? ORDER BY d.next_at LIMIT ?`, nanos(now), limit)
+		claims, err := tx.claims(claimDue, nanos(now), limit)
 		if err != nil {
 			return err
 		}
@@ -71,10 +80,7 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 	}
 	err = s.writer.do(ctx, func(tx *txn) error {
 		work, more = nil, false
-		claims, err := tx.claims(`SELECT `+workColumns+`, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
-			FROM deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event
-			LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
-			WHERE d.place = 3 AND d.endpoint = ? ORDER BY d.id LIMIT ?`, endpoint, limit+1)
+		claims, err := tx.claims(claimParked, endpoint, limit+1)
 		if err != nil || len(claims) == 0 || claims[0].gone {
 			return err // Sweep cancels those of a deleted endpoint
 		}

@@ -59,10 +59,10 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 		if l, err = walkDeliveries(ctx, q, &f, p.Limit, query, args); err != nil {
 			return err
 		}
-		if f.Tenant == 0 && f.Event == 0 || f.Endpoint != 0 && f.Event == 0 {
+		if f.Tenant == 0 && f.Event == 0 && f.Endpoint == 0 {
 			return nil // the walk met the late ones too
 		}
-		late, err := walkDeliveries(ctx, q, &f, p.Limit, lateWalk, []any{f.Tenant, f.Tenant, from, to, int64(f.Event), int64(f.Event), pageRows + 1})
+		late, err := walkDeliveries(ctx, q, &f, p.Limit, lateWalk, []any{f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(p.Before)), pageRows + 1})
 		l = merge(l, late)
 		return err
 	})
@@ -73,9 +73,11 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 }
 
 // lateWalk finds deliveries that were made after their event: their ids stand
-// apart from it.
+// apart from it, so no time of acceptance bounds them from above.
 const lateWalk = `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_late CROSS JOIN events e ON e.id = d.event` + withOwners + `
-	WHERE d.late = 1 AND (d.tenant = ? OR ? = 0) AND d.id >= ? AND d.id < ? AND (d.event = ? OR ? = 0) ORDER BY d.id DESC LIMIT ?`
+	WHERE d.late = 1 AND d.id >= ?4 AND d.id < ?5 AND ?2 IN (0, d.event) AND ?3 IN (0, d.endpoint)
+	AND d.tenant = coalesce(nullif(?1, 0), (SELECT tenant FROM events WHERE id = ?2), (SELECT tenant FROM endpoints WHERE id = ?3))
+	ORDER BY d.id DESC LIMIT ?6`
 
 // deliveryWalk is the query that meets the filter's deliveries, newest first,
 // by the narrowest index there is. There is none by tenant: a tenant's list
@@ -88,7 +90,7 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args [
 			[]any{int64(f.Event), from, to, pageRows + 1}
 	case f.Endpoint != 0:
 		return `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_endpoint CROSS JOIN events e ON e.id = d.event` + withOwners + `
-			WHERE d.endpoint = ? AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
+			WHERE d.endpoint = ? AND d.late = 0 AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
 			[]any{f.Endpoint, from, to, pageRows + 1}
 	case f.Tenant != 0:
 		return `SELECT ` + deliveryColumns + ` FROM events e INDEXED BY events_tenant CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `

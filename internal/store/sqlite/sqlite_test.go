@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
@@ -31,4 +32,11 @@ func open(t testing.TB, o sqlite.Options) *sqlite.Store {
 
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, sqlite.Options{}) })
+}
+
+func TestModel(t *testing.T) {
+	storetest.RunModel(t, func(t *testing.T, now func() time.Time) (store.Store, func() store.Store) {
+		o := sqlite.Options{Path: filepath.Join(t.TempDir(), "posthorn.db"), Now: now}
+		return open(t, o), func() store.Store { return open(t, o) }
+	})
 }

@@ -19,7 +19,7 @@ import (
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for _, group := range [][]promise{
 		tenantPromises, tokenPromises, endpointPromises, publishPromises,
-		queuePromises, recordPromises, logPromises, sweepPromises, modelPromises,
+		queuePromises, recordPromises, logPromises, sweepPromises,
 	} {
 		for _, p := range group {
 			t.Run(p.name, func(t *testing.T) {
@@ -49,7 +49,11 @@ type world struct {
 
 func newWorld(t *testing.T, s store.Store) *world {
 	// The time is near the real one, as ids never begin before the store's clock.
-	w := &world{T: t, s: s, now: time.Now().Truncate(time.Millisecond).UTC()}
+	return newWorldAt(t, s, time.Now().Truncate(time.Millisecond).UTC())
+}
+
+func newWorldAt(t *testing.T, s store.Store, now time.Time) *world {
+	w := &world{T: t, s: s, now: now}
 	s.Watch(func(n store.Notice) {
 		w.mu.Lock()
 		defer w.mu.Unlock()

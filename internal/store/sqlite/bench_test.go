@@ -1,0 +1,102 @@
+package sqlite_test
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/sqlite"
+)
+
+// BenchmarkPublishRecord is the whole way of a delivery through the store: 64
+// callers publish one event of 1 KiB each and record the result of its one
+// attempt, 5 % of which fail and wait. Each publish and each result is on disk
+// (fsync) when it is answered.
+func BenchmarkPublishRecord(b *testing.B) {
+	for _, size := range []struct{ tenants, endpoints int }{{1, 1}, {100, 10}} {
+		b.Run(fmt.Sprintf("endpoints=%d", size.tenants*size.endpoints), func(b *testing.B) {
+			benchmarkPublishRecord(b, size.tenants, size.endpoints)
+		})
+	}
+}
+
+func benchmarkPublishRecord(b *testing.B, tenants, endpoints int) {
+	s := open(b, sqlite.Options{Path: filepath.Join(b.TempDir(), "bench.db"), Synchronous: "FULL"})
+	targets := fixtures(b, s, tenants, endpoints)
+	data := fmt.Appendf(nil, `{"fill":"%01000d"}`, 7)
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var callers, results sync.WaitGroup
+	b.ResetTimer()
+	for range 64 {
+		callers.Go(func() {
+			for left.Add(-1) >= 0 {
+				t := targets[rand.IntN(len(targets))]
+				now := time.Now()
+				a, err := s.Publish(b.Context(), store.Publication{
+					Tenant: t.tenant, SetVersion: t.version, At: now, BacklogLimit: 1_000_000,
+					Events: []store.NewEvent{{
+						Type: "cases.updated", Hash: sha256.Sum256(data), OccurredAt: now,
+						Body:    posthorn.AppendBody(nil, "", "cases.updated", now, data),
+						Targets: []store.PublishTarget{{Endpoint: t.endpoint}},
+					}},
+				})
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				attempt := posthorn.Attempt{Number: 1, At: now, Duration: 5 * time.Millisecond, Status: 200}
+				if rand.IntN(20) == 0 {
+					attempt.Class, attempt.Status = posthorn.ClassHTTPStatus, 500
+				}
+				results.Add(1)
+				s.Record(store.Result{
+					ID: a[0].ID + 1, Endpoint: t.endpoint, Tenant: t.tenant, Attempt: attempt, EndedAt: time.Now(),
+					Policy: posthorn.DefaultPolicy(),
+				}, func(rec store.Recorded, err error) {
+					if err != nil || rec.Lost {
+						b.Errorf("%+v, %v", rec, err)
+					}
+					results.Done()
+				})
+			}
+		})
+	}
+	callers.Wait()
+	results.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deliveries/s")
+}
+
+type benchTarget struct{ tenant, endpoint, version int64 }
+
+func fixtures(b *testing.B, s store.Store, tenants, endpoints int) (targets []benchTarget) {
+	b.Helper()
+	c := store.Change{Actor: "bench", At: time.Now()}
+	for i := range tenants {
+		t, err := s.CreateTenant(b.Context(), c, fmt.Sprint("t", i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for j := range endpoints {
+			e, err := s.CreateEndpoint(b.Context(), c, posthorn.Endpoint{
+				Ref: posthorn.NewRef(posthorn.EndpointPrefix, c.At), Tenant: t.ID, Events: []posthorn.Pattern{"*"},
+			}, func(int64) (store.Sealed, error) { return store.Sealed{}, nil }, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			targets = append(targets, benchTarget{t.ID, e.ID, int64(2 + j)})
+		}
+		for j := range endpoints {
+			targets[len(targets)-1-j].version = int64(1 + endpoints)
+		}
+	}
+	return targets
+}

@@ -1,0 +1,375 @@
+package sqlite_test
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/sqlite"
+)
+
+// scene is a store with a tenant and an endpoint.
+type scene struct {
+	*sqlite.Store
+	t        *testing.T
+	tenant   posthorn.Tenant
+	endpoint posthorn.Endpoint
+}
+
+func newScene(t *testing.T, s *sqlite.Store) *scene {
+	t.Helper()
+	c := store.Change{Actor: "test", At: time.Now()}
+	tenant, err := s.CreateTenant(t.Context(), c, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.CreateEndpoint(t.Context(), c, posthorn.Endpoint{Ref: "wh_1", Tenant: tenant.ID, Events: []posthorn.Pattern{"*"}},
+		func(int64) (store.Sealed, error) { return store.Sealed{}, nil }, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &scene{s, t, tenant, e}
+}
+
+// publish publishes an event of a size; parked tells where its delivery goes.
+func (s *scene) publish(size int, key string, parked bool) (posthorn.ID, error) {
+	now := time.Now()
+	set, err := s.EndpointSet(s.t.Context(), s.tenant.ID)
+	if err != nil {
+		return 0, err
+	}
+	a, err := s.Publish(s.t.Context(), store.Publication{
+		Tenant: s.tenant.ID, SetVersion: set.Version, At: now, BacklogLimit: 1_000_000,
+		Events: []store.NewEvent{{
+			Key: key, Type: "cases.updated", OccurredAt: now,
+			Body:    posthorn.AppendBody(nil, key, "cases.updated", now, fmt.Appendf(nil, `"%0*d"`, size, 7)),
+			Targets: []store.PublishTarget{{Endpoint: s.endpoint.ID, Parked: parked}},
+		}},
+	})
+	if err != nil {
+		return 0, err
+	}
+	return a[0].ID + 1, nil
+}
+
+func (s *scene) mustPublish(parked bool) posthorn.ID {
+	s.t.Helper()
+	id, err := s.publish(10, "", parked)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+func (s *scene) record(id posthorn.ID, a posthorn.Attempt) (store.Recorded, error) {
+	type answer struct {
+		rec store.Recorded
+		err error
+	}
+	c := make(chan answer, 1)
+	s.Record(store.Result{
+		ID: id, Tenant: s.tenant.ID, Endpoint: s.endpoint.ID, Attempt: a, EndedAt: time.Now(), Policy: posthorn.DefaultPolicy(),
+	}, func(rec store.Recorded, err error) { c <- answer{rec, err} })
+	got := <-c
+	return got.rec, got.err
+}
+
+func (s *scene) state(id posthorn.ID) posthorn.ShownState {
+	s.t.Helper()
+	d, err := s.DeliveryByID(s.t.Context(), s.tenant.ID, id)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d.Shown()
+}
+
+var ok = posthorn.Attempt{Class: posthorn.ClassOK, Status: 200}
+
+func TestDiskBelowTheReserveTakesResultsButNoEvents(t *testing.T) {
+	var mu sync.Mutex
+	free := uint64(1 << 40)
+	now := time.Now()
+	s := newScene(t, open(t, sqlite.Options{
+		FreeSpace: func(string) (uint64, uint64, error) { mu.Lock(); defer mu.Unlock(); return free, 1 << 40, nil },
+		Now:       func() time.Time { mu.Lock(); defer mu.Unlock(); return now },
+	}))
+	id := s.mustPublish(false)
+	set := func(f uint64) {
+		mu.Lock()
+		defer mu.Unlock()
+		free, now = f, now.Add(2*time.Second)
+	}
+	set(1<<30 - 1)
+	if _, err := s.publish(10, "", false); !errors.Is(err, store.ErrFull) {
+		t.Errorf("published with %v", err)
+	}
+	if rec, err := s.record(id, ok); err != nil || rec.Progress.State != posthorn.Succeeded {
+		t.Errorf("%+v, %v", rec, err)
+	}
+	set(1 << 30)
+	s.mustPublish(false)
+}
+
+// TestFullDisk fills a file that may not grow: what does not fit is refused
+// whole, what was accepted stays, and it goes on when there is room again.
+func TestFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := newScene(t, open(t, sqlite.Options{Path: path}))
+	if err := s.Limit(60); err != nil {
+		t.Fatal(err)
+	}
+	var accepted []posthorn.ID
+	for i := range 100 {
+		id, err := s.publish(20_000, fmt.Sprint("key", i), false)
+		if err == nil {
+			accepted = append(accepted, id)
+			continue
+		}
+		if !errors.Is(err, store.ErrFull) {
+			t.Fatalf("event %d: %v", i, err)
+		}
+		if _, err := s.EventByRef(t.Context(), s.tenant.ID, fmt.Sprint("key", i)); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a refused event was stored: %v", err)
+		}
+	}
+	if len(accepted) == 0 || len(accepted) == 100 {
+		t.Fatalf("%d accepted", len(accepted))
+	}
+	// In one group with publishes that do not fit, results are not lost.
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := s.publish(100_000, "", false); !errors.Is(err, store.ErrFull) {
+				t.Errorf("published with %v", err)
+			}
+		})
+	}
+	for _, id := range accepted {
+		wg.Go(func() {
+			if _, err := s.record(id, ok); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, id := range accepted {
+		if got := s.state(id); got != "succeeded" {
+			t.Errorf("%x is %s", id, got)
+		}
+	}
+	if err := s.Limit(1 << 30); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.publish(20_000, "", false); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNobodyFailsForAnothersFault(t *testing.T) {
+	s := newScene(t, open(t, sqlite.Options{}))
+	fault := errors.New("no key")
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			if i%10 == 0 {
+				// Fails after it has written: the group must be rolled back.
+				_, err := s.CreateEndpoint(t.Context(), store.Change{}, posthorn.Endpoint{Ref: fmt.Sprint("wh_x", i), Tenant: s.tenant.ID},
+					func(int64) (store.Sealed, error) { return store.Sealed{}, fault }, 0)
+				if !errors.Is(err, fault) {
+					t.Errorf("created with %v", err)
+				}
+				return
+			}
+			if _, err := s.publish(10, fmt.Sprint("key", i), false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	events, _, err := s.Events(t.Context(), store.EventFilter{Tenant: s.tenant.ID}, store.Page{Limit: 1000})
+	if err != nil || len(events) != 180 {
+		t.Errorf("%d events, %v", len(events), err)
+	}
+	if c, err := s.Counts(t.Context()); err != nil || c.Open != 180 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestKilled copies the files of a living store, which is what a killed
+// process leaves, and opens the copy: all that was answered is there, and what
+// was owned waits.
+func TestKilled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := newScene(t, open(t, sqlite.Options{Path: path, Synchronous: "FULL"}))
+	owned, parked, done, last := s.mustPublish(false), s.mustPublish(true), s.mustPublish(false), s.mustPublish(false)
+	if _, err := s.record(done, ok); err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "b.db")
+	for _, suffix := range []string{"", "-wal"} {
+		b, err := os.ReadFile(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(copied+suffix, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := &scene{open(t, sqlite.Options{Path: copied}), t, s.tenant, s.endpoint}
+	if c, err := again.Counts(t.Context()); err != nil || c.Open != 3 || c.Oldest != owned.Time() {
+		t.Errorf("%+v, %v", c, err)
+	}
+	work, _, err := again.ClaimDue(t.Context(), time.Now().Add(time.Second), 10)
+	if err != nil || len(work) != 2 || work[0].ID != owned || work[1].ID != last {
+		t.Errorf("%+v, %v", work, err)
+	}
+	work, _, err = again.ClaimParked(t.Context(), s.endpoint.ID, 10)
+	if err != nil || len(work) != 1 || work[0].ID != parked {
+		t.Errorf("%+v, %v", work, err)
+	}
+	if got := again.state(done); got != "succeeded" {
+		t.Errorf("done is %s", got)
+	}
+	if next := again.mustPublish(false); next <= last {
+		t.Error("an id was given out again")
+	}
+}
+
+func TestIdsAreNeverGivenOutAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	ahead := time.Now().Add(time.Hour)
+	s := newScene(t, open(t, sqlite.Options{Path: path, Now: func() time.Time { return ahead }}))
+	id := s.mustPublish(false)
+	if err := s.DeleteTenant(t.Context(), store.Change{At: time.Now()}, s.tenant.ID); err != nil {
+		t.Fatal(err)
+	}
+	for more := true; more; {
+		n, err := s.Sweep(t.Context(), time.Now(), store.Retention{Events: 30 * 24 * time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = n.More
+	}
+	if _, err := s.DeliveryByID(t.Context(), s.tenant.ID, id); !errors.Is(err, store.ErrNotFound) {
+		t.Fatalf("not erased: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The row is gone and the clock went back.
+	again := open(t, sqlite.Options{Path: path})
+	c := store.Change{Actor: "test", At: time.Now()}
+	tenant, err := again.CreateTenant(t.Context(), c, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := again.CreateEndpoint(t.Context(), c, posthorn.Endpoint{Ref: "wh_2", Tenant: tenant.ID}, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := &scene{again, t, tenant, e}
+	if next := after.mustPublish(false); next <= id {
+		t.Errorf("id %x after %x", next, id)
+	}
+}
+
+func TestAdminBesideServe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := newScene(t, open(t, sqlite.Options{Path: path, Poll: 5 * time.Millisecond}))
+	noticed := make(chan store.Notice, 100)
+	s.Watch(func(n store.Notice) { noticed <- n })
+	admin := open(t, sqlite.Options{Path: path, Role: sqlite.Admin})
+	c := store.Change{Actor: "cli", At: time.Now()}
+	token, err := admin.CreateToken(t.Context(), c, store.Token{Ref: "tok_1", Tenant: s.tenant.ID, Name: "x", Hash: [32]byte{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.TokenByHash(t.Context(), token.Hash); err != nil {
+		t.Error(err)
+	}
+	if n := <-noticed; n.Kind != store.NoticeAll {
+		t.Errorf("noticed %+v", n)
+	}
+	if _, err := admin.Publish(t.Context(), store.Publication{}); err == nil {
+		t.Error("an admin process published")
+	}
+	if _, _, err := admin.ClaimDue(t.Context(), time.Now(), 1); err == nil {
+		t.Error("an admin process claimed")
+	}
+	// A change of endpoints makes what the server matched before stale.
+	set, err := s.EndpointSet(t.Context(), s.tenant.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.DeleteEndpoint(t.Context(), c, s.tenant.ID, s.endpoint.Ref, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Publish(t.Context(), store.Publication{Tenant: s.tenant.ID, SetVersion: set.Version, At: time.Now(), Events: []store.NewEvent{{
+		Body: posthorn.AppendBody(nil, "", "a", time.Now(), nil), Targets: []store.PublishTarget{{Endpoint: s.endpoint.ID}},
+	}}})
+	if !errors.Is(err, store.ErrStale) {
+		t.Errorf("published with %v", err)
+	}
+}
+
+// TestVirtualTime shows that the store works in a bubble of virtual time and
+// that Close ends all that it started.
+func TestVirtualTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	synctest.Test(t, func(t *testing.T) {
+		s := newScene(t, open(t, sqlite.Options{Path: path}))
+		id := s.mustPublish(false)
+		if rec, err := s.record(id, posthorn.Attempt{Class: posthorn.ClassTimeout}); err != nil || rec.Progress.State != posthorn.Pending {
+			t.Fatalf("%+v, %v", rec, err)
+		}
+		<-time.After(3 * time.Hour)
+		if work, _, err := s.ClaimDue(t.Context(), time.Now(), 10); err != nil || len(work) != 1 {
+			t.Errorf("%d claimed, %v", len(work), err)
+		}
+	})
+}
+
+func TestSecureDelete(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := newScene(t, open(t, sqlite.Options{Path: path}))
+	secret := "a-passport-number-that-must-not-stay"
+	if _, err := s.publish(10, secret, false); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		n, err := s.Sweep(t.Context(), time.Now().Add(48*time.Hour), store.Retention{Events: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !n.More && n.Events+n.Expired == 0 {
+			break
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal"} {
+		b, err := os.ReadFile(path + suffix)
+		if err == nil && bytes.Contains(b, []byte(secret)) {
+			t.Errorf("%q still holds what was erased", suffix)
+		}
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var check string
+	if err := db.QueryRow("PRAGMA integrity_check").Scan(&check); err != nil || check != "ok" {
+		t.Errorf("%s, %v", check, err)
+	}
+}
