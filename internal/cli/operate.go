@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +22,9 @@ func (r *runner) serveCommand() *cobra.Command {
 			cfg, err := config.Load(r.sources(cmd))
 			if err != nil {
 				return settingsFault(err)
+			}
+			if cfg.StorePath, err = filepath.Abs(cfg.StorePath); err != nil { // logs and errors name the whole path
+				return err
 			}
 			return r.programs.Serve(cmd.Context(), cfg, r.Out, r.Err)
 		},
