@@ -45,6 +45,7 @@ func TestRetriesOnlyWhatIsSafe(t *testing.T) {
 			return respond(503, http.Header{"Retry-After": {"3600"}}, ""), nil
 		}, 1, 0},
 		{"GET, 500", get, func() (*http.Response, error) { return respond(500, nil, ""), nil }, 1, 0},
+		{"POST, 409", post, func() (*http.Response, error) { return respond(409, nil, ""), nil }, 1, 0},
 		{"GET, 404", get, func() (*http.Response, error) { return respond(404, nil, ""), nil }, 1, 0},
 		{"POST, no answer", post, func() (*http.Response, error) { return nil, reset }, 3, 300 * time.Millisecond},
 		{"PATCH, no answer", patch, func() (*http.Response, error) { return nil, reset }, 1, 0},
@@ -71,6 +72,25 @@ func TestRetriesOnlyWhatIsSafe(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARetryMayMeetItsFirstTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		c := newClient(t, client.Config{Server: "https://x", Token: token, HTTP: &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			tries++
+			switch tries {
+			case 1:
+				return nil, errors.New("timeout")
+			case 2:
+				return respond(409, nil, ""), nil
+			}
+			return respond(202, nil, `{"data":{"id":"evt_1"}}`), nil
+		})}})
+		if a, err := c.Send(t.Context(), client.Event{Type: "a", Data: []byte("{}")}); err != nil || a.ID != "evt_1" {
+			t.Errorf("got %+v, %v", a, err)
+		}
+	})
 }
 
 func get(ctx context.Context, c *client.Client) error { _, err := c.Endpoint(ctx, "wh_1"); return err }
