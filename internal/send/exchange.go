@@ -42,6 +42,9 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, max(smallRequest,
 // run makes the attempt. When it returns an error no answer came; the error is
 // a fault or a fault of our own side.
 func (x *exchange) run(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err // a kept connection would be written to before anyone noticed
+	}
 	t, err := x.client.guard.parse(x.request.URL)
 	if err != nil {
 		return &fault{posthorn.ClassRefused, "the url is not one that webhooks may be sent to", err}
@@ -106,7 +109,7 @@ func (x *exchange) speak(c *conn, head []byte) (keep bool, err error) {
 		switch {
 		case w.broke() && c.reused && w.n == 0:
 			return false, errNothingWritten
-		case w.broke():
+		case w.broke() && isTimeout(err):
 			return false, readFault(w.err, false)
 		}
 		return false, readFault(err, false)

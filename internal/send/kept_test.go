@@ -198,3 +198,20 @@ func TestConcurrentAttempts(t *testing.T) {
 		t.Errorf("%d requests on the wire for 400 attempts", n)
 	}
 }
+
+// After a shutdown began nothing goes out any more, on a kept connection either.
+func TestNothingIsSentAfterShutdown(t *testing.T) {
+	r := listen(t, nil, answering(accepted))
+	c := newClient(t, nil)
+	mustSend(t, c, request(r.url()))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 20 {
+		if a := c.Send(ctx, request(r.url())); a.Class != posthorn.ClassLocal {
+			t.Errorf("class %v", a.Class)
+		}
+	}
+	if _, n := r.counts(); n != 1 {
+		t.Errorf("%d requests on the wire", n)
+	}
+}
