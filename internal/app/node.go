@@ -77,7 +77,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		return nil, err
 	}
 	if n.store, err = sqlite.Open(ctx, sqlite.Options{Path: cfg.StorePath, Role: sqlite.Serve, Now: n.now, Log: log}); err != nil {
-		return nil, err
+		return nil, explainOpen(err)
 	}
 	guard, err := n.egress(inbox)
 	if err != nil {
@@ -111,6 +111,14 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
 	return n, n.serveAPI(send.NewGuard(guard))
+}
+
+// explainOpen gives the errors that the command line tells apart their kind.
+func explainOpen(err error) error {
+	if locked, ok := errors.AsType[*sqlite.LockedError](err); ok {
+		return posthorn.Errorf(posthorn.Conflict, "%v", locked)
+	}
+	return err
 }
 
 // openKeys reads the operator's keys; without one nothing secret could be kept.
@@ -235,6 +243,9 @@ func (n *node) notice(c store.Notice) {
 	n.access.Notice(c)
 	n.publish.Notice(c)
 	n.engine.Notice(c)
+	if c.Kind == store.NoticeEndpoint {
+		n.client.Forget(c.Endpoint) // its kept connections may lead to an old url
+	}
 }
 
 // observe is called once per attempt, from the engine.

@@ -28,6 +28,7 @@ type sendFlags struct {
 	data, id, timestamp, deliverAt string
 	wait                           bool
 	timeout                        string
+	test                           bool // marked as one; no flag, triggers are
 }
 
 func (s *sendFlags) add(c *cobra.Command, data string) {
@@ -98,7 +99,7 @@ func validObject(v jsontext.Value) error {
 
 // send publishes and, if asked to, waits for the deliveries.
 func (r *runner) send(ctx context.Context, eventType string, data jsontext.Value, flags sendFlags) error {
-	e := client.Event{Type: eventType, ID: flags.id, Data: data}
+	e := client.Event{Type: eventType, ID: flags.id, Data: data, Test: flags.test}
 	var err error
 	if e.Timestamp, err = r.moment("timestamp", flags.timestamp, -1); err != nil {
 		return err

@@ -69,7 +69,8 @@ func startServer(dir string) (*server, error) {
 // receive is rude in what it says, to see what the terminal gets of it.
 func receive(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain")
-	if strings.HasPrefix(r.URL.Path, "/fail") {
+	testOnly := strings.HasPrefix(r.URL.Path, "/tests-only") && r.Header.Get("posthorn-test") != "true"
+	if testOnly || strings.HasPrefix(r.URL.Path, "/fail") {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	io.WriteString(w, "busy\x1b[31m\nnot red")
