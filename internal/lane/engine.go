@@ -46,7 +46,7 @@ type Config struct {
 	// kept for lanes whose last attempt succeeded.
 	MaxInFlight int
 	// MaxUnrecorded is how many results may wait to be recorded before no attempt
-	// starts (1,000).
+	// starts (1,000). Attempts in flight then may still add theirs.
 	MaxUnrecorded int
 	// QueuePerLane bounds what one lane keeps in memory (256).
 	QueuePerLane int

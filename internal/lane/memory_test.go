@@ -22,14 +22,16 @@ type memory struct {
 	// chance, if set, says how long each takes instead.
 	chance func() time.Duration
 
-	mu      sync.Mutex
-	lastID  posthorn.ID
-	rows    map[posthorn.ID]*row
-	targets map[int64]*store.Target
-	off     bool  // sending
-	fail    error // of Record and Park
-	records int
-	watch   func(store.Notice)
+	mu         sync.Mutex
+	lastID     posthorn.ID
+	rows       map[posthorn.ID]*row
+	targets    map[int64]*store.Target
+	off        bool // sending
+	fail       bool // Record and Park fail
+	outage     bool // everything does
+	unreadable bool // Payload fails
+	records    int
+	watch      func(store.Notice)
 }
 
 type row struct {
@@ -161,6 +163,9 @@ func (m *memory) ClaimDue(_ context.Context, now time.Time, limit int) ([]store.
 	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return nil, time.Time{}, errDisk
+	}
 	w, _ := m.take(limit, byTime, func(r *row) bool {
 		return r.place == "waiting" && !r.work.Progress.NextAt.After(now)
 	})
@@ -178,6 +183,9 @@ func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]st
 	defer m.work() // what is committed meanwhile is not seen
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return nil, false, errDisk
+	}
 	w, left := m.take(limit, byID, func(r *row) bool { return r.place == "parked" && r.work.Endpoint == endpoint })
 	return w, len(left) > 0, nil
 }
@@ -185,6 +193,9 @@ func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]st
 func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return nil, errDisk
+	}
 	var ids []int64
 	for _, r := range m.rows {
 		if id := r.work.Endpoint; r.place == "parked" && id > after && m.targets[id].Endpoint.Active() {
@@ -200,8 +211,8 @@ func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
 	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fail != nil {
-		return m.fail
+	if m.fail || m.outage {
+		return errDisk
 	}
 	for _, id := range ids {
 		if r := m.rows[id]; r.place == "owned" {
@@ -213,6 +224,11 @@ func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
 
 func (m *memory) Payload(context.Context, posthorn.ID) ([]byte, error) {
 	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.outage || m.unreadable {
+		return nil, errDisk
+	}
 	return make([]byte, 100), nil
 }
 
@@ -231,8 +247,8 @@ func (m *memory) record(r store.Result) (rec store.Recorded, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.records++
-	if m.fail != nil {
-		return rec, m.fail
+	if m.fail || m.outage {
+		return rec, errDisk
 	}
 	row := m.rows[r.ID]
 	if row.place != "owned" || row.work.Progress.Tries != r.Tries {
@@ -264,6 +280,9 @@ func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.targets[endpoint]
+	if m.outage {
+		return store.Target{}, errDisk
+	}
 	if p == nil {
 		return store.Target{}, fmt.Errorf("endpoint %d: %w", endpoint, store.ErrNotFound)
 	}
@@ -277,6 +296,9 @@ func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error)
 func (m *memory) Sending(context.Context) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return false, errDisk
+	}
 	return !m.off, nil
 }
 
@@ -333,11 +355,12 @@ func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work) pos
 	r.inFlight[w.ID] = true
 	r.now[w.Endpoint]++
 	r.most[w.Endpoint] = max(r.most[w.Endpoint], r.now[w.Endpoint])
+	answer := r.answer
 	r.requests = append(r.requests, request{w.ID, w.Endpoint, time.Now(), t.Endpoint.Version})
 	r.mu.Unlock()
 	ended := make(chan posthorn.Attempt, 1)
 	began := time.Now()
-	go func() { ended <- r.answer(w) }()
+	go func() { ended <- answer(w) }()
 	var a posthorn.Attempt
 	select {
 	case a = <-ended:
