@@ -80,8 +80,8 @@ func TestBodiesInMemoryAreBounded(t *testing.T) {
 		for range 10 {
 			for _, id := range endpoints {
 				m.publish(e, id, time.Time{})
-				if e.bytes > limit {
-					t.Fatalf("the queues hold %d bytes, %d allowed", e.bytes, limit)
+				if n := e.Stats().QueuedBytes; n > limit {
+					t.Fatalf("the queues hold %d bytes, %d allowed", n, limit)
 				}
 			}
 		}
@@ -92,8 +92,8 @@ func TestBodiesInMemoryAreBounded(t *testing.T) {
 		if n := m.places()["done"]; n != 1000 {
 			t.Errorf("%d of 1000 done", n)
 		}
-		if e.bytes != 0 {
-			t.Errorf("%d bytes are still counted", e.bytes)
+		if n := e.Stats().QueuedBytes; n != 0 {
+			t.Errorf("%d bytes are still counted", n)
 		}
 	})
 }

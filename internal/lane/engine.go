@@ -278,6 +278,8 @@ func (e *Engine) Snapshot(endpoint int64) Snapshot {
 // Stats are figures of the whole engine.
 type Stats struct {
 	InFlight, Queued, Lanes, Unrecorded int
+	// QueuedBytes is what counts towards Config.QueueBytes.
+	QueuedBytes int64
 	// OldestQueued is when the oldest event was accepted of those at the head of
 	// a queue; zero when nothing is queued.
 	OldestQueued time.Time
@@ -287,7 +289,7 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := Stats{InFlight: e.inFlight, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded}
+	s := Stats{InFlight: e.inFlight, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded, QueuedBytes: e.bytes}
 	for _, l := range e.lanes {
 		if it := l.queue.head; it != nil && (s.OldestQueued.IsZero() || it.work.AcceptedAt.Before(s.OldestQueued)) {
 			s.OldestQueued = it.work.AcceptedAt
