@@ -75,8 +75,9 @@ func TestBodiesInMemoryAreBounded(t *testing.T) {
 			endpoints = append(endpoints, int64(i+1))
 		}
 		m.endpoint(1, posthorn.Settings{}, endpoints...)
-		const limit = 40 << 10
-		e := start(t, m, r, Config{QueueBytes: limit})
+		const queues = 40 << 10
+		limit := int64(queues + len(endpoints)*itemOverhead)
+		e := start(t, m, r, Config{QueueBytes: queues})
 		for range 10 {
 			for _, id := range endpoints {
 				m.publish(e, id, time.Time{})

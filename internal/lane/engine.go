@@ -50,7 +50,8 @@ type Config struct {
 	MaxUnrecorded int
 	// QueuePerLane bounds what one lane keeps in memory (256).
 	QueuePerLane int
-	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB).
+	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB);
+	// each lane may have one delivery more.
 	QueueBytes int64
 	Now        func() time.Time
 	Random     func() float64 // in [-1, 1)

@@ -99,15 +99,15 @@ func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
 		r.place = "parked"
 	}
 	m.rows[r.work.ID] = r
+	w, owned := r.work, r.place == "owned"
 	m.mu.Unlock()
-	if r.place == "owned" {
-		w := r.work
+	if owned {
 		w.Body = make([]byte, 100)
 		s.Accept(w)
 	} else {
 		s.Stored()
 	}
-	return r.work.ID
+	return w.ID
 }
 
 // reopen is what a start after a crash does: owned rows wait again, and are due.
