@@ -88,7 +88,7 @@ func orderedWorld(t *testing.T, seed uint64) {
 	if !slices.IsSorted(got) {
 		t.Errorf("out of order: %v", got)
 	}
-	if s := e.Stats(); s.Queued+s.InFlight+s.Unrecorded != 0 || e.bytes != 0 {
-		t.Errorf("something is left: %+v, %d bytes", s, e.bytes)
+	if s := e.Stats(); s.Queued+s.InFlight+s.Unrecorded != 0 || s.QueuedBytes != 0 {
+		t.Errorf("something is left: %+v", s)
 	}
 }

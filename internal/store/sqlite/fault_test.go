@@ -199,6 +199,42 @@ func TestUnwritableFileIsUnavailableUntilItIsWritable(t *testing.T) {
 	}
 }
 
+func TestLockedFileIsUnavailableAfterOneWait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := newScene(t, open(t, sqlite.Options{Path: path}))
+	const wait = 200 * time.Millisecond
+	if err := s.SetBusyTimeout(wait); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path+"?_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	lock, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if _, err := s.publish(10, "", false); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("published with %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	// The first caller may go alone; the others wait together, not in turn.
+	if took := time.Since(start); took > 50*wait {
+		t.Errorf("200 callers waited %v, one waits %v", took, wait)
+	}
+	if err := lock.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	s.mustPublish(false)
+}
+
 func TestNobodyFailsForAnothersFault(t *testing.T) {
 	s := newScene(t, open(t, sqlite.Options{}))
 	fault := errors.New("no key")

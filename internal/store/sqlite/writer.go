@@ -122,21 +122,29 @@ func (w *writer) write(group []*op) {
 	if err == nil {
 		return
 	}
-	if len(live) == 1 {
-		live[0].done(err)
+	// When not even a transaction can begin, each would wait for the lock anew.
+	if _, unbegun := err.(beginError); unbegun || len(live) == 1 {
+		for _, o := range live {
+			o.done(classify(err))
+		}
 		return
 	}
 	for _, o := range live {
 		if err := w.try([]*op{o}); err != nil {
-			o.done(err)
+			o.done(classify(err))
 		}
 	}
 }
 
+// beginError is why no transaction could begin.
+type beginError struct{ error }
+
+func (e beginError) Unwrap() error { return e.error }
+
 // try commits the group and answers its callers, or changes nothing.
 func (w *writer) try(group []*op) error {
 	if err := w.begin(); err != nil {
-		return classify(err)
+		return beginError{err}
 	}
 	tx := newTxn(w)
 	err := tx.run(group)
@@ -146,7 +154,7 @@ func (w *writer) try(group []*op) error {
 	if err != nil {
 		// SQLite itself rolls back after some errors; then this one fails.
 		_ = w.execute("ROLLBACK")
-		return classify(err)
+		return err
 	}
 	w.last, w.lead = tx.last, tx.lead
 	w.open.apply(tx.moves)
