@@ -121,12 +121,8 @@ func explainOpen(err error) error {
 	return err
 }
 
-// openKeys reads the operator's keys; without one nothing secret could be kept.
+// openKeys reads the operator's keys. That they are there is config's to check.
 func openKeys(spec string) (*secretbox.Keyring, error) {
-	if spec == "" {
-		return nil, posthorn.Errorf(posthorn.Invalid, "POSTHORN_ENCRYPTION_KEYS is not set, and endpoint secrets are never stored in the clear. "+
-			"Make a key once, and keep it as safe as the backups: export POSTHORN_ENCRYPTION_KEYS=\"$(posthorn key generate)\"")
-	}
 	keys, err := secretbox.ParseKeys(spec)
 	if err != nil {
 		return nil, posthorn.Errorf(posthorn.Invalid, "%v", err)
