@@ -89,7 +89,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
 	n.engine = lane.New(lane.Config{
 		Store:       n.store,
-		Sender:      newSender(n.client, n.keys, log),
+		Sender:      newSender(n.client, n.keys, n.now, log),
 		Policy:      policy,
 		MaxInFlight: cfg.MaxInFlight,
 		Now:         n.now,
