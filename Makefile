@@ -28,11 +28,14 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 crash: ## kill -9 the real binary KILLS (default 20) times under load; nothing may be lost
 	go test -count=1 -timeout 30m -run TestCrash -v ./internal/crash -kills $(or $(KILLS),20)
 
+torture: ## the long forms of the proofs, and one table: promise, cases, failures
+	tools/torture
+
 bench: ## throughput, latency and isolation of this machine, with the raw ceiling beside
 	go run ./cmd/posthorn bench
 
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash bench ci
+.PHONY: help build test race lint fuzz crash torture bench ci
 .DEFAULT_GOAL := help

@@ -112,7 +112,7 @@ func (a *Attempt) Explain() string {
 }
 
 func explain(a *Attempt) string {
-	took := a.Duration.Round(time.Millisecond)
+	took := max(a.Duration.Round(time.Millisecond), time.Millisecond)
 	switch a.Class {
 	case ClassOK:
 		return fmt.Sprintf("The receiver acknowledged with %d after %s", a.Status, took)

@@ -34,7 +34,11 @@ func (h Health) Observe(a *Attempt, now time.Time) (Health, PausedReason) {
 	case ClassLocal:
 		return h, ""
 	case ClassOK:
-		return Health{LastSuccess: now, LastFailure: h.LastFailure}, ""
+		well := Health{LastSuccess: now, LastFailure: h.LastFailure}
+		if h.HoldUntil.After(now) { // asked for by another attempt that was in flight
+			well.HoldUntil = h.HoldUntil
+		}
+		return well, ""
 	}
 	if h.Failures == 0 {
 		h.FailingSince = now

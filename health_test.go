@@ -38,10 +38,19 @@ func TestFiveDayRule(t *testing.T) {
 
 func TestHealthForgetsFailuresAfterASuccess(t *testing.T) {
 	h := posthorn.Health{FailingSince: t0, Failures: 50, LastFailure: t0, HoldUntil: t0.Add(time.Hour), WarnedAt: t0}
-	now := t0.Add(10 * 24 * time.Hour)
+	now := t0.Add(10 * 24 * time.Hour) // the hold is over
 	got, reason := h.Observe(&posthorn.Attempt{Class: posthorn.ClassOK, Status: 204}, now)
 	if want := (posthorn.Health{LastSuccess: now, LastFailure: t0}); got != want || reason != "" {
 		t.Errorf("after a success: %+v, %q", got, reason)
+	}
+}
+
+// A success that was in flight when a 429 asked for an hour must not cut it short.
+func TestSuccessKeepsTheHoldThatAnotherAttemptWasAskedFor(t *testing.T) {
+	h := posthorn.Health{HoldUntil: t0.Add(time.Hour), Failures: 1, FailingSince: t0}
+	got, _ := h.Observe(&posthorn.Attempt{Class: posthorn.ClassOK, Status: 204}, t0.Add(time.Second))
+	if !got.HoldUntil.Equal(t0.Add(time.Hour)) || got.Failures != 0 {
+		t.Errorf("after the success: %+v", got)
 	}
 }
 

@@ -18,7 +18,8 @@
 // A request is made again, at most [Config.Attempts] times in all, when nothing
 // can be done twice by it: it is a GET, or a POST, which carries an
 // Idempotency-Key of its own; and either no answer came or it was 429, 502, 503
-// or 504. Retry-After is respected up to 30 s. PATCH and DELETE are made once.
+// or 504 (or 409 on a second try, while the first is at work still).
+// Retry-After is respected up to 30 s. PATCH and DELETE are made once.
 //
 // # Lists
 //
@@ -262,6 +263,9 @@ func pause(method string, attempt int, err error) (time.Duration, bool) {
 	switch e.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return max(wait, e.RetryAfter), e.RetryAfter <= maxPause
+	case http.StatusConflict:
+		// The first try, which got no answer, may be at work still.
+		return wait, method == http.MethodPost && attempt > 1
 	}
 	return 0, false
 }

@@ -28,6 +28,18 @@ type Event struct {
 	DeliverAt time.Time
 	// Tenant is required with a platform token; empty for the client's own.
 	Tenant string
+	// Test marks an event that is for trying out: receivers get posthorn-test, and
+	// what comes of it changes neither health nor statistics. A batch is a test
+	// when its first event is.
+	Test bool
+}
+
+// testHeader asks for events to be marked as tests.
+func testHeader(test bool) http.Header {
+	if !test {
+		return nil
+	}
+	return http.Header{"Posthorn-Test": {"true"}}
 }
 
 // appendJSON appends the event as the API takes it, with Data byte for byte.
@@ -89,7 +101,7 @@ type Accepted struct {
 // Send publishes an event. When it returns without error nothing can lose the
 // event any more.
 func (c *Client) Send(ctx context.Context, e Event) (*Accepted, error) {
-	return call[Accepted](ctx, c, request{method: http.MethodPost, path: "/events", body: c.addressed(e)})
+	return call[Accepted](ctx, c, request{method: http.MethodPost, path: "/events", body: c.addressed(e), header: testHeader(e.Test)})
 }
 
 // SendBatch publishes up to 1,000 events, all or none. The answers are in the
@@ -100,7 +112,7 @@ func (c *Client) SendBatch(ctx context.Context, events []Event) ([]*Accepted, er
 		own[i] = c.addressed(e)
 	}
 	var answers []jsontext.Value
-	if _, err := c.do(ctx, request{method: http.MethodPost, path: "/events/batch", body: own}, &answers); err != nil {
+	if _, err := c.do(ctx, request{method: http.MethodPost, path: "/events/batch", body: own, header: testHeader(len(events) > 0 && events[0].Test)}, &answers); err != nil {
 		return nil, err
 	}
 	all := make([]*Accepted, 0, len(answers))

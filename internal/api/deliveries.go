@@ -97,7 +97,7 @@ func showDelivery(d *posthorn.Delivery) Delivery {
 		State: string(d.Shown()), Reason: maybe(string(d.Reason)), AttemptsMade: d.Progress.Attempts,
 		CreatedAt: posthorn.FormatTime(d.CreatedAt), Attempts: make([]Attempt, len(d.Attempts)),
 	}
-	if !d.Progress.State.Final() {
+	if !d.Progress.State.Final() && !d.Held { // a held one has no time: it waits for a user
 		shown.NextAttemptAt = maybeTime(d.Progress.NextAt)
 	}
 	for i := range d.Attempts {

@@ -67,6 +67,7 @@ func (s *server) publishOperations() []*operation {
 		description: "Answered once the event and its deliveries are durable.",
 		body:        &bodyRule{types: []string{typeJSON}, limit: maxEventBody, model: reflect.TypeFor[PublishEvent](), example: eventExample},
 		success:     []success{{status: 202, doc: "Accepted.", model: reflect.TypeFor[answer[PublishedEvent]]()}},
+		headers:     []param{testParam},
 		failures:    failures,
 		handle:      s.publishOne,
 	}, {
@@ -75,6 +76,7 @@ func (s *server) publishOperations() []*operation {
 		description: "All of them or none. The events come as one JSON document or one per line (application/x-ndjson); they belong to one tenant.",
 		body:        &bodyRule{types: []string{typeJSON, typeNDJSON}, limit: maxBatchBody, model: reflect.TypeFor[PublishBatch](), example: `{"events": [` + eventExample + `]}`},
 		success:     []success{{status: 202, doc: "Accepted.", model: reflect.TypeFor[answer[[]PublishedEvent]]()}},
+		headers:     []param{testParam},
 		failures:    failures,
 		handle:      s.publishBatch,
 	}}
@@ -112,9 +114,33 @@ func (s *server) publishBatch(q *request) (*reply, error) {
 	})
 }
 
+// testHeader marks the events of a request as tests. It is a header because the
+// documented body has no member for it.
+const testHeader = "Posthorn-Test"
+
+var testParam = param{testHeader, "true marks the events as tests: receivers get posthorn-test: true, and what comes of them changes neither health nor statistics.", stringSchema()}
+
+// markTests does what the request's Posthorn-Test header asks for.
+func markTests(q *request, events []publish.Event) error {
+	values := q.Header[testHeader]
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == "false":
+		return nil
+	case len(values) > 1 || values[0] != "true":
+		return posthorn.Errorf(posthorn.Malformed, "The header %s is true or false, and there once.", testHeader)
+	}
+	for i := range events {
+		events[i].Test = true
+	}
+	return nil
+}
+
 // publish finds the tenant and hands the events over. render makes the answer;
 // it is called in the commit when the request has an Idempotency-Key.
 func (s *server) publish(q *request, events []publish.Event, pointer func(int) string, render func([]publish.Accepted) []byte) (*reply, error) {
+	if err := markTests(q, events); err != nil {
+		return nil, err
+	}
 	if err := s.publisher(q, events, pointer); err != nil {
 		return nil, err
 	}

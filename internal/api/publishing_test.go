@@ -35,6 +35,19 @@ func TestPublishAnEvent(t *testing.T) {
 	}
 }
 
+func TestEventsCanBeMarkedAsTests(t *testing.T) {
+	w := newWorld(t)
+	w.endpoint("acme", validEndpoint)
+	for value, want := range map[string]posthorn.EventKind{"true": posthorn.EventTest, "false": posthorn.EventNormal} {
+		id := w.as("acme", "POST", "/events", `{"type":"cases.updated","data":{}}`).with("Posthorn-Test", value).do().want(202).text("data.id")
+		e, err := w.store.EventByRef(t.Context(), w.tenant("acme").ID, id)
+		if err != nil || e.Kind != want {
+			t.Errorf("Posthorn-Test: %s gives kind %d, %v; want %d", value, e.Kind, err, want)
+		}
+	}
+	w.as("acme", "POST", "/events", `{"type":"cases.updated","data":{}}`).with("Posthorn-Test", "yes").do().want(400)
+}
+
 // What is published is kept and shown as the bytes that came in.
 func TestDataKeepsItsBytes(t *testing.T) {
 	w := newWorld(t)

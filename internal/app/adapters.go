@@ -27,6 +27,7 @@ func (l lanes) Reserve(tenant, endpoint int64, size int) publish.Slot {
 type sender struct {
 	client *send.Client
 	keys   *secretbox.Keyring
+	now    func() time.Time
 	log    *slog.Logger
 
 	// opened remembers opened secrets by their row: opening one costs more than
@@ -38,8 +39,8 @@ type sender struct {
 
 const maxOpened = 20_000
 
-func newSender(client *send.Client, keys *secretbox.Keyring, log *slog.Logger) *sender {
-	return &sender{client: client, keys: keys, log: log, opened: map[int64][]byte{}}
+func newSender(client *send.Client, keys *secretbox.Keyring, now func() time.Time, log *slog.Logger) *sender {
+	return &sender{client: client, keys: keys, now: now, log: log, opened: map[int64][]byte{}}
 }
 
 // Send makes one attempt. A secret that cannot be opened is a fault of our own
@@ -47,12 +48,16 @@ func newSender(client *send.Client, keys *secretbox.Keyring, log *slog.Logger) *
 func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
 	number := w.Progress.Attempts + 1
 	keys := make([][]byte, 0, len(t.Secrets))
+	now := s.now()
 	for i := range t.Secrets {
+		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !now.Before(expires) {
+			continue // the overlap of a rotation is over
+		}
 		key, err := s.open(t, &t.Secrets[i])
 		if err != nil {
 			s.log.Error("cannot open an endpoint's secret; is its key still in POSTHORN_ENCRYPTION_KEYS?",
 				"endpoint", t.Endpoint.Ref, "key_id", t.Secrets[i].KeyID, "err", err)
-			return posthorn.Attempt{Number: number, At: time.Now(), Class: posthorn.ClassLocal, Detail: "the endpoint's secret cannot be read"}
+			return posthorn.Attempt{Number: number, At: now, Class: posthorn.ClassLocal, Detail: "the endpoint's secret cannot be read"}
 		}
 		keys = append(keys, key)
 	}

@@ -77,7 +77,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		return nil, err
 	}
 	if n.store, err = sqlite.Open(ctx, sqlite.Options{Path: cfg.StorePath, Role: sqlite.Serve, Now: n.now, Log: log}); err != nil {
-		return nil, err
+		return nil, explainOpen(err)
 	}
 	guard, err := n.egress(inbox)
 	if err != nil {
@@ -89,7 +89,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
 	n.engine = lane.New(lane.Config{
 		Store:       n.store,
-		Sender:      newSender(n.client, n.keys, log),
+		Sender:      newSender(n.client, n.keys, n.now, log),
 		Policy:      policy,
 		MaxInFlight: cfg.MaxInFlight,
 		Now:         n.now,
@@ -113,12 +113,16 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	return n, n.serveAPI(send.NewGuard(guard))
 }
 
-// openKeys reads the operator's keys; without one nothing secret could be kept.
-func openKeys(spec string) (*secretbox.Keyring, error) {
-	if spec == "" {
-		return nil, posthorn.Errorf(posthorn.Invalid, "POSTHORN_ENCRYPTION_KEYS is not set, and endpoint secrets are never stored in the clear. "+
-			"Make a key once, and keep it as safe as the backups: export POSTHORN_ENCRYPTION_KEYS=\"$(posthorn key generate)\"")
+// explainOpen gives the errors that the command line tells apart their kind.
+func explainOpen(err error) error {
+	if locked, ok := errors.AsType[*sqlite.LockedError](err); ok {
+		return posthorn.Errorf(posthorn.Conflict, "%v", locked)
 	}
+	return err
+}
+
+// openKeys reads the operator's keys. That they are there is config's to check.
+func openKeys(spec string) (*secretbox.Keyring, error) {
 	keys, err := secretbox.ParseKeys(spec)
 	if err != nil {
 		return nil, posthorn.Errorf(posthorn.Invalid, "%v", err)
@@ -235,6 +239,9 @@ func (n *node) notice(c store.Notice) {
 	n.access.Notice(c)
 	n.publish.Notice(c)
 	n.engine.Notice(c)
+	if c.Kind == store.NoticeEndpoint {
+		n.client.Forget(c.Endpoint) // its kept connections may lead to an old url
+	}
 }
 
 // observe is called once per attempt, from the engine.

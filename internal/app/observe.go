@@ -32,8 +32,8 @@ func logAttempt(log *slog.Logger, o *lane.Observation) {
 		slog.Int("attempt", a.Number),
 		slog.String("class", a.Class.String()),
 		slog.Int("status", a.Status),
-		slog.Duration("took", a.Duration),
-		slog.Duration("lag", o.Lag),
+		slog.Float64("took_ms", milliseconds(a.Duration)),
+		slog.Float64("lag_ms", milliseconds(o.Lag)),
 	)
 	if a.Detail != "" {
 		attrs = append(attrs, slog.String("detail", a.Detail))
@@ -54,6 +54,9 @@ func logAttempt(log *slog.Logger, o *lane.Observation) {
 	}
 	log.LogAttrs(ctx, level, "attempt", attrs...)
 }
+
+// milliseconds reads the same in JSON and in text; slog's durations do not.
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func hostOf(rawURL string) string {
 	u, err := url.Parse(rawURL)

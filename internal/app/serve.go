@@ -26,9 +26,9 @@ func Serve(ctx context.Context, cfg config.Config, _, stderr io.Writer) error {
 	if err != nil {
 		path = cfg.StorePath
 	}
-	log.Info("serving", "version", posthorn.Version, "listen", n.listener.Addr().String(), "ops", opsAddr(n), "store", path, "retention", cfg.Retention)
+	log.Info("serving", "version", posthorn.Version, "listen", n.listener.Addr().String(), "ops", opsAddr(n), "store", path, "retention", config.FormatDuration(cfg.Retention))
 	<-ctx.Done()
-	log.Info("draining", "at_most", cfg.DrainTimeout)
+	log.Info("draining", "at_most", config.FormatDuration(cfg.DrainTimeout))
 	if err := n.stop(); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +47,7 @@ func (r *runner) deliveryList() *cobra.Command {
 					return err
 				}
 				if err := out.add(d.JSON(), stateTone(d.State), d.ID, d.State, d.EventType, d.Event, d.Endpoint,
-					fmt.Sprint(d.AttemptsMade), lastOutcome(d), shown(d.NextAttemptAt)); err != nil {
+					fmt.Sprint(d.AttemptsMade), lastOutcome(d), shown(next(d))); err != nil {
 					return err
 				}
 			}
@@ -82,6 +83,15 @@ func stateTone(state string) color {
 		return yellow
 	}
 	return plain
+}
+
+// next is when the next attempt is made; zero for a held delivery, which has a
+// time but waits for its endpoint.
+func next(d *client.Delivery) time.Time {
+	if d.State != "pending" {
+		return time.Time{}
+	}
+	return d.NextAttemptAt
 }
 
 // lastOutcome is the last attempt's status or class.
@@ -123,7 +133,7 @@ func (r *runner) deliveryGet() *cobra.Command {
 func (r *runner) printDelivery(d *client.Delivery) error {
 	if err := r.fields("id", d.ID, "state", d.State, "reason", d.Reason, "event", d.Event, "type", d.EventType,
 		"endpoint", d.Endpoint, "created", shown(d.CreatedAt), "attempts", fmt.Sprint(d.AttemptsMade),
-		"next attempt", r.ahead(d.NextAttemptAt)); err != nil {
+		"next attempt", r.ahead(next(d))); err != nil {
 		return err
 	}
 	before := 0
@@ -143,13 +153,13 @@ func (r *runner) printAttempt(a *client.Attempt) {
 	if a.Class == "ok" {
 		tone = green
 	}
-	head := fmt.Sprintf("#%d  %s  %s  %.0f ms", a.Number, a.At.UTC().Format("2006-01-02T15:04:05.000Z"), outcome(a), a.DurationMS)
+	head := fmt.Sprintf("#%d  %s  %s  %s", a.Number, a.At.UTC().Format("2006-01-02T15:04:05.000Z"), outcome(a), took(a.DurationMS))
 	if a.Manual {
 		head += "  by hand"
 	}
 	fmt.Fprintf(r.Out, "\n%s\n    %s\n", r.paint(r.Out, tone, printable(head)), printable(a.Explanation))
-	if t := a.Timings; t != (client.Timings{}) {
-		fmt.Fprintf(r.Out, "    DNS %.0f ms, connect %.0f ms, TLS %.0f ms, first byte %.0f ms\n", t.DNSMS, t.ConnectMS, t.TLSMS, t.FirstByteMS)
+	if phases := phases(a.Timings); phases != "" {
+		fmt.Fprintf(r.Out, "    %s\n", phases)
 	}
 	names := make([]string, 0, len(a.ResponseHeaders))
 	for name := range a.ResponseHeaders {
@@ -167,4 +177,26 @@ func (r *runner) printAttempt(a *client.Attempt) {
 	if a.ResponseBodyNote != "" {
 		fmt.Fprintf(r.Out, "    (the body: %s)\n", printable(a.ResponseBodyNote))
 	}
+}
+
+// phases names the phases that took place.
+func phases(t client.Timings) string {
+	var parts []string
+	for _, p := range []struct {
+		name string
+		ms   float64
+	}{{"DNS", t.DNSMS}, {"connect", t.ConnectMS}, {"TLS", t.TLSMS}, {"first byte", t.FirstByteMS}} {
+		if p.ms > 0 {
+			parts = append(parts, p.name+" "+took(p.ms))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// took writes milliseconds as precisely as anybody needs.
+func took(ms float64) string {
+	if ms < 10 {
+		return fmt.Sprintf("%.1f ms", ms)
+	}
+	return fmt.Sprintf("%.0f ms", ms)
 }

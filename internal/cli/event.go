@@ -28,6 +28,7 @@ type sendFlags struct {
 	data, id, timestamp, deliverAt string
 	wait                           bool
 	timeout                        string
+	test                           bool // marked as one; no flag, triggers are
 }
 
 func (s *sendFlags) add(c *cobra.Command, data string) {
@@ -63,10 +64,13 @@ func (r *runner) readData(text string) (jsontext.Value, error) {
 	var err error
 	data, name := []byte(text), "--data"
 	if file, ok := strings.CutPrefix(text, "@"); ok || text == "-" {
-		if !ok {
-			file = "-"
-		}
 		name = file
+		if !ok {
+			file, name = "-", "Standard input"
+			if r.remote.tokenFile == "-" {
+				return nil, usage("Standard input can be read once only: give the token or the data by a file.")
+			}
+		}
 		if data, err = r.readSource(file, maxData); err != nil {
 			return nil, err
 		}
@@ -95,7 +99,7 @@ func validObject(v jsontext.Value) error {
 
 // send publishes and, if asked to, waits for the deliveries.
 func (r *runner) send(ctx context.Context, eventType string, data jsontext.Value, flags sendFlags) error {
-	e := client.Event{Type: eventType, ID: flags.id, Data: data}
+	e := client.Event{Type: eventType, ID: flags.id, Data: data, Test: flags.test}
 	var err error
 	if e.Timestamp, err = r.moment("timestamp", flags.timestamp, -1); err != nil {
 		return err
@@ -127,7 +131,7 @@ func (r *runner) send(ctx context.Context, eventType string, data jsontext.Value
 }
 
 // pollEvery is the pause between two looks at an event that is waited for.
-const pollEvery = 200 * time.Millisecond
+const pollEvery = 100 * time.Millisecond
 
 // await prints each delivery of the event as soon as its first attempt is made,
 // and fails if one was not acknowledged.
@@ -211,8 +215,8 @@ func (r *runner) printOutcome(d *client.Delivery) {
 		why = d.Attempts[n-1].Explanation
 	}
 	line := fmt.Sprintf("%s %s %s %s", mark, d.Endpoint, d.State, why)
-	if !d.NextAttemptAt.IsZero() {
-		line += " Next attempt " + r.ahead(d.NextAttemptAt) + "."
+	if !next(d).IsZero() {
+		line += " Next attempt " + r.ahead(next(d)) + "."
 	}
 	r.say("%s", r.paint(r.Err, tone, printable(strings.TrimSpace(line))))
 }
@@ -318,7 +322,7 @@ func (r *runner) printEvent(e *client.Published) error {
 	rows := make([]row, len(e.DeliveryLog))
 	for i := range e.DeliveryLog {
 		d := &e.DeliveryLog[i]
-		rows[i] = row{[]string{printable(d.ID), printable(d.Endpoint), printable(d.State), fmt.Sprint(d.AttemptsMade), printable(lastOutcome(d)), orDash(r.ahead(d.NextAttemptAt))}, stateTone(d.State)}
+		rows[i] = row{[]string{printable(d.ID), printable(d.Endpoint), printable(d.State), fmt.Sprint(d.AttemptsMade), printable(lastOutcome(d)), orDash(r.ahead(next(d)))}, stateTone(d.State)}
 	}
 	return r.table([]string{"DELIVERY", "ENDPOINT", "STATE", "ATTEMPTS", "LAST", "NEXT"}, rows)
 }

@@ -128,7 +128,9 @@ func answered(e *client.Error) *fault {
 		f.hint = "Is POSTHORN_TOKEN right? \"posthorn token create\" makes one where the store is."
 	case http.StatusForbidden:
 		f.exit = ExitNotAllowed
-		f.hint = "The token does not reach that far: \"posthorn token create --scope …\" makes one that does."
+		if strings.Contains(e.Detail, "scope") {
+			f.hint = "\"posthorn token create --scope …\" makes a token that has it."
+		}
 	case http.StatusNotFound:
 		f.exit = ExitNotFound
 	case http.StatusConflict, http.StatusPreconditionFailed:
@@ -162,6 +164,14 @@ func sentence(s string) string {
 func flagFault(cmd *cobra.Command, err error) error {
 	f := &fault{exit: ExitUsage, message: sentence(err.Error()), err: err,
 		hint: fmt.Sprintf("%q lists the flags.", cmd.CommandPath()+" --help")}
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		kinds := map[string]string{"int": "is not a whole number", "bool": "is neither true nor false"}
+		what, ok := kinds[bad.GetFlag().Value.Type()]
+		if !ok {
+			what = "cannot be: " + bad.Unwrap().Error()
+		}
+		f.message = fmt.Sprintf("--%s %q %s.", bad.GetFlag().Name, bad.GetValue(), what)
+	}
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		name := unknown.GetSpecifiedName()
 		f.message = fmt.Sprintf("%q has no flag --%s.", cmd.CommandPath(), name)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,9 @@ func (r *runner) serveCommand() *cobra.Command {
 			if err != nil {
 				return settingsFault(err)
 			}
+			if cfg.StorePath, err = filepath.Abs(cfg.StorePath); err != nil { // logs and errors name the whole path
+				return err
+			}
 			return r.programs.Serve(cmd.Context(), cfg, r.Out, r.Err)
 		},
 	}
@@ -39,7 +43,9 @@ func (r *runner) devCommand() *cobra.Command {
 			"its own. It keeps its data between runs and listens on this machine only. Ctrl-C\n" +
 			"ends it. A settings file is read only if --config names it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.LoadDev(r.sources(cmd))
+			src := r.sources(cmd)
+			src.File = r.configFile // not POSTHORN_CONFIG: that may be a production's
+			cfg, err := config.LoadDev(src)
 			if err != nil {
 				return settingsFault(err)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"net/url"
 	"os"
@@ -83,7 +84,7 @@ func (r *runner) token() (string, error) {
 	}
 	b, err := r.readSource(file, 4096)
 	if err != nil {
-		return "", fmt.Errorf("the token file cannot be read: %w", err)
+		return "", err
 	}
 	token := strings.TrimSpace(string(b))
 	if token == "" {
@@ -98,7 +99,7 @@ func (r *runner) readSource(name string, limit int64) ([]byte, error) {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, err
+			return nil, unreadable(name, err)
 		}
 		defer f.Close()
 		in = f
@@ -108,6 +109,14 @@ func (r *runner) readSource(name string, limit int64) ([]byte, error) {
 		err = usage("%s is larger than %d bytes.", name, limit)
 	}
 	return b, err
+}
+
+// unreadable says that a file cannot be read, once.
+func unreadable(name string, err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err
+	}
+	return fmt.Errorf("%s cannot be read: %w", name, err)
 }
 
 // inTheClear reports whether a token sent there can be read on the way.

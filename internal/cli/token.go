@@ -100,7 +100,7 @@ func (r *runner) checkToken(flags *tokenFlags) (expires time.Time, err error) {
 func (r *runner) makeToken(ctx context.Context, s Store, flags tokenFlags, expires time.Time) error {
 	if len(flags.scopes) == 0 {
 		flags.scopes = access.DefaultScopes()
-		r.say("The token may %s; --scope gives others.", strings.Join(flags.scopes, " and "))
+		r.say("The token has the scopes %s; --scope gives others.", strings.Join(flags.scopes, " and "))
 	}
 	tenant, err := r.tenantFor(ctx, s, flags.tenant)
 	if err != nil {

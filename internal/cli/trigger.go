@@ -12,7 +12,9 @@ func (r *runner) triggerCommand() *cobra.Command {
 		Use: "trigger TYPE", Short: "Publish the catalogue's example of an event type", Args: takes("TYPE"), ValidArgsFunction: r.completeType,
 		Example: `  posthorn trigger cases.updated
   posthorn trigger cases.updated --set data.id=42 --wait`,
-		Long: "Publishes the example that the catalogue has for the type, or --data in its place.\n" +
+		Long: "Publishes the example that the catalogue has for the type, or --data in its place,\n" +
+			"marked as a test: receivers get posthorn-test: true, and what comes of it changes\n" +
+			"neither an endpoint's health nor its statistics.\n" +
 			"--set changes members of it: data.case.id=42, data.tags.0=new, data.note=null.\n" +
 			"What is not JSON is taken as text; quote to force it: --set 'data.id=\"42\"'.",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,6 +34,7 @@ func (r *runner) triggerCommand() *cobra.Command {
 			if data, err = applyEdits(data, changes); err != nil {
 				return err
 			}
+			flags.test = true
 			return r.send(cmd.Context(), args[0], data, flags)
 		},
 	}

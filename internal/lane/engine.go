@@ -46,11 +46,12 @@ type Config struct {
 	// kept for lanes whose last attempt succeeded.
 	MaxInFlight int
 	// MaxUnrecorded is how many results may wait to be recorded before no attempt
-	// starts (1,000).
+	// starts (1,000). Attempts in flight then may still add theirs.
 	MaxUnrecorded int
 	// QueuePerLane bounds what one lane keeps in memory (256).
 	QueuePerLane int
-	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB).
+	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB);
+	// each lane may have one delivery more.
 	QueueBytes int64
 	Now        func() time.Time
 	Random     func() float64 // in [-1, 1)
@@ -278,6 +279,8 @@ func (e *Engine) Snapshot(endpoint int64) Snapshot {
 // Stats are figures of the whole engine.
 type Stats struct {
 	InFlight, Queued, Lanes, Unrecorded int
+	// QueuedBytes is what counts towards Config.QueueBytes.
+	QueuedBytes int64
 	// OldestQueued is when the oldest event was accepted of those at the head of
 	// a queue; zero when nothing is queued.
 	OldestQueued time.Time
@@ -287,7 +290,7 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := Stats{InFlight: e.inFlight, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded}
+	s := Stats{InFlight: e.inFlight, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded, QueuedBytes: e.bytes}
 	for _, l := range e.lanes {
 		if it := l.queue.head; it != nil && (s.OldestQueued.IsZero() || it.work.AcceptedAt.Before(s.OldestQueued)) {
 			s.OldestQueued = it.work.AcceptedAt

@@ -222,7 +222,8 @@ func (l *lane) needsTarget() bool { return !l.known() }
 // before what is on its way to the store has got there: it may be older.
 func (l *lane) needsRefill() bool {
 	return l.backlog != backlogNone && l.fresh && l.known() && l.active &&
-		l.parking == 0 && l.e.sending == sendingOn && l.queue.n <= l.capacity()/2
+		l.parking == 0 && l.e.sending == sendingOn && l.queue.n <= l.capacity()/2 &&
+		(l.queue.n == 0 || l.e.bytes+itemOverhead <= l.e.cfg.QueueBytes)
 }
 
 // settleRest keeps lanes with nothing to do for their target, the last used

@@ -305,7 +305,7 @@ func TestResultsThatCannotBeRecordedStopNewAttempts(t *testing.T) {
 		e := start(t, m, r, Config{MaxUnrecorded: 10, MaxInFlight: 1})
 		wait(time.Second)
 		m.mu.Lock()
-		m.fail = errDisk
+		m.fail = true
 		m.mu.Unlock()
 		for range 20 {
 			for _, id := range endpoints {
@@ -317,7 +317,7 @@ func TestResultsThatCannotBeRecordedStopNewAttempts(t *testing.T) {
 			t.Errorf("%d attempts while nothing can be recorded, 10 allowed", n)
 		}
 		m.mu.Lock()
-		m.fail = nil
+		m.fail = false
 		m.mu.Unlock()
 		wait(time.Minute)
 		if n := len(r.seen(0)); n != 1000 || m.places()["done"] != 1000 {

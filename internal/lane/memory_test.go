@@ -22,14 +22,16 @@ type memory struct {
 	// chance, if set, says how long each takes instead.
 	chance func() time.Duration
 
-	mu      sync.Mutex
-	lastID  posthorn.ID
-	rows    map[posthorn.ID]*row
-	targets map[int64]*store.Target
-	off     bool  // sending
-	fail    error // of Record and Park
-	records int
-	watch   func(store.Notice)
+	mu         sync.Mutex
+	lastID     posthorn.ID
+	rows       map[posthorn.ID]*row
+	targets    map[int64]*store.Target
+	off        bool // sending
+	fail       bool // Record and Park fail
+	outage     bool // everything does
+	unreadable bool // Payload fails
+	records    int
+	watch      func(store.Notice)
 }
 
 type row struct {
@@ -97,24 +99,24 @@ func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
 		r.place = "parked"
 	}
 	m.rows[r.work.ID] = r
+	w, owned := r.work, r.place == "owned"
 	m.mu.Unlock()
-	if r.place == "owned" {
-		w := r.work
+	if owned {
 		w.Body = make([]byte, 100)
 		s.Accept(w)
 	} else {
 		s.Stored()
 	}
-	return r.work.ID
+	return w.ID
 }
 
-// reopen is what a start after a crash does: owned rows are parked again.
+// reopen is what a start after a crash does: owned rows wait again, and are due.
 func (m *memory) reopen() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range m.rows {
 		if r.place == "owned" {
-			r.place = "parked"
+			r.place, r.work.Progress.NextAt = "waiting", time.Now()
 		}
 	}
 }
@@ -161,6 +163,9 @@ func (m *memory) ClaimDue(_ context.Context, now time.Time, limit int) ([]store.
 	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return nil, time.Time{}, errDisk
+	}
 	w, _ := m.take(limit, byTime, func(r *row) bool {
 		return r.place == "waiting" && !r.work.Progress.NextAt.After(now)
 	})
@@ -178,6 +183,9 @@ func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]st
 	defer m.work() // what is committed meanwhile is not seen
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return nil, false, errDisk
+	}
 	w, left := m.take(limit, byID, func(r *row) bool { return r.place == "parked" && r.work.Endpoint == endpoint })
 	return w, len(left) > 0, nil
 }
@@ -185,6 +193,9 @@ func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]st
 func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return nil, errDisk
+	}
 	var ids []int64
 	for _, r := range m.rows {
 		if id := r.work.Endpoint; r.place == "parked" && id > after && m.targets[id].Endpoint.Active() {
@@ -200,8 +211,8 @@ func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
 	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fail != nil {
-		return m.fail
+	if m.fail || m.outage {
+		return errDisk
 	}
 	for _, id := range ids {
 		if r := m.rows[id]; r.place == "owned" {
@@ -213,6 +224,11 @@ func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
 
 func (m *memory) Payload(context.Context, posthorn.ID) ([]byte, error) {
 	m.work()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.outage || m.unreadable {
+		return nil, errDisk
+	}
 	return make([]byte, 100), nil
 }
 
@@ -231,8 +247,8 @@ func (m *memory) record(r store.Result) (rec store.Recorded, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.records++
-	if m.fail != nil {
-		return rec, m.fail
+	if m.fail || m.outage {
+		return rec, errDisk
 	}
 	row := m.rows[r.ID]
 	if row.place != "owned" || row.work.Progress.Tries != r.Tries {
@@ -264,6 +280,9 @@ func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.targets[endpoint]
+	if m.outage {
+		return store.Target{}, errDisk
+	}
 	if p == nil {
 		return store.Target{}, fmt.Errorf("endpoint %d: %w", endpoint, store.ErrNotFound)
 	}
@@ -277,6 +296,9 @@ func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error)
 func (m *memory) Sending(context.Context) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.outage {
+		return false, errDisk
+	}
 	return !m.off, nil
 }
 
@@ -298,86 +320,6 @@ func wait(d time.Duration) {
 	if d > 0 {
 		<-time.After(d)
 	}
-}
-
-// receiver is what attempts are made to.
-type receiver struct {
-	mu       sync.Mutex
-	answer   func(w *store.Work) posthorn.Attempt // may let time pass
-	requests []request
-	inFlight map[posthorn.ID]bool
-	most     map[int64]int // attempts at a time per endpoint
-	now      map[int64]int
-	t        *testing.T
-}
-
-type request struct {
-	id       posthorn.ID
-	endpoint int64
-	at       time.Time
-	version  int64
-}
-
-func newReceiver(t *testing.T, answer func(*store.Work) posthorn.Attempt) *receiver {
-	return &receiver{t: t, answer: answer, inFlight: map[posthorn.ID]bool{}, most: map[int64]int{}, now: map[int64]int{}}
-}
-
-func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
-	r.mu.Lock()
-	if r.inFlight[w.ID] {
-		r.t.Errorf("delivery %d is in flight twice", w.ID)
-	}
-	if !t.Endpoint.Active() || t.Endpoint.ID != w.Endpoint {
-		r.t.Errorf("an attempt to endpoint %d with target %+v", w.Endpoint, t.Endpoint)
-	}
-	r.inFlight[w.ID] = true
-	r.now[w.Endpoint]++
-	r.most[w.Endpoint] = max(r.most[w.Endpoint], r.now[w.Endpoint])
-	r.requests = append(r.requests, request{w.ID, w.Endpoint, time.Now(), t.Endpoint.Version})
-	r.mu.Unlock()
-	ended := make(chan posthorn.Attempt, 1)
-	began := time.Now()
-	go func() { ended <- r.answer(w) }()
-	var a posthorn.Attempt
-	select {
-	case a = <-ended:
-	case <-ctx.Done():
-		a = posthorn.Attempt{Class: posthorn.ClassLocal, Detail: "cut short"}
-	}
-	a.At, a.Duration = began, time.Since(began)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.inFlight, w.ID)
-	r.now[w.Endpoint]--
-	return a
-}
-
-// seen returns the requests so far, of one endpoint or with 0 of all.
-func (r *receiver) seen(endpoint int64) (s []request) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, q := range r.requests {
-		if endpoint == 0 || q.endpoint == endpoint {
-			s = append(s, q)
-		}
-	}
-	return s
-}
-
-func ids(requests []request) (s []posthorn.ID) {
-	for _, q := range requests {
-		s = append(s, q.id)
-	}
-	return s
-}
-
-func ok(*store.Work) posthorn.Attempt { return posthorn.Attempt{Class: posthorn.ClassOK, Status: 200} }
-func broken(*store.Work) posthorn.Attempt {
-	return posthorn.Attempt{Class: posthorn.ClassHTTPStatus, Status: 500}
-}
-func hang(*store.Work) posthorn.Attempt {
-	wait(posthorn.DefaultTimeout)
-	return posthorn.Attempt{Class: posthorn.ClassTimeout}
 }
 
 // exact is the default policy without jitter.

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,13 +14,13 @@ import (
 
 func TestFailingLaneIsProbedByOneDeliveryAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := true
+		var up atomic.Bool
 		m, r := newMemory(t), newReceiver(t, nil)
 		r.answer = func(w *store.Work) posthorn.Attempt {
-			if down {
-				return broken(w)
+			if up.Load() {
+				return ok(w)
 			}
-			return ok(w)
+			return broken(w)
 		}
 		m.commit = 0
 		m.endpoint(1, posthorn.Settings{RetrySchedule: []int{86400, 86400}}, 1)
@@ -46,7 +47,7 @@ func TestFailingLaneIsProbedByOneDeliveryAtATime(t *testing.T) {
 		if s := e.Snapshot(1); !s.BreakerOpen || s.Queued > failingQueue || !s.Backlogged {
 			t.Errorf("the lane: %+v", s)
 		}
-		down = false
+		up.Store(true)
 		wait(5*time.Minute + time.Second)
 		if n := len(r.seen(1)); n != 60 {
 			t.Errorf("%d attempts in all after the endpoint came back, want 60", n)
@@ -56,11 +57,10 @@ func TestFailingLaneIsProbedByOneDeliveryAtATime(t *testing.T) {
 
 func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first := true
+		var asked atomic.Bool
 		m, r := newMemory(t), newReceiver(t, nil)
 		r.answer = func(w *store.Work) posthorn.Attempt {
-			if first {
-				first = false
+			if asked.CompareAndSwap(false, true) {
 				return posthorn.Attempt{Class: posthorn.ClassHTTPStatus, Status: 429, RetryAfter: time.Hour}
 			}
 			return ok(w)
@@ -169,16 +169,17 @@ func TestHangingEndpointsSlowNobody(t *testing.T) {
 		}
 		m.endpoint(1, posthorn.Settings{}, hanging...)
 		m.endpoint(2, posthorn.Settings{}, healthy)
-		var late time.Duration
+		var late atomic.Int64
+		m.commit = 0
 		e := start(t, m, r, Config{MaxInFlight: 64, Observe: func(o Observation) {
 			if o.Work.Endpoint == healthy {
-				late = max(late, o.Lag)
+				for was := late.Load(); int64(o.Lag) > was && !late.CompareAndSwap(was, int64(o.Lag)); was = late.Load() {
+				}
 			}
 		}})
-		m.commit = 0
 		m.publish(e, healthy, time.Time{})
 		wait(time.Second)
-		late = 0
+		late.Store(0)
 		for range 3 {
 			for _, id := range hanging {
 				m.publish(e, id, time.Time{})
@@ -191,7 +192,7 @@ func TestHangingEndpointsSlowNobody(t *testing.T) {
 		if n := len(r.seen(healthy)); n < 500 {
 			t.Errorf("%d of 501 attempts to the healthy endpoint", n)
 		}
-		if late > 5*time.Millisecond {
+		if late := time.Duration(late.Load()); late > 5*time.Millisecond {
 			t.Errorf("a delivery to the healthy endpoint waited %s", late)
 		}
 		for id, n := range r.most {
@@ -212,8 +213,8 @@ func TestTenantsTakeTurnsWhenTheLimitBinds(t *testing.T) {
 		}
 		m.endpoint(1, posthorn.Settings{}, many...)
 		m.endpoint(2, posthorn.Settings{}, 1000)
-		e := start(t, m, r, Config{MaxInFlight: 4})
 		m.commit = 0
+		e := start(t, m, r, Config{MaxInFlight: 4})
 		for range 10 {
 			for _, id := range many {
 				m.publish(e, id, time.Time{})

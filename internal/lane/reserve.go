@@ -76,10 +76,7 @@ func (s Slot) Stored() {
 	e := s.lane.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !s.parked {
-		// It may wait for a time that only the store knows.
-		e.lookSoon()
-	}
+	e.lookSoon() // it may wait for a time that only the store knows
 	s.vacate()
 }
 

@@ -14,6 +14,9 @@ const (
 	lookInterval = 50 * time.Millisecond
 	// storePause is how long the scheduler lets a failing store alone.
 	storePause = time.Second
+	// maxSleep bounds how late a step of the wall clock is noticed: the store's
+	// times are wall times, timers run by the monotonic clock.
+	maxSleep = time.Minute
 )
 
 // switchState is the installation's sending switch as the engine knows it.
@@ -51,7 +54,7 @@ func (e *Engine) schedule() {
 		if next.IsZero() {
 			timer.Stop()
 		} else {
-			timer.Reset(max(next.Sub(e.cfg.Now()), 0))
+			timer.Reset(min(max(next.Sub(e.cfg.Now()), 0), maxSleep))
 		}
 	}
 }

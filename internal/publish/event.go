@@ -35,6 +35,10 @@ type Event struct {
 	Data []byte
 	// Source, Subject and SourceID are the CloudEvents attributes.
 	Source, Subject, SourceID string
+	// Test marks an event that is for trying out: receivers get posthorn-test, and
+	// what comes of it changes neither health nor statistics. It is no member of
+	// the body.
+	Test bool
 }
 
 // checkForm finds what is wrong with an event whatever the catalogue and the

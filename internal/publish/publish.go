@@ -196,6 +196,9 @@ func render(p *store.Publication, events []Event, pointer func(i int) string) er
 			Key: e.ID, Type: e.Type, OccurredAt: e.Timestamp.UTC().Truncate(time.Millisecond),
 			Source: e.Source, Subject: e.Subject, SourceID: e.SourceID,
 		}
+		if e.Test {
+			row.Kind = posthorn.EventTest
+		}
 		if e.Timestamp.IsZero() {
 			row.OccurredAt = p.At.UTC().Truncate(time.Millisecond)
 		}

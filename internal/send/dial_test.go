@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -15,17 +16,19 @@ import (
 
 // scriptedDial answers per address after a delay, and notes who was dialled.
 type scriptedDial struct {
-	t     *testing.T
 	began time.Time
 	after map[string]time.Duration
 	errs  map[string]error
 	order []string
+	mu    sync.Mutex
 	peers []net.Conn
 }
 
 func (s *scriptedDial) dial(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	ip := a.Addr().String()
+	s.mu.Lock()
 	s.order = append(s.order, ip+" at "+time.Since(s.began).String())
+	s.mu.Unlock()
 	select {
 	case <-time.After(s.after[ip]):
 	case <-ctx.Done():
@@ -35,7 +38,9 @@ func (s *scriptedDial) dial(ctx context.Context, a netip.AddrPort) (net.Conn, er
 		return nil, err
 	}
 	ours, theirs := net.Pipe()
+	s.mu.Lock()
 	s.peers = append(s.peers, theirs)
+	s.mu.Unlock()
 	return ours, nil
 }
 
@@ -72,7 +77,7 @@ func TestAddressesAreTriedInTurn(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &scriptedDial{t: t, began: time.Now(), after: tt.after, errs: tt.errs}
+				s := &scriptedDial{began: time.Now(), after: tt.after, errs: tt.errs}
 				c := &Client{dialOne: s.dial}
 				var addrs []netip.Addr
 				for _, a := range tt.addrs {
@@ -99,7 +104,7 @@ func TestAddressesAreTriedInTurn(t *testing.T) {
 // A dialled connection that lost the race does not stay open.
 func TestLoserOfTheRaceIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &scriptedDial{t: t, began: time.Now()}
+		s := &scriptedDial{began: time.Now()}
 		c := &Client{dialOne: func(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 			if a.Addr().Is6() { // deaf to the context, as a connection that is just being made
 				ctx = context.WithoutCancel(ctx)
@@ -112,6 +117,7 @@ func TestLoserOfTheRaceIsClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		advance(2 * time.Second)
+		synctest.Wait()
 		if len(s.peers) != 2 {
 			t.Fatalf("%d connections were made", len(s.peers))
 		}

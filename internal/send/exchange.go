@@ -22,6 +22,9 @@ const (
 	// smallRequest is what goes out in one write, without waiting for a receiver
 	// to read: every socket buffer holds it.
 	smallRequest = 4 << 10
+	// afterBreak is how long an answer is looked for after the connection broke
+	// while the request was written.
+	afterBreak = 100 * time.Millisecond
 )
 
 // exchange is one attempt under way.
@@ -39,6 +42,9 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, max(smallRequest,
 // run makes the attempt. When it returns an error no answer came; the error is
 // a fault or a fault of our own side.
 func (x *exchange) run(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err // a kept connection would be written to before anyone noticed
+	}
 	t, err := x.client.guard.parse(x.request.URL)
 	if err != nil {
 		return &fault{posthorn.ClassRefused, "the url is not one that webhooks may be sent to", err}
@@ -100,8 +106,11 @@ func (x *exchange) speak(c *conn, head []byte) (keep bool, err error) {
 	w := x.write(c, head)
 	if _, err := c.br.Peek(1); err != nil {
 		w.interrupt(c)
-		if c.reused && w.n == 0 && w.err != nil && !isTimeout(w.err) {
+		switch {
+		case w.broke() && c.reused && w.n == 0:
 			return false, errNothingWritten
+		case w.broke() && isTimeout(err):
+			return false, readFault(w.err, false)
 		}
 		return false, readFault(err, false)
 	}
@@ -138,6 +147,9 @@ type writing struct {
 	at   time.Time // when the last byte was written
 }
 
+// broke reports whether the connection broke under the write.
+func (w *writing) broke() bool { return w.err != nil && !isTimeout(w.err) }
+
 // wait returns when the write is over; the connection's deadline bounds it.
 func (w *writing) wait() {
 	if w.done != nil {
@@ -165,21 +177,32 @@ func (w *writing) interrupt(c *conn) {
 func (x *exchange) write(c *conn, head []byte) *writing {
 	w := &writing{}
 	if len(head)+len(x.request.Body) <= smallRequest {
-		w.n, w.err = c.Conn.Write(append(head, x.request.Body...))
-		w.at = time.Now()
+		w.put(c, append(head, x.request.Body...))
 		return w
 	}
 	w.done = make(chan struct{})
 	go func() {
 		defer close(w.done)
-		if w.n, w.err = c.Conn.Write(head); w.err == nil {
-			var n int
-			n, w.err = c.Conn.Write(x.request.Body)
-			w.n += n
-		}
-		w.at = time.Now()
+		w.put(c, head, x.request.Body)
 	}()
 	return w
+}
+
+// put writes the parts, as far as the connection takes them.
+func (w *writing) put(c *conn, parts ...[]byte) {
+	for _, part := range parts {
+		var n int
+		n, w.err = c.Conn.Write(part)
+		w.n += n
+		if w.err != nil {
+			break
+		}
+	}
+	w.at = time.Now()
+	if w.broke() {
+		// Only what came before the break can still be read.
+		c.SetReadDeadline(w.at.Add(afterBreak))
+	}
 }
 
 // readHead reads the answer's status and headers, past interim answers.

@@ -52,7 +52,7 @@ func (g Guard) CheckURL(raw string) error {
 	if t.ip.IsValid() {
 		return g.checkLiteral(t)
 	}
-	if err := g.checkName(t.host); err != nil {
+	if err := g.checkName(t.host, t.port); err != nil {
 		return err
 	}
 	// With a private range open a name may lead there, on any port.
@@ -196,23 +196,24 @@ var privateSuffixes = []string{
 	"lan", "local", "localdomain", "localhost", "onion", "private", "test", "workgroup",
 }
 
-// checkName refuses names that can only lead into a private network.
-func (g Guard) checkName(host string) error {
+// checkName refuses names that can only lead into a private network, unless a
+// range is open that they could lead to.
+func (g Guard) checkName(host string, port uint16) error {
 	last := host[strings.LastIndexByte(host, '.')+1:]
-	if last == "localhost" || host == "localhost.localdomain" {
-		if slices.ContainsFunc(g.allowPrivate, opensLoopback) || len(g.ownAllowed) > 0 {
-			return nil
+	switch {
+	case last == "localhost" || host == "localhost.localdomain":
+		if !g.opened(loopback4) && !g.opened(netip.IPv6Loopback()) && !g.ownAllows(port) {
+			return errors.New("the url leads to localhost, where webhooks may not be sent; give a public host name")
 		}
-		return errors.New("the url leads to localhost, where webhooks may not be sent; give a public host name")
-	}
-	private := last == host || slices.Contains(privateSuffixes, last)
-	if private && !slices.ContainsFunc(g.allowPrivate, func(p netip.Prefix) bool { return !opensLoopback(p) }) {
-		return errors.New("the url's host name belongs to a private network, where webhooks may not be sent; give a public host name of at least two labels")
+	case last == host || slices.Contains(privateSuffixes, last):
+		if !slices.ContainsFunc(g.allowPrivate, func(p netip.Prefix) bool { return !p.Addr().IsLoopback() }) {
+			return errors.New("the url's host name belongs to a private network, where webhooks may not be sent; give a public host name of at least two labels")
+		}
 	}
 	return nil
 }
 
-func opensLoopback(p netip.Prefix) bool { return p.Addr().IsLoopback() }
+var loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 func (g Guard) ownAllows(port uint16) bool {
 	return slices.ContainsFunc(g.ownAllowed, func(a netip.AddrPort) bool { return a.Port() == port })

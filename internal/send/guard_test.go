@@ -98,6 +98,10 @@ func TestCheckURLWithSettings(t *testing.T) {
 		{private("169.254.169.254/32"), "http://169.254.169.254/", true},
 		{private("fd00::/8"), "http://[fd00:ec2::254]/", false},
 		{private("fd00::/8"), "http://[fd00:ec2::253]/", true},
+		{private("0.0.0.0/0"), "http://localhost/", true},
+		{private("::1/128"), "http://localhost/", true},
+		{func(c *Config) { c.AllowHTTP, c.OwnAllowed = true, addrs("127.0.0.1:9000") }, "http://localhost:9000/inbox", true},
+		{func(c *Config) { c.AllowHTTP, c.OwnAllowed = true, addrs("127.0.0.1:9000") }, "http://localhost:9001/inbox", false},
 		{func(c *Config) { c.AllowHTTP, c.OwnAllowed = true, addrs("127.0.0.1:9000") }, "http://127.0.0.1:9000/inbox", true},
 		{func(c *Config) { c.AllowHTTP, c.OwnAllowed = true, addrs("127.0.0.1:9000") }, "http://127.0.0.1:9001/inbox", false},
 	} {

@@ -32,7 +32,7 @@ type Config struct {
 	AllowPrivate []netip.Prefix
 	// Own returns the addresses that this process listens on; they are never
 	// dialled. One without an address (0.0.0.0, ::) stands for all of the
-	// machine's. nil: none. It is called at each dial.
+	// machine's. nil: none. It is called at each dial, concurrently.
 	Own func() []netip.AddrPort
 	// OwnAllowed are the exceptions to Own and to everything else: the inbox of
 	// "posthorn dev".

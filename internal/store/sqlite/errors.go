@@ -81,10 +81,10 @@ func classify(err error) error {
 	return err
 }
 
-// unique reports whether err says that a value is taken.
-func unique(err error) bool {
+// busy reports whether another connection is writing.
+func busy(err error) bool {
 	e, ok := errors.AsType[*sqlite.Error](err)
-	return ok && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+	return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 // readError is the error of a read for the caller.

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Limit lets the file grow to so many pages only, like a full disk.
@@ -12,4 +13,20 @@ func (s *Store) Limit(pages int) error {
 		_, err := tx.row(fmt.Sprintf("PRAGMA max_page_count = %d", pages), nil, &n)
 		return err
 	})
+}
+
+// SetReadOnly makes every write fail, as a file system does that was mounted
+// read-only after an error.
+func (s *Store) SetReadOnly(on bool) error {
+	return s.pragma(fmt.Sprintf("query_only = %t", on))
+}
+
+// SetBusyTimeout is how long the writer waits for the lock.
+func (s *Store) SetBusyTimeout(d time.Duration) error {
+	return s.pragma(fmt.Sprintf("busy_timeout = %d", d.Milliseconds()))
+}
+
+func (s *Store) pragma(text string) error {
+	_, err := s.writer.conn.ExecContext(context.Background(), "PRAGMA "+text)
+	return err
 }

@@ -52,14 +52,15 @@ func (tx *txn) writeHealth() error {
 	return nil
 }
 
-// MarkWarned implements [store.Endpoints].
+// MarkWarned implements [store.Endpoints]. It reports false, too, when nothing
+// fails any more.
 func (s *Store) MarkWarned(ctx context.Context, endpoint int64, at time.Time) (marked bool, err error) {
 	err = s.writer.do(ctx, func(tx *txn) error {
 		h, err := tx.healthOf(endpoint)
 		if err != nil {
 			return err
 		}
-		if marked = h.WarnedAt.IsZero(); marked {
+		if marked = h.WarnedAt.IsZero() && !h.FailingSince.IsZero(); marked {
 			h.WarnedAt, h.dirty = at, true
 		}
 		return nil

@@ -138,8 +138,10 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 }
 
 // Close writes what is queued, then closes the file and releases the lock.
+// Reads go on until the last write was answered.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
+		s.writer.stop()
 		s.closeErr = errors.Join(s.readers.Close(), s.writer.close(), s.lock.release())
 	})
 	return s.closeErr

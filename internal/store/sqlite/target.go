@@ -51,8 +51,10 @@ func health(ctx context.Context, q querier, endpoint int64) (posthorn.Health, er
 	return rows[0], nil
 }
 
-// EndpointHealth implements [store.Endpoints].
+// EndpointHealth implements [store.Endpoints]. The serving process has counted
+// what is open; another one walks the indexes.
 func (s *Store) EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, n int, next time.Time, err error) {
+	open := s.writer.open.endpoint(endpoint)
 	err = s.snapshot(ctx, func(q querier) error {
 		var exists bool
 		err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM endpoints WHERE id = ?)`, endpoint).Scan(&exists)
@@ -65,29 +67,33 @@ func (s *Store) EndpointHealth(ctx context.Context, endpoint int64, limit int) (
 		if h, err = health(ctx, q, endpoint); err != nil {
 			return err
 		}
-		// The due index is led by time; memory tells when it need not be walked.
-		due := s.role != Serve || s.writer.open.endpoint(endpoint).due > 0
+		if s.role == Serve {
+			n = min(open.due+open.parked, limit)
+		} else if n, err = countOpen(ctx, q, endpoint, limit); err != nil {
+			return err
+		}
+		if s.role == Serve && open.due == 0 {
+			return nil // the due index, led by time, need not be walked
+		}
 		var at int64
-		err = q.QueryRowContext(ctx, `SELECT
-			(SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_parked WHERE place = 3 AND endpoint = ?1 LIMIT ?2)),
-			CASE WHEN ?3 THEN coalesce((SELECT min(next_at) FROM (SELECT next_at FROM deliveries INDEXED BY deliveries_due
-				WHERE place IN (1, 2) AND endpoint = ?1 AND next_at < ?4 ORDER BY next_at LIMIT 1)), 0) ELSE 0 END`,
-			endpoint, limit, due, int64(ownedOffset)).Scan(&n, &at)
+		err = q.QueryRowContext(ctx, `SELECT coalesce(min(next_at), 0) FROM (SELECT next_at FROM deliveries INDEXED BY deliveries_due
+			WHERE place IN (1, 2) AND endpoint = ? AND next_at < ? ORDER BY next_at LIMIT 1)`, endpoint, int64(ownedOffset)).Scan(&at)
 		if err != nil {
 			return readError(ctx, err)
 		}
 		next = fromNanos(at)
-		if !due || n >= limit {
-			return nil
-		}
-		var more int
-		err = q.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_due
-			WHERE place IN (1, 2) AND endpoint = ? LIMIT ?)`, endpoint, limit-n).Scan(&more)
-		n += more
-		if err != nil {
-			return readError(ctx, err)
-		}
 		return nil
 	})
 	return h, n, next, err
+}
+
+func countOpen(ctx context.Context, q querier, endpoint int64, limit int) (n int, err error) {
+	err = q.QueryRowContext(ctx, `SELECT
+		(SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_parked WHERE place = 3 AND endpoint = ?1 LIMIT ?2)) +
+		(SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE place IN (1, 2) AND endpoint = ?1 LIMIT ?2))`,
+		endpoint, limit).Scan(&n)
+	if err != nil {
+		return 0, readError(ctx, err)
+	}
+	return min(n, limit), nil
 }

@@ -13,7 +13,11 @@ import (
 // change runs an audited change in a transaction; apply is called unless the
 // change's Once was seen before.
 func (s *Store) change(ctx context.Context, c store.Change, apply func(*txn) error) error {
-	if err := checkText(c.Actor); err != nil {
+	texts := []string{c.Actor}
+	if c.Once != nil {
+		texts = append(texts, c.Once.Route, c.Once.Key)
+	}
+	if err := checkText(texts...); err != nil {
 		return err
 	}
 	return s.writer.do(ctx, func(tx *txn) error {

@@ -15,6 +15,7 @@ import (
 // writer owns the only connection that writes. Its fields below conn are of
 // its goroutine alone.
 type writer struct {
+	role      Role
 	queue     *queue
 	freeSpace func() (free, total uint64, err error)
 	now       func() time.Time
@@ -38,6 +39,7 @@ type writer struct {
 
 func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notice)) (*writer, error) {
 	w := &writer{
+		role:      o.Role,
 		queue:     newQueue(),
 		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
 		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
@@ -50,6 +52,8 @@ func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notic
 	}
 	if o.Role == Serve {
 		err = w.recover(ctx)
+	} else {
+		err = w.execute("PRAGMA busy_timeout = 0") // see begin
 	}
 	if err == nil {
 		err = w.readDataVersion(&w.dataVersion)
@@ -83,10 +87,16 @@ func (w *writer) loop() {
 	}
 }
 
-// close writes what is queued and closes the connection.
-func (w *writer) close() error {
+// stop ends the goroutine once it has written what is queued.
+func (w *writer) stop() {
 	w.queue.close()
 	w.running.Wait()
+}
+
+// close stops and closes the connection; SQLite then takes the log into the
+// file.
+func (w *writer) close() error {
+	w.stop()
 	var errs []error
 	for _, s := range w.stmts {
 		errs = append(errs, s.Close())
@@ -112,21 +122,29 @@ func (w *writer) write(group []*op) {
 	if err == nil {
 		return
 	}
-	if len(live) == 1 {
-		live[0].done(err)
+	// When not even a transaction can begin, each would wait for the lock anew.
+	if _, unbegun := err.(beginError); unbegun || len(live) == 1 {
+		for _, o := range live {
+			o.done(classify(err))
+		}
 		return
 	}
 	for _, o := range live {
 		if err := w.try([]*op{o}); err != nil {
-			o.done(err)
+			o.done(classify(err))
 		}
 	}
 }
 
+// beginError is why no transaction could begin.
+type beginError struct{ error }
+
+func (e beginError) Unwrap() error { return e.error }
+
 // try commits the group and answers its callers, or changes nothing.
 func (w *writer) try(group []*op) error {
-	if err := w.execute("BEGIN IMMEDIATE"); err != nil {
-		return classify(err)
+	if err := w.begin(); err != nil {
+		return beginError{err}
 	}
 	tx := newTxn(w)
 	err := tx.run(group)
@@ -136,7 +154,7 @@ func (w *writer) try(group []*op) error {
 	if err != nil {
 		// SQLite itself rolls back after some errors; then this one fails.
 		_ = w.execute("ROLLBACK")
-		return classify(err)
+		return err
 	}
 	w.last, w.lead = tx.last, tx.lead
 	w.open.apply(tx.moves)
@@ -147,6 +165,25 @@ func (w *writer) try(group []*op) error {
 		o.done(o.err)
 	}
 	return nil
+}
+
+// A process beside a busy server finds the file locked nearly always: free for
+// some microseconds between two commits. SQLite's own waiting looks ten times
+// a second and would not hit that; this looks more often.
+const (
+	knockEvery = 100 * time.Microsecond
+	knockFor   = 10 * time.Second
+)
+
+func (w *writer) begin() error {
+	err := w.execute("BEGIN IMMEDIATE")
+	if w.role == Serve {
+		return err
+	}
+	for since := time.Now(); busy(err) && time.Since(since) < knockFor; err = w.execute("BEGIN IMMEDIATE") {
+		time.Sleep(knockEvery)
+	}
+	return err
 }
 
 func (w *writer) execute(query string) error {

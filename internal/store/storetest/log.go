@@ -178,7 +178,7 @@ var logPromises = []promise{
 	}},
 	{"a page reads a bounded number of rows, and the list is whole all the same", func(w *world) {
 		to := w.endpoint()
-		many := make([]posthorn.Endpoint, 2500)
+		many := make([]posthorn.Endpoint, 1100)
 		for i := range many {
 			many[i] = to
 		}
@@ -268,7 +268,7 @@ var sweepPromises = []promise{
 	}},
 	{"a slice is bounded and more says that there is work", func(w *world) {
 		to := w.endpoint()
-		many := make([]posthorn.Endpoint, 2500)
+		many := make([]posthorn.Endpoint, 1100)
 		for i := range many {
 			many[i] = to
 		}
@@ -279,11 +279,11 @@ var sweepPromises = []promise{
 		if got.Canceled == 0 || got.Canceled > 1000 || !got.More {
 			w.Errorf("%+v", got)
 		}
-		if rest := w.sweep(store.Retention{Events: day}); rest.Canceled+got.Canceled != 2500 {
+		if rest := w.sweep(store.Retention{Events: day}); rest.Canceled+got.Canceled != 1100 {
 			w.Errorf("canceled %d and %d", got.Canceled, rest.Canceled)
 		}
 		w.now = w.now.Add(2 * day)
-		if got := w.sweep(store.Retention{Events: day}); got.Deliveries != 2500 || got.Events != 1 {
+		if got := w.sweep(store.Retention{Events: day}); got.Deliveries != 1100 || got.Events != 1 {
 			w.Errorf("%+v", got)
 		}
 		_, err = w.s.Target(w.Context(), to.ID)

@@ -59,7 +59,7 @@ var publishPromises = []promise{
 	}},
 	{"ids grow in commit order and an event's are contiguous in one millisecond", func(w *world) {
 		to := w.endpoint()
-		many := make([]posthorn.Endpoint, 40)
+		many := make([]posthorn.Endpoint, 10)
 		for i := range many {
 			many[i] = to
 		}
@@ -99,18 +99,18 @@ var publishPromises = []promise{
 	}},
 	{"an event whose deliveries do not fit the millisecond takes the next", func(w *world) {
 		to := w.endpoint()
-		many := make([]posthorn.Endpoint, 9000)
+		many := make([]posthorn.Endpoint, 8200)
 		for i := range many {
 			many[i] = to
 		}
 		w.now = w.now.Add(time.Hour) // ahead of the store's clock, which does not move on then
 		got := w.publish(w.event("", many...), w.event("", many...))
 		for _, a := range got {
-			if last := a.ID + 9000; last.Time() != a.ID.Time() || last.Node() != a.ID.Node() {
+			if last := a.ID + 8200; last.Time() != a.ID.Time() || last.Node() != a.ID.Node() {
 				w.Errorf("ids of event %x cross a millisecond", a.ID)
 			}
 		}
-		if got[1].ID <= got[0].ID+9000 {
+		if got[1].ID <= got[0].ID+8200 {
 			w.Error("ids overlap")
 		}
 	}},

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -157,6 +158,55 @@ var queuePromises = []promise{
 		w.ok(err)
 		if !target.Parked {
 			w.Error("the target does not say that deliveries are parked")
+		}
+	}},
+	{"of several that claim at a time each delivery goes to one", func(w *world) {
+		to := w.endpoint()
+		at := w.now.Add(time.Second)
+		for range 20 {
+			var events []store.NewEvent
+			for range 5 {
+				events = append(events, later(w.event("", to), at), parked(w.event("", to)))
+			}
+			w.publish(events...)
+		}
+		var mu sync.Mutex
+		seen := map[posthorn.ID]int{}
+		count := func(work []store.Work) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, x := range work {
+				seen[x.ID]++
+			}
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for more := true; more; {
+					due, _, err := w.s.ClaimDue(w.Context(), at, 7)
+					if err != nil {
+						w.Error(err)
+						return
+					}
+					var behind []store.Work
+					if behind, more, err = w.s.ClaimParked(w.Context(), to.ID, 7); err != nil {
+						w.Error(err)
+						return
+					}
+					count(due)
+					count(behind)
+					more = more || len(due) > 0
+				}
+			})
+		}
+		wg.Wait()
+		if len(seen) != 200 {
+			w.Errorf("%d of 200 were claimed", len(seen))
+		}
+		for id, n := range seen {
+			if n != 1 {
+				w.Errorf("%x was claimed %d times", id, n)
+			}
 		}
 	}},
 	{"open deliveries are counted", func(w *world) {

@@ -161,6 +161,9 @@ var recordPromises = []promise{
 	}},
 	{"five days of failures pause the endpoint, a success ends the period", func(w *world) {
 		to := w.endpoint()
+		if marked, err := w.s.MarkWarned(w.Context(), to.ID, w.now); err != nil || marked {
+			w.Errorf("MarkWarned while nothing fails: %v, %v", marked, err)
+		}
 		var rec store.Recorded
 		fail := func() {
 			w.Helper()
@@ -197,6 +200,28 @@ var recordPromises = []promise{
 		w.ok(err)
 		if want := rec.Health.Resumed(); h != want {
 			w.Errorf("health after resuming %+v, want %+v", h, want)
+		}
+	}},
+	{"Close writes the results that wait", func(w *world) {
+		to := w.endpoint()
+		var ids []posthorn.ID
+		for range 300 {
+			ids = append(ids, w.send(to))
+		}
+		var mu sync.Mutex
+		written := 0
+		for _, id := range ids {
+			w.s.Record(w.result(id, to, 0, succeeds()), func(rec store.Recorded, err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil && !rec.Lost {
+					written++
+				}
+			})
+		}
+		w.ok(w.s.Close())
+		if written != len(ids) {
+			w.Errorf("%d of %d written", written, len(ids))
 		}
 	}},
 	{"tests change no health", func(w *world) {

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Markdown is the reference of all commands: docs/cli.md.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString(`# The command line
+
+<!-- Made from internal/cli; "go test ./internal/cli -update" writes it. -->
+
+Data goes to standard output, talk to standard error. ` + "`-o json` and `-o jsonl`" + ` print what
+the API answers, without its envelope: an object, or a list (json) or one object a line
+(jsonl). Errors are then JSON as well: ` + "`" + `{"error":{"code","message","hint","request_id"}}` + "`" + `.
+A terminal gets colours, a pipe gets none, nor does one where ` + "`NO_COLOR`" + ` is set.
+
+Commands that call a server find it in ` + "`--server` or `POSTHORN_SERVER`" + `, and the token in
+` + "`POSTHORN_TOKEN`, `--token-file` or `POSTHORN_TOKEN_FILE`" + `; ` + "`--token`" + ` works and warns on a
+terminal. With a token of the platform, ` + "`--tenant` or `POSTHORN_TENANT`" + ` names the tenant.
+The commands ` + "`token`, `tenant` and `migrate`" + ` work on the store itself, also while the service
+runs: ` + "`--store` or `POSTHORN_STORE`" + `. Nouns have their plural as an alias. Times are written
+` + "`2026-04-29T09:10:00Z`" + ` or as a duration such as ` + "`2h` or `7d`" + `.
+
+## Exit codes
+
+| code | in -o json | meaning |
+|---|---|---|
+`)
+	for _, c := range Codes() {
+		fmt.Fprintf(&b, "| %d | `%s` | %s |\n", c.Code, c.Name, c.Meaning)
+	}
+	root := (&runner{}).root()
+	for _, g := range root.Groups() {
+		fmt.Fprintf(&b, "\n## %s\n", strings.TrimSuffix(g.Title, ":"))
+		for _, c := range root.Commands() {
+			if c.GroupID == g.ID {
+				describe(&b, c)
+			}
+		}
+	}
+	return b.String()
+}
+
+// describe writes a command that does something, or those below it.
+func describe(b *strings.Builder, c *cobra.Command) {
+	if c.HasSubCommands() {
+		for _, sub := range c.Commands() {
+			describe(b, sub)
+		}
+		return
+	}
+	fmt.Fprintf(b, "\n### %s\n\n", c.CommandPath())
+	text := c.Short + "."
+	if c.Long != "" {
+		text += " " + strings.Join(strings.Fields(c.Long), " ")
+	}
+	fmt.Fprintf(b, "%s\n\n", text)
+	if len(c.Aliases) > 0 {
+		fmt.Fprintf(b, "Also: `%s`.\n\n", strings.Join(c.Aliases, "`, `"))
+	}
+	fmt.Fprintf(b, "```\n%s\n```\n", dedent(c.Example))
+	if flags := strings.TrimRight(c.LocalNonPersistentFlags().FlagUsages(), "\n"); flags != "" {
+		fmt.Fprintf(b, "\n```\nposthorn %s\n\n%s\n```\n", strings.TrimPrefix(c.UseLine(), "posthorn "), flags)
+	}
+}
+
+func dedent(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimPrefix(l, "  ")
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,118 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/posthorn/posthorn/internal/app"
+	"github.com/posthorn/posthorn/internal/cli"
+	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/secretbox"
+)
+
+// server is a service with a receiver, for scripts.
+type server struct {
+	URL string
+	// Token is that of the tenant acme, Admin the platform's.
+	Token, Admin string
+	// Receiver answers 200, and 503 below /fail.
+	Receiver string
+	close    func() error
+}
+
+// startServer starts the service that "posthorn serve" would, in dir.
+func startServer(dir string) (*server, error) {
+	listen, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "served.db")
+	cfg, err := config.Load(config.Sources{Environ: []string{
+		"POSTHORN_LISTEN=" + listen, "POSTHORN_OPS_LISTEN=off", "POSTHORN_STORE=sqlite:" + path,
+		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"),
+		"POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_LOG_LEVEL=error",
+		// A second attempt within a script would depend on how fast the machine is.
+		"POSTHORN_RETRY_SCHEDULE=1h", "POSTHORN_RETRY_JITTER=0",
+	}})
+	if err != nil {
+		return nil, err
+	}
+	s := &server{URL: "http://" + listen}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- app.Serve(ctx, cfg, io.Discard, os.Stderr) }()
+	receiver := httptest.NewServer(http.HandlerFunc(receive))
+	s.Receiver = receiver.URL
+	s.close = func() error {
+		cancel()
+		defer receiver.Close()
+		return <-ended
+	}
+	if err := s.await(ended); err != nil {
+		return nil, err
+	}
+	s.Token, err = makeToken(path, "--tenant", "acme", "--scope", "webhooks:read,webhooks:write,events:publish")
+	if err == nil {
+		s.Admin, err = makeToken(path, "--platform", "--scope", "admin,webhooks:read,events:publish")
+	}
+	return s, err
+}
+
+// receive is rude in what it says, to see what the terminal gets of it.
+func receive(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain")
+	testOnly := strings.HasPrefix(r.URL.Path, "/tests-only") && r.Header.Get("posthorn-test") != "true"
+	if testOnly || strings.HasPrefix(r.URL.Path, "/fail") {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	io.WriteString(w, "busy\x1b[31m\nnot red")
+}
+
+// freeAddress finds a port that is free now. Another process could take it
+// before the service does; then the service says so and the test fails.
+func freeAddress() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
+}
+
+// await waits until the service is ready.
+func (s *server) await(ended chan error) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for {
+		if resp, err := http.Get(s.URL + "/readyz"); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			return fmt.Errorf("the service ended: %w", err)
+		case <-deadline:
+			return fmt.Errorf("the service was not ready in time")
+		}
+	}
+}
+
+func makeToken(path string, args ...string) (string, error) {
+	var out, talk strings.Builder
+	args = append([]string{"token", "create", "--store", "sqlite:" + path}, args...)
+	if code := cli.Run(context.Background(), args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &talk}, programs()); code != 0 {
+		return "", fmt.Errorf("token create exits with %d: %s", code, talk.String())
+	}
+	return strings.TrimSpace(out.String()), nil
+}
