@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	// The binary is built by a process of its own, which the test cache does not
@@ -220,9 +221,11 @@ func (w *world) explainMissing() {
 	rows, _ := w.ledger.count()
 	for e, r := range rows {
 		for _, id := range r.ids[:min(len(r.ids), 3)] {
-			var shown any
+			var shown struct {
+				Log jsontext.Value `json:"delivery_log"`
+			}
 			err := w.api.Call(context.WithoutCancel(w.ctx), http.MethodGet, "/events/"+id, nil, &shown)
-			w.t.Logf("%s misses %s; the log says %v %v", target(e), id, shown, err)
+			w.t.Logf("%s misses %s; the service's log: %s %v", target(e), id, shown.Log, err)
 		}
 	}
 	w.t.Log(w.server.LogTail())
