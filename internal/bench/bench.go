@@ -9,9 +9,7 @@ package bench
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/posthorn/posthorn/internal/proof"
@@ -118,17 +116,22 @@ func Run(ctx context.Context, c Config) (Report, error) {
 		return Report{}, err
 	}
 	defer r.Close()
-	s, err := newSubject(ctx, c, r)
+	s, err := newSubject(ctx, c)
 	if err != nil {
 		return Report{}, err
 	}
 	defer s.Close()
+	for i := range c.Endpoints {
+		if _, err := s.api.CreateEndpoint(ctx, r.url(i), "active", eventType(i)); err != nil {
+			return Report{}, err
+		}
+	}
 
 	l := newLedger(c.cells())
 	r.ledger.Store(l)
 	before, beforeOwn := cpuTime(s.server.PID()), cpuTime(os.Getpid())
 	memory := watchMemory(s.server.PID())
-	g := generator{config: c, ledger: l, request: publishing(c, s.server.URL(), s.token)}
+	g := generator{config: c, ledger: l, request: publishing(c, s.api)}
 	if err := g.run(ctx); err != nil {
 		return Report{}, fmt.Errorf("publishing: %w\n%s", err, s.server.LogTail())
 	}
@@ -161,15 +164,14 @@ func ceiling(ctx context.Context, c Config, r *receiver) (float64, error) {
 	return l.report(c, r.healthy).AcceptedPerSecond, nil
 }
 
-// subject is the server under test with its endpoints.
+// subject is the server under test.
 type subject struct {
 	server *proof.Server
 	api    proof.API
-	token  string
 	dir    string
 }
 
-func newSubject(ctx context.Context, c Config, r *receiver) (*subject, error) {
+func newSubject(ctx context.Context, c Config) (*subject, error) {
 	dir, err := os.MkdirTemp(c.Dir, "posthorn-bench-")
 	if err != nil {
 		return nil, err
@@ -179,19 +181,10 @@ func newSubject(ctx context.Context, c Config, r *receiver) (*subject, error) {
 		os.RemoveAll(dir)
 		return nil, err
 	}
-	if s.token, err = s.server.Token(ctx, "bench", "webhooks:read", "webhooks:write", "events:publish"); err != nil {
+	s.api.URL = s.server.URL()
+	if s.api.Token, err = s.server.Token(ctx, "bench", "webhooks:read", "webhooks:write", "events:publish"); err != nil {
 		s.Close()
 		return nil, err
-	}
-	s.api = proof.API{URL: s.server.URL(), Token: s.token}
-	for i := range c.Endpoints {
-		if r == nil {
-			break
-		}
-		if _, err := s.api.CreateEndpoint(ctx, r.url(i), "active", eventType(i)); err != nil {
-			s.Close()
-			return nil, err
-		}
 	}
 	return s, nil
 }
@@ -200,15 +193,6 @@ func newSubject(ctx context.Context, c Config, r *receiver) (*subject, error) {
 func (s *subject) Close() {
 	s.server.Kill()
 	os.RemoveAll(s.dir)
-}
-
-// refusals renders Refused in order of status.
-func (r Report) refusals() string {
-	var text string
-	for _, status := range slices.Sorted(maps.Keys(r.Refused)) {
-		text += fmt.Sprintf(" %d×%d", r.Refused[status], status)
-	}
-	return text
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -14,6 +14,7 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/proof"
 )
 
 func TestDataIsAsLargeAsAskedAndNumbered(t *testing.T) {
@@ -59,7 +60,7 @@ func TestRequestsSayWhatIsMeant(t *testing.T) {
 	c := Default()
 	c.Batch, c.Endpoints, c.Conns = 3, 2, 1
 	l := newLedger(7) // two requests; the third would go beyond
-	g := generator{config: c, ledger: l, request: publishing(c, server.URL, "secret")}
+	g := generator{config: c, ledger: l, request: publishing(c, proof.API{URL: server.URL, Token: "secret"})}
 	if err := g.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestOpenLoopCountsFromWhenEventsWereDue(t *testing.T) {
 	c := Default()
 	c.Rate, c.Conns, c.Duration = 20, 1, 2500*time.Millisecond
 	l := newLedger(c.cells())
-	g := generator{config: c, ledger: l, request: publishing(c, server.URL, "secret")}
+	g := generator{config: c, ledger: l, request: publishing(c, proof.API{URL: server.URL, Token: "secret"})}
 	if err := g.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func TestReportsPrint(t *testing.T) {
 	s := Suite{Latency: Report{Refused: map[int]int{503: 2, 0: 1}}}
 	s.Bars = s.bars()
 	s.Print(&out)
-	for _, want := range []string{"1×0 2×503", "MISSED", "met", "p99"} {
+	for _, want := range []string{"map[0:1 503:2]", "MISSED", "met", "p99"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}

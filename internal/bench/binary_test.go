@@ -2,9 +2,13 @@ package bench_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/posthorn/posthorn/internal/bench"
 	// The binary is built by a process of its own, which the test cache does not
@@ -20,6 +24,23 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Run("command", func(t *testing.T) {
+		out, err := exec.CommandContext(t.Context(), binary, "bench", "--duration", "1s", "--conns", "4", "--dir", t.TempDir(), "-o", "json").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r bench.Report
+		if err := json.Unmarshal(out, &r, json.RejectUnknownMembers(true)); err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+		if r.Accepted == 0 || r.Lost != 0 || r.RawPerSecond <= r.DeliveredPerSecond || r.Config.Conns != 4 {
+			t.Errorf("%s", out)
+		}
+		err = exec.CommandContext(t.Context(), binary, "bench", "--endpoints", "1", "--hang", "1").Run()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 2 {
+			t.Errorf("a load with no endpoint that answers: %v, want exit code 2", err)
+		}
+	})
 	for name, set := range map[string]func(*bench.Config){
 		"closed loop":                     func(c *bench.Config) {},
 		"open loop, one hangs, one fails": func(c *bench.Config) { c.Rate, c.Endpoints, c.Hang, c.Fail = 300, 3, 1, 1 },

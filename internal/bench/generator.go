@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,8 +58,8 @@ type request struct {
 
 // publishing returns a maker of requests to the service. Body and head are
 // rendered once; only numbers and types are patched.
-func publishing(c Config, base, token string) func() request {
-	u, _ := url.Parse(base) // ours, and well formed
+func publishing(c Config, api proof.API) func() request {
+	host := strings.TrimPrefix(api.URL, "http://")
 	var body bytes.Buffer
 	var offsets []int // where each event's type number begins
 	event := `{"type":"` + typePrefix
@@ -82,12 +81,12 @@ func publishing(c Config, base, token string) func() request {
 		body.WriteString(`]}`)
 	}
 	head := fmt.Sprintf("POST %s%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-		proof.Base, path, u.Host, token, body.Len())
+		proof.Base, path, host, api.Token, body.Len())
 	whole := head + body.String()
 	toNumber := strings.Index(rest, numberKey) + len(numberKey)
 	return func() request {
 		b := []byte(whole)
-		return request{address: u.Host, want: http.StatusAccepted, render: func(first int) []byte {
+		return request{address: host, want: http.StatusAccepted, render: func(first int) []byte {
 			for i, at := range offsets {
 				at += len(head)
 				digits(b[at:at+4], (first+i)%c.Endpoints)

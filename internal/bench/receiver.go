@@ -1,8 +1,8 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -29,7 +29,7 @@ func newReceiver(endpoints, good, hang int) (*receiver, error) {
 		return nil, err
 	}
 	r := &receiver{endpoints: endpoints, good: good, hang: hang, listener: l, closed: make(chan struct{})}
-	r.buffers.New = func() any { b := make([]byte, 0, 4096); return &b }
+	r.buffers.New = func() any { return new(bytes.Buffer) }
 	r.server = &http.Server{Handler: r}
 	go r.server.Serve(l) // ends with Close
 	return r, nil
@@ -46,11 +46,10 @@ func (r *receiver) Close() {
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	buffer := r.buffers.Get().(*[]byte)
+	buffer := r.buffers.Get().(*bytes.Buffer)
 	defer r.buffers.Put(buffer)
-	body, err := readAll((*buffer)[:0], req.Body, int(req.ContentLength))
-	*buffer = body
-	if err != nil || req.Header.Get("Webhook-Signature") == "" {
+	buffer.Reset()
+	if _, err := buffer.ReadFrom(req.Body); err != nil || req.Header.Get("Webhook-Signature") == "" {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
@@ -63,19 +62,6 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case i >= r.good:
 		w.WriteHeader(http.StatusInternalServerError)
 	default:
-		r.ledger.Load().receive(number(body))
+		r.ledger.Load().receive(number(buffer.Bytes()))
 	}
-}
-
-// readAll reads size bytes into b's room, growing it if need be.
-func readAll(b []byte, from io.Reader, size int) ([]byte, error) {
-	if size < 0 {
-		return b, io.ErrUnexpectedEOF
-	}
-	if cap(b) < size {
-		b = make([]byte, size)
-	}
-	b = b[:size]
-	_, err := io.ReadFull(from, b)
-	return b, err
 }

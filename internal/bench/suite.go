@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"text/tabwriter"
@@ -112,7 +111,7 @@ const (
 func MeasureMemory(ctx context.Context, base Config) (Memory, error) {
 	c := Default()
 	c.Binary, c.Dir, c.ServeArgs, c.Batch, c.Conns = base.Binary, base.Dir, base.ServeArgs, 500, 4
-	s, err := newSubject(ctx, c, nil)
+	s, err := newSubject(ctx, c)
 	if err != nil {
 		return Memory{}, err
 	}
@@ -127,7 +126,7 @@ func MeasureMemory(ctx context.Context, base Config) (Memory, error) {
 	}
 	c.Duration = 10 * time.Minute // at most: the load ends when the cells are used up
 	l := newLedger(heldDeliveries)
-	g := generator{config: c, ledger: l, request: publishing(c, s.server.URL(), s.token)}
+	g := generator{config: c, ledger: l, request: publishing(c, s.api)}
 	peak := watchMemory(s.server.PID())
 	err = g.run(ctx)
 	_, m.Peak = peak()
@@ -135,7 +134,7 @@ func MeasureMemory(ctx context.Context, base Config) (Memory, error) {
 		return m, err
 	}
 	if accepted := l.report(c, func(int) bool { return false }).Accepted; accepted != heldDeliveries {
-		return m, fmt.Errorf("only %d of %d events were accepted, refused:%s", accepted, heldDeliveries, Report{Refused: l.refused}.refusals())
+		return m, fmt.Errorf("only %d of %d events were accepted, refused by status: %v", accepted, heldDeliveries, l.refused)
 	}
 	after, err := settledMemory(ctx, s.server.PID())
 	m.Added = after - m.Idle
@@ -159,22 +158,25 @@ type Machine struct {
 	Go   string `json:"go"`
 	// Fsync is the median of writing 4 KiB and fsync where the stores are, in ms.
 	Fsync float64 `json:"fsync_ms"`
+	// Load is the load average before the first run; latencies of a machine that
+	// is busy with other things are not Posthorn's. 0 where there is no /proc.
+	Load float64 `json:"load_average"`
 }
 
 func (m Machine) String() string {
-	return fmt.Sprintf("%d CPUs, %s, %s, fsync %.2f ms", m.CPUs, m.OS, m.Go, m.Fsync)
+	return fmt.Sprintf("%d CPUs, %s, %s, fsync %.2f ms, load average %.1f", m.CPUs, m.OS, m.Go, m.Fsync, m.Load)
 }
 
 func thisMachine(dir string) (Machine, error) {
 	m := Machine{CPUs: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
-	if dir == "" {
-		dir = os.TempDir()
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		_, _ = fmt.Sscan(string(b), &m.Load) // stays 0
 	}
 	f, err := os.CreateTemp(dir, "posthorn-bench-fsync-")
 	if err != nil {
 		return m, err
 	}
-	defer os.Remove(filepath.Join(dir, filepath.Base(f.Name())))
+	defer os.Remove(f.Name())
 	defer f.Close()
 	var took []time.Duration
 	for range 51 {
@@ -205,7 +207,7 @@ func (r Report) Print(out io.Writer) {
 	line("endpoints", "%d, of which %d never answer and %d fail", c.Endpoints, c.Hang, c.Fail)
 	line("accepted", "%d, %.0f/s", r.Accepted, r.AcceptedPerSecond)
 	if len(r.Refused) > 0 {
-		line("refused", "%s (0: connection lost)", r.refusals())
+		line("refused", "by status, 0 for a lost connection: %v", r.Refused)
 	}
 	line("delivered", "%.0f/s", r.DeliveredPerSecond)
 	if r.RawPerSecond > 0 {

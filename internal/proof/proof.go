@@ -57,6 +57,10 @@ type Server struct {
 // until it is ready.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{opts: o}
+	var err error
+	if s.opts.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, err
+	}
 	keys, err := s.run(ctx, nil, "key", "generate")
 	if err != nil {
 		return nil, err
@@ -68,7 +72,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := s.Launch(); err != nil {
 		return nil, err
 	}
-	return s, s.Ready(ctx)
+	if err := s.Ready(ctx); err != nil {
+		s.Kill()
+		return nil, err
+	}
+	return s, nil
 }
 
 func freePort() (string, error) {
