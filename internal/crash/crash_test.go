@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -251,6 +252,15 @@ func (w *world) judge(p *load) {
 	for _, f := range w.ledger.faults {
 		w.t.Error(f)
 	}
+	log, err := w.server.Log()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, bad := range []string{"panic: ", "DATA RACE", `"level":"ERROR"`} {
+		if i := bytes.Index(log, []byte(bad)); i >= 0 {
+			w.t.Errorf("the server logged %s\n%s", bad, log[i:min(len(log), i+4096)])
+		}
+	}
 }
 
 func TestCrashLosesNothing(t *testing.T) {
@@ -304,7 +314,7 @@ func TestCrashLosesNothing(t *testing.T) {
 func TestStopUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	const drain = 2 * time.Second
+	const drain = time.Second
 	w := newWorld(ctx, t, "--drain-timeout", drain.String())
 	p := startLoad(ctx, w.api, w.ledger, min(*rate, 1000), "stop")
 	w.publish(p, 500)

@@ -211,9 +211,12 @@ func (s *Server) Token(ctx context.Context, tenant string, scopes ...string) (st
 
 func (s *Server) logPath() string { return filepath.Join(s.opts.Dir, "serve.log") }
 
-// LogTail is the end of what the server logged, for a failure's message.
+// Log is all that the server logged, over all its runs.
+func (s *Server) Log() ([]byte, error) { return os.ReadFile(s.logPath()) }
+
+// LogTail is the end of the log, for a failure's message.
 func (s *Server) LogTail() string {
-	b, err := os.ReadFile(s.logPath())
+	b, err := s.Log()
 	if err != nil {
 		return err.Error()
 	}
