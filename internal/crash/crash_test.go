@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -59,6 +60,8 @@ type world struct {
 	ledger    *ledger
 	endpoints [targets]proof.Endpoint
 	verifiers [targets]*standardwebhooks.Webhook
+	// connections counts those that the receivers have open.
+	connections atomic.Int64
 	// stuck makes the healthy receiver accept and never answer.
 	stuck atomic.Bool
 	// sinceFailure counts the flaky receiver's requests since its last 503.
@@ -71,7 +74,16 @@ type world struct {
 func newWorld(ctx context.Context, t *testing.T, args ...string) *world {
 	t.Helper()
 	w := &world{t: t, ctx: ctx, ledger: newLedger()}
-	receiver := httptest.NewServer(http.HandlerFunc(w.receive))
+	receiver := httptest.NewUnstartedServer(http.HandlerFunc(w.receive))
+	receiver.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			w.connections.Add(1)
+		case http.StateClosed:
+			w.connections.Add(-1)
+		}
+	}
+	receiver.Start()
 	t.Cleanup(func() { receiver.CloseClientConnections(); receiver.Close() })
 	var err error
 	args = append(args, "--retry-schedule", "1s,1s,1s,2s,2s,2s,4s,4s", "--retry-jitter", "0.2", "--log-level", "warn")
@@ -149,6 +161,17 @@ func (w *world) setStatus(e target, status string) {
 	if err := w.api.SetStatus(w.ctx, w.endpoints[e].ID, status); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// kill ends the process by SIGKILL, and waits until the receivers have read what
+// it sent: what they get from then on is of the next process.
+func (w *world) kill() {
+	w.t.Helper()
+	w.server.Kill()
+	if err := proof.Until(w.ctx, time.Millisecond, func() (bool, error) { return w.connections.Load() == 0, nil }); err != nil {
+		w.t.Fatalf("%d connections of the dead process stay open: %v", w.connections.Load(), err)
+	}
+	w.ledger.killed()
 }
 
 func (w *world) relaunch() {
@@ -279,14 +302,12 @@ func TestCrashLosesNothing(t *testing.T) {
 		// The lane that is paused at one kill drains at the next.
 		w.setStatus(toggled, [...]string{"paused", "active"}[i%2])
 		w.publish(p, random.IntN(400))
-		w.server.Kill()
-		w.ledger.killed()
+		w.kill()
 		underLoad += time.Since(up)
 		w.relaunch()
 		if random.IntN(4) == 0 { // once more, while it is coming up
 			w.moment(time.Duration(random.IntN(150)) * time.Millisecond)
-			w.server.Kill()
-			w.ledger.killed()
+			w.kill()
 			w.relaunch()
 		}
 		w.ready()

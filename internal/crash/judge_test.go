@@ -26,7 +26,7 @@ func TestLedgerTellsFaultsApart(t *testing.T) {
 	l.received(healthy, "early", "cases.created", "{}", true)
 	l.received(held, "once", "cases.created", "{}", true)
 	l.received(healthy, "unknown", "cases.created", "{}", true)
-	l.kills = append(l.kills, time.Now().Add(-buffered))
+	l.killed()
 	l.received(healthy, "again", "cases.created", "{}", true)
 	l.received(healthy, "twice", "cases.created", "{}", true)
 	l.received(healthy, "twice", "cases.created", "{}", true)
@@ -44,7 +44,7 @@ func TestLedgerTellsFaultsApart(t *testing.T) {
 	if l.missing() != 3 {
 		t.Errorf("%d missing, want 3", l.missing())
 	}
-	if len(l.faults) != 4 {
-		t.Errorf("faults %q, want changed, early, the wrong endpoint, unknown", l.faults)
+	if len(l.faults) != 5 {
+		t.Errorf("faults %q, want changed, early, the wrong endpoint, unknown, twice", l.faults)
 	}
 }

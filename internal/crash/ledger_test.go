@@ -119,6 +119,7 @@ func (l *ledger) fault(format string, args ...any) {
 	}
 }
 
+// killed notes that a process is gone and all that it sent is received.
 func (l *ledger) killed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,10 +156,6 @@ type row struct {
 // be durable: its record waits for the next commit. Generous, for slow disks.
 const forgotten = 3 * time.Second
 
-// buffered is how long after a kill the receiver may still read what the dead
-// process sent; the next process needs longer than that to start.
-const buffered = 20 * time.Millisecond
-
 // count sums up. A second acknowledgement is explained by a kill shortly after
 // the first.
 func (l *ledger) count() (rows [targets]row, accepted int) {
@@ -190,6 +187,7 @@ func (l *ledger) count() (rows [targets]row, accepted int) {
 					r.oldest = max(r.oldest, gap)
 				} else {
 					r.unexplained++
+					l.fault("%s received %s twice, %s", t, id, l.between(got.acked[i-1], got.acked[i]))
 				}
 			}
 		}
@@ -202,11 +200,21 @@ func (l *ledger) count() (rows [targets]row, accepted int) {
 
 func (l *ledger) explained(first, second time.Time) (time.Duration, bool) {
 	for _, k := range l.kills {
-		if end := k.Add(buffered); !first.After(end) && second.After(end) && k.Sub(first) < forgotten {
+		if first.Before(k) && second.After(k) && k.Sub(first) < forgotten {
 			return k.Sub(first), true
 		}
 	}
 	return 0, false
+}
+
+// between tells two times by the last kill before the second.
+func (l *ledger) between(first, second time.Time) string {
+	for _, k := range slices.Backward(l.kills) {
+		if k.Before(second) {
+			return fmt.Sprintf("%s and %s after a kill", first.Sub(k), second.Sub(k))
+		}
+	}
+	return fmt.Sprintf("%s apart", second.Sub(first))
 }
 
 func table(rows [targets]row) string {
