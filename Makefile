@@ -32,10 +32,13 @@ torture: ## the long forms of the proofs, and one table: promise, cases, failure
 	tools/torture
 
 bench: ## throughput, latency and isolation of this machine, with the raw ceiling beside
-	go run ./cmd/posthorn bench
+	go run ./cmd/posthorn bench --suite
+
+schedule: ## the first waits of the default retry schedule in real time, 6 minutes
+	go test -count=1 -timeout 15m -run TestDefaultSchedule -v ./test/reference -long
 
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash torture bench ci
+.PHONY: help build test race lint fuzz crash torture bench schedule ci
 .DEFAULT_GOAL := help
