@@ -207,12 +207,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/", handler)
-	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /readyz", n.readyz)
 	n.api = &http.Server{
-		Handler:           mux,
+		Handler:           n.probes(handler),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
