@@ -311,6 +311,21 @@ func TestGoneEndpointIsPausedAndItsOwnersAreTold(t *testing.T) {
 	}
 }
 
+// Profiles tell an operator much, and anyone who reaches them too: they are off
+// unless switched on, and never where the API is.
+func TestProfilesAreOffByDefault(t *testing.T) {
+	const path = "/debug/pprof/goroutine?debug=1"
+	for name, want := range map[string]int{"POSTHORN_PPROF=false": http.StatusNotFound, "POSTHORN_PPROF=true": http.StatusOK} {
+		s := serveForTest(t, name)
+		if status, body := get(t, s.ops+path); status != want {
+			t.Errorf("%s: %d %.200s, want %d", name, status, body, want)
+		}
+		if status, _ := get(t, s.base+path); status != http.StatusNotFound {
+			t.Errorf("%s: the API's listener answers %d", name, status)
+		}
+	}
+}
+
 func TestServeDrainsAndNothingIsLostByIt(t *testing.T) {
 	s := serveForTest(t, "POSTHORN_DRAIN_TIMEOUT=20s")
 	api := s.tenant(t, "acme")

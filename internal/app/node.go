@@ -217,7 +217,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	if n.opsLn != nil {
-		n.ops = &http.Server{Handler: n.metrics.handler(), ReadHeaderTimeout: 10 * time.Second}
+		n.ops = &http.Server{Handler: n.opsHandler(), ReadHeaderTimeout: 10 * time.Second}
 	}
 	return nil
 }
