@@ -242,9 +242,10 @@ func (n *node) notice(c store.Notice) {
 
 // observe is called once per attempt, from the engine.
 func (n *node) observe(o lane.Observation) {
+	now := n.now()
 	n.metrics.observe(&o)
-	logAttempt(n.log, &o)
-	if t, ok := turnOf(&o, n.now()); ok {
+	logAttempt(n.log, &o, now)
+	if t, ok := turnOf(&o, now); ok {
 		select {
 		case n.turns <- t:
 		default: // a thousand endpoints turned at once; the log and health show it all the same
