@@ -86,7 +86,7 @@ const (
 	// failingQueue is how much of its queue a failing lane keeps in memory.
 	failingQueue = 16
 	// maxResting bounds the lanes that are kept for their target alone.
-	maxResting = 8192
+	maxResting = 16_384
 	// maxIdle is how many goroutines wait for another attempt to carry. Their
 	// stacks have grown already, which cost a busy engine 3 % of its time.
 	maxIdle = 64

@@ -12,9 +12,12 @@ import (
 const (
 	// idleTime is how long a connection is kept without use.
 	idleTime = 60 * time.Second
-	// maxIdle bounds the idle connections of all endpoints; past it the one
-	// unused for longest goes.
-	maxIdle = 2048
+	// watchAfter is how long a connection is idle before a goroutine watches it. A
+	// busy endpoint's next attempt comes earlier and looks for itself.
+	watchAfter = 2 * time.Second
+	// maxIdle bounds the idle connections of all endpoints; past it, or past half
+	// of the files that the process may open, the one unused for longest goes.
+	maxIdle = 12_288
 )
 
 // conn is a connection to an endpoint's receiver. An attempt owns it, or the
@@ -32,10 +35,11 @@ type conn struct {
 	origin   string
 	reused   bool
 
-	// The pool's: where the connection stands in the order of use, and what its
-	// watcher found when it was taken.
+	// The pool's: where the connection stands in the order of use, since when, and
+	// what its watcher found when it was taken; nil while it has none.
 	older, newer *conn
 	idle         bool
+	since        time.Time
 	watched      chan bool
 }
 
@@ -74,8 +78,11 @@ type pool struct {
 	oldest     *conn
 	newest     *conn
 	count      int
+	most       int // of count; 0 before the first put
 	closed     bool
 	watchers   sync.WaitGroup
+	look       *time.Timer // runs while connections have no watcher yet
+	looking    bool
 }
 
 // get returns a connection that is still open, or nil.
@@ -85,10 +92,13 @@ func (p *pool) get(endpoint int64, origin string) *conn {
 		if c == nil {
 			return nil
 		}
-		// Wake the watcher; it reports whether the receiver was silent.
-		c.SetReadDeadline(longAgo)
-		silent := <-c.watched
-		c.SetReadDeadline(time.Time{})
+		silent := true
+		if c.watched != nil {
+			// Wake the watcher; it reports whether the receiver was silent.
+			c.SetReadDeadline(longAgo)
+			silent = <-c.watched
+			c.watched = nil
+		}
 		if silent && c.origin == origin && stillOpen(c.raw) {
 			c.reused = true
 			return c
@@ -113,18 +123,24 @@ func (p *pool) take(endpoint int64) *conn {
 // put keeps the connection for the endpoint's next attempt.
 func (p *pool) put(c *conn) {
 	c.left = math.MaxInt64
-	c.watched = make(chan bool, 1)
-	c.SetDeadline(time.Now().Add(idleTime))
+	c.since = time.Now()
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		c.Close()
 		return
 	}
+	if p.most == 0 {
+		p.most = min(maxIdle, max(openFiles()/2, 64))
+	}
 	p.add(c)
-	p.watchers.Go(func() { p.watch(c) })
+	if canLook(c.raw) {
+		p.lookLater()
+	} else {
+		p.startWatch(c)
+	}
 	var evicted *conn
-	if p.count > maxIdle {
+	if p.count > p.most {
 		evicted = p.oldest
 		p.remove(evicted)
 	}
@@ -132,6 +148,45 @@ func (p *pool) put(c *conn) {
 	if evicted != nil {
 		evicted.Close()
 	}
+}
+
+// lookLater, startWatch and watchIdle are called with mu held.
+func (p *pool) lookLater() {
+	switch {
+	case p.looking:
+		return
+	case p.look == nil:
+		p.look = time.AfterFunc(watchAfter, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.watchIdle()
+		})
+	default:
+		p.look.Reset(watchAfter)
+	}
+	p.looking = true
+}
+
+// watchIdle has the connections watched that nobody took for a while. Those
+// without a watcher are the newest.
+func (p *pool) watchIdle() {
+	p.looking = false
+	if p.closed {
+		return
+	}
+	for c := p.newest; c != nil && c.watched == nil; c = c.older {
+		if time.Since(c.since) >= watchAfter {
+			p.startWatch(c)
+		} else {
+			p.lookLater()
+		}
+	}
+}
+
+func (p *pool) startWatch(c *conn) {
+	c.watched = make(chan bool, 1)
+	c.SetDeadline(c.since.Add(idleTime))
+	p.watchers.Go(func() { p.watch(c) })
 }
 
 // watch waits until the connection is taken, or the receiver closes it or says
@@ -166,6 +221,9 @@ func (p *pool) forget(endpoint int64) {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
+	if p.look != nil {
+		p.look.Stop()
+	}
 	var list []*conn
 	for p.oldest != nil {
 		list = append(list, p.oldest)
