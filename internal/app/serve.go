@@ -16,6 +16,7 @@ import (
 func Serve(ctx context.Context, cfg config.Config, _, stderr io.Writer) error {
 	log, flush := newLogger(stderr, &cfg)
 	defer flush()
+	tuneGC()
 	n, err := newNode(ctx, cfg, log, nil)
 	if err != nil {
 		return err
