@@ -45,8 +45,22 @@ type conn struct {
 
 func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
 	c := &conn{Conn: nc, raw: raw, endpoint: endpoint, origin: origin, left: math.MaxInt64}
-	c.br = bufio.NewReader(c)
+	c.takeReader()
 	return c
+}
+
+// readers are those of connections that are idle and not watched.
+var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+
+func (c *conn) takeReader() {
+	c.br = readers.Get().(*bufio.Reader)
+	c.br.Reset(c)
+}
+
+func (c *conn) leaveReader() {
+	c.br.Reset(nil)
+	readers.Put(c.br)
+	c.br = nil
 }
 
 // Read is for the bufio.Reader: it stops where the bound is reached.
@@ -69,9 +83,9 @@ var longAgo = time.Unix(1, 0)
 // pool keeps idle connections, each for the endpoint and origin that it was
 // made for. An endpoint cannot take another's, and needs no bound of its own:
 // it leaves no more than it had attempts in flight, and each goes after
-// idleTime. An idle connection takes about 8 KiB (its buffer, a waiting
-// goroutine), 20 KiB with TLS, and a descriptor; an endpoint without one takes
-// nothing.
+// idleTime. An idle connection takes a descriptor and, once it is watched,
+// about 8 KiB (a buffer, a waiting goroutine), 12 KiB more with TLS; an endpoint
+// without one takes nothing.
 type pool struct {
 	mu         sync.Mutex
 	byEndpoint map[int64][]*conn // oldest first
@@ -98,6 +112,8 @@ func (p *pool) get(endpoint int64, origin string) *conn {
 			c.SetReadDeadline(longAgo)
 			silent = <-c.watched
 			c.watched = nil
+		} else {
+			c.takeReader()
 		}
 		if silent && c.origin == origin && stillOpen(c.raw) {
 			c.reused = true
@@ -134,6 +150,7 @@ func (p *pool) put(c *conn) {
 		p.most = min(maxIdle, max(openFiles()/2, 64))
 	}
 	p.add(c)
+	c.leaveReader()
 	if canLook(c.raw) {
 		p.lookLater()
 	} else {
@@ -185,6 +202,7 @@ func (p *pool) watchIdle() {
 
 func (p *pool) startWatch(c *conn) {
 	c.watched = make(chan bool, 1)
+	c.takeReader()
 	c.SetDeadline(c.since.Add(idleTime))
 	p.watchers.Go(func() { p.watch(c) })
 }
