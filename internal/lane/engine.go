@@ -48,7 +48,7 @@ type Config struct {
 	// MaxUnrecorded is how many results may wait to be recorded before no attempt
 	// starts (1,000). Attempts in flight then may still add theirs.
 	MaxUnrecorded int
-	// QueuePerLane bounds what one lane keeps in memory (256).
+	// QueuePerLane bounds what one lane keeps in memory (1,024).
 	QueuePerLane int
 	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB);
 	// each lane may have one delivery more.
@@ -78,7 +78,7 @@ type Observation struct {
 const (
 	defaultMaxInFlight   = 4096
 	defaultMaxUnrecorded = 1000
-	defaultQueuePerLane  = 256
+	defaultQueuePerLane  = 1024
 	defaultQueueBytes    = 64 << 20
 
 	// itemOverhead is what a queued delivery costs beside its body.
