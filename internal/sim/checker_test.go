@@ -129,14 +129,15 @@ func (c *checker) signature(l *life, v *visit) {
 		}
 		c.keys[l.id] = k
 	}
-	low, high := c.wall(v.at, v.at)
-	for _, now := range []time.Time{low, high} {
-		k.Now = func() time.Time { return now }
-		if k.Verify(v.header, []byte(v.body)) == nil {
-			return
-		}
+	seconds, _ := strconv.ParseInt(v.header.Get("webhook-timestamp"), 10, 64)
+	stamp := time.Unix(seconds, 0)
+	k.Now = func() time.Time { return stamp }
+	if err := k.Verify(v.header, []byte(v.body)); err != nil {
+		c.say(kindSignature, "endpoint %d could not verify %s: %v", l.id, v.header.Get("webhook-id"), err)
 	}
-	c.say(kindSignature, "endpoint %d could not verify %s at %s", l.id, v.header.Get("webhook-id"), v.at)
+	if low, high := c.wall(v.at, v.at); stamp.Before(low.Add(-time.Second)) || stamp.After(high.Add(time.Second)) {
+		c.say(kindSignature, "endpoint %d got %s dated %s at %s", l.id, v.header.Get("webhook-id"), stamp.UTC(), high.UTC())
+	}
 }
 
 // event checks what became of an event.
@@ -190,7 +191,7 @@ func (c *checker) matches(f *fact) {
 // attempt checks a request against those of the same delivery before it.
 func (c *checker) attempt(f *fact, l *life, before []*visit, v *visit) {
 	number, _ := strconv.Atoi(v.header.Get("posthorn-attempt"))
-	last, since, asked := 1, f.at, time.Duration(0)
+	last, from, since, asked := 1, f.at, f.at, time.Duration(0)
 	if len(before) > 0 {
 		p := before[len(before)-1]
 		if p.ended.IsZero() || p.ended.After(v.at) {
@@ -200,7 +201,7 @@ func (c *checker) attempt(f *fact, l *life, before []*visit, v *visit) {
 			c.say(kindAgain, "%s was sent to endpoint %d again %s after it was acknowledged", f.ref, l.id, v.at.Sub(p.ended))
 		}
 		last, _ = strconv.Atoi(p.header.Get("posthorn-attempt"))
-		since, asked = p.ended, p.asked
+		from, since, asked = p.at, p.ended, p.asked
 		if number == last {
 			// Only a process that ended repeats an attempt.
 			if !c.brokenOff(p.at, v.at) {
@@ -213,25 +214,25 @@ func (c *checker) attempt(f *fact, l *life, before []*visit, v *visit) {
 		c.say(kindNumber, "%s: attempt %d follows attempt %d", f.ref, number, last)
 		return
 	}
-	c.waited(f, l, last, number, since, asked, v)
-}
-
-// waited checks that the waits between two attempts have passed by the wall
-// clock, as long as it ever showed.
-func (c *checker) waited(f *fact, l *life, last, number int, since time.Time, asked time.Duration, v *visit) {
-	var least time.Duration
+		var least time.Duration
 	for i := last; i < number; i++ {
-		wait, ok := l.wait(i-1, since, v.at)
+		// The schedule is that of the attempt's beginning.
+		wait, ok := l.wait(i-1, from, v.at)
 		if !ok {
 			c.say(kindNumber, "%s: attempt %d is beyond the schedule", f.ref, number)
 			return
 		}
-		wait = wait * 8 / 10
-		if i == last {
+		if wait = wait * 8 / 10; i == last {
 			wait = max(wait, asked)
 		}
 		least += wait
 	}
+	c.waited(f, last, number, since, least, v)
+}
+
+// waited checks that the waits between two attempts have passed by the wall
+// clock, as long as it ever showed.
+func (c *checker) waited(f *fact, last, number int, since time.Time, least time.Duration, v *visit) {
 	if least == 0 {
 		return
 	}
