@@ -70,10 +70,16 @@ func (e *Engine) consult(now time.Time) error {
 	return e.claimDue(now)
 }
 
-// wakeLanes settles the lanes whose time came.
+// wakeLanes settles the lanes whose time came, each once: when the clock has
+// stepped back since now was read, one may go to sleep again until a time that is
+// not after now.
 func (e *Engine) wakeLanes(now time.Time) {
+	var due []*lane
 	for len(e.wakes) > 0 && !e.wakes[0].wakeAt.After(now) {
-		e.settle(heap.Pop(&e.wakes).(*lane))
+		due = append(due, heap.Pop(&e.wakes).(*lane))
+	}
+	for _, l := range due {
+		e.settle(l)
 	}
 	e.dispatch()
 }

@@ -316,6 +316,16 @@ func (h *history) wall(from, to time.Time) (low, high time.Time) {
 	return low, high
 }
 
+// forward is how far the wall clock was put forward between two times.
+func (h *history) forward(from, to time.Time) (d time.Duration) {
+	for _, s := range h.skews {
+		if !s.at.Before(from) && !s.at.After(to) {
+			d += max(s.after-s.before, 0)
+		}
+	}
+	return d
+}
+
 // brokenOff reports whether a process ended roughly between two times.
 func (h *history) brokenOff(from, to time.Time) bool {
 	for _, e := range h.ends {

@@ -175,8 +175,10 @@ func (r *receivers) visit(c net.Conn, br *bufio.Reader, q *http.Request, body st
 	r.count[q.Host]++
 	script, arrived := r.script[q.Host], r.arrived
 	r.mu.Unlock()
+	held := false
 	if arrived != nil {
 		arrived()
+		held = time.Now().After(v.at)
 	}
 	rep := reply{status: 200}
 	if script != nil {
@@ -190,6 +192,9 @@ func (r *receivers) visit(c net.Conn, br *bufio.Reader, q *http.Request, body st
 	defer r.mu.Unlock()
 	if v.ended, v.answered = time.Now(), answered; answered > 0 {
 		v.asked = rep.asked
+	}
+	if held { // the sender may have gone at any time meanwhile
+		v.ended = v.at
 	}
 	return open
 }

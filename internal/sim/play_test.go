@@ -137,13 +137,13 @@ func (p *play) step(s step) {
 		patterns := c.patterns()
 		p.patch(e, func(x *posthorn.Endpoint) { x.Events = patterns })
 	case doSettings:
-		settings := c.settings()
+		settings := c.settings(p.script.Calm)
 		p.patch(e, func(x *posthorn.Endpoint) { x.Settings = settings })
 	case doDelete:
 		p.delete(e)
 		p.gone[e] = true
 	case doCreate:
-		if e := p.endpointOf(*tenant, c.settings(), c.patterns()...); true {
+		if e := p.endpointOf(*tenant, c.settings(p.script.Calm), c.patterns()...); true {
 			p.set(e.host, c.mood(p.script.Calm), s.Seed)
 			p.cast[s.Who] = e // the one before lives on, unheeded
 		}

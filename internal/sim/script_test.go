@@ -126,7 +126,7 @@ func newScript(seed uint64) script {
 	}
 	for i := range endpointsPerWorld {
 		s.Endpoints = append(s.Endpoints, role{
-			Tenant: i % tenantsPerWorld, Patterns: c.patterns(), Settings: c.settings(), Mood: c.mood(s.Calm), Seed: c.Uint64(),
+			Tenant: i % tenantsPerWorld, Patterns: c.patterns(), Settings: c.settings(s.Calm), Mood: c.mood(s.Calm), Seed: c.Uint64(),
 		})
 	}
 	total := 0
@@ -206,8 +206,12 @@ func (c chance) eventType() string {
 	return pick(c, "cases.updated", "cases.created", "orders.placed", "orders.items.added")
 }
 
-func (c chance) settings() (s posthorn.Settings) {
-	if c.one(2) {
+// settings of a calm world let one attempt be made at a time: see order.
+func (c chance) settings(calm bool) (s posthorn.Settings) {
+	switch {
+	case calm:
+		s.MaxInFlight = 1
+	case c.one(2):
 		s.MaxInFlight = 1 + c.IntN(4)
 	}
 	if c.one(3) {

@@ -43,14 +43,14 @@ func (p *play) settle() {
 		}
 	}
 	p.sweep(p.now()) // cancels what the deleted left
-	if !p.rest(asleep) {
+	if !p.rest(asleep, true) {
 		p.unended()
 	}
 	// What an error of the store left behind, and nobody was promised, ends with
 	// the next start.
 	p.stop()
 	p.open()
-	p.rest(asleep)
+	p.rest(asleep, false)
 	p.history.settled = true
 	if s := p.run.engine.Stats(); s.InFlight+s.Queued+s.Unrecorded != 0 || s.QueuedBytes != 0 {
 		p.history.wrong(kindOpen, "the engine is not at rest: %s", figures(s))
@@ -60,9 +60,9 @@ func (p *play) settle() {
 	}
 }
 
-// rest waits until nothing is open but what the one asleep holds and what an
-// error of the store left, and reports whether that came to be.
-func (p *play) rest(asleep *endpoint) bool {
+// rest waits until nothing is open but what the one asleep holds, and perhaps
+// what an error of the store left, and reports whether that came to be.
+func (p *play) rest(asleep *endpoint, orLeft bool) bool {
 	for range 12 * 24 {
 		counts, err := p.run.store.Counts(p.Context())
 		p.ok(err)
@@ -71,7 +71,7 @@ func (p *play) rest(asleep *endpoint) bool {
 			_, held, _, err = p.run.store.EndpointHealth(p.Context(), asleep.ID, 10_000)
 			p.ok(err)
 		}
-		if counts.Open == held || counts.Open == held+p.left(asleep) {
+		if counts.Open == held || orLeft && counts.Open == held+p.left(asleep) {
 			wait(second)
 			return true
 		}
