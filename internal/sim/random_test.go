@@ -29,7 +29,7 @@ func defaultWorlds() int {
 	case raceEnabled:
 		return 10
 	}
-	return 60
+	return 100
 }
 
 // In random worlds (receivers that fail in every way, publishes, pauses, new
