@@ -61,7 +61,9 @@ func (h *history) transition(count map[string]int, f *fact, l *life, id posthorn
 		return
 	}
 	state, sent := d.Progress.State, len(visits) > 0
-	count["transition: pending -> "+state.String()]++
+	if state.Final() {
+		count["transition: pending -> "+state.String()]++
+	}
 	if d.Progress.Tries > d.Progress.Attempts {
 		count["transition: pending -> pending (local fault)"]++
 	}
@@ -70,8 +72,12 @@ func (h *history) transition(count map[string]int, f *fact, l *life, id posthorn
 	}
 	for _, whom := range []string{ofEndpoint(l.id), ofTenant(l.tenant), everybody} {
 		for _, s := range h.quiets[whom] {
-			if sent && f.at.After(s.from) && f.at.Before(s.to) && visits[0].at.After(f.at) {
-				count["transition: held -> sent ("+strings.Fields(whom)[0]+")"]++
+			last := f.at
+			for _, v := range visits { // open before the span's end, sent after it
+				if !last.After(s.to) && !v.at.Before(s.to) && !s.to.IsZero() {
+					count["transition: held -> sent ("+strings.Fields(whom)[0]+")"]++
+				}
+				last = v.at
 			}
 		}
 	}
