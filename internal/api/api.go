@@ -33,6 +33,9 @@ const Base = "/v2.3/webhooks"
 // name the same. What is sealed is the key itself, not its text.
 const SecretKind = "secret"
 
+// AnswerKind binds the boxes of remembered answers.
+const AnswerKind = "answer"
+
 // Store is what the API needs of the store; package store says what the methods
 // do.
 type Store interface {

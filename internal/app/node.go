@@ -79,6 +79,9 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	if n.store, err = sqlite.Open(ctx, sqlite.Options{Path: cfg.StorePath, Role: sqlite.Serve, Now: n.now, Log: log}); err != nil {
 		return nil, explainOpen(err)
 	}
+	if err = n.noteKeys(ctx); err != nil {
+		return nil, err
+	}
 	guard, err := n.egress(inbox)
 	if err != nil {
 		return nil, err
