@@ -46,7 +46,7 @@ type node struct {
 	metrics  *metrics
 	api      *http.Server
 	ops      *http.Server // nil when off
-	listener net.Listener
+	listener *connections
 	opsLn    net.Listener
 	turns    chan turn
 	ready    readiness
@@ -110,9 +110,10 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		RatePerSecond: cfg.PublishRate,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
-	n.access = access.New(access.Config{Store: n.store, Now: n.now})
+	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate})
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
+	n.metrics.watchConnections(n.listener)
 	return n, n.serveAPI(send.NewGuard(guard))
 }
 
@@ -141,9 +142,11 @@ func openCatalog(path string) (*catalog.Catalog, error) {
 }
 
 func (n *node) listen() (err error) {
-	if n.listener, err = listenOn(n.cfg.Listen, "--listen"); err != nil {
+	ln, err := listenOn(n.cfg.Listen, "--listen")
+	if err != nil {
 		return err
 	}
+	n.listener = &connections{Listener: ln, max: n.cfg.MaxConnections}
 	if n.cfg.OpsListen != "" {
 		n.opsLn, err = listenOn(n.cfg.OpsListen, "--ops-listen")
 	}
@@ -178,12 +181,20 @@ func (n *node) egress(inbox inboxException) (send.Config, error) {
 	return c, nil
 }
 
+// listeners are those that are open.
+func (n *node) listeners() (all []net.Listener) {
+	if n.listener != nil {
+		all = append(all, n.listener)
+	}
+	if n.opsLn != nil {
+		all = append(all, n.opsLn)
+	}
+	return all
+}
+
 func (n *node) ownListeners() []netip.AddrPort {
 	var own []netip.AddrPort
-	for _, ln := range []net.Listener{n.listener, n.opsLn} {
-		if ln == nil {
-			continue
-		}
+	for _, ln := range n.listeners() {
 		if a, ok := ln.Addr().(*net.TCPAddr); ok {
 			own = append(own, a.AddrPort())
 		}
@@ -215,7 +226,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", n.readyz)
 	n.api = &http.Server{
-		Handler:           mux,
+		Handler:           marking(mux),
+		ConnContext:       n.listener.remember,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -224,7 +236,15 @@ func (n *node) serveAPI(guard send.Guard) error {
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	if n.opsLn != nil {
-		n.ops = &http.Server{Handler: n.metrics.handler(), ReadHeaderTimeout: 10 * time.Second}
+		n.ops = &http.Server{
+			Handler:           n.metrics.handler(),
+			ReadHeaderTimeout: 10 * time.Second,
+			ReadTimeout:       10 * time.Second,
+			WriteTimeout:      time.Minute,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    32 << 10,
+			ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		}
 	}
 	return nil
 }
@@ -314,10 +334,8 @@ func (n *node) stop() error {
 // close releases what newNode opened.
 func (n *node) close() error {
 	var err error
-	for _, ln := range []net.Listener{n.listener, n.opsLn} {
-		if ln != nil {
-			ln.Close() // again is harmless
-		}
+	for _, ln := range n.listeners() {
+		ln.Close() // again is harmless
 	}
 	if n.client != nil {
 		n.client.Close()
