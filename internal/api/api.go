@@ -127,6 +127,7 @@ type server struct {
 	Config
 	operations []*operation
 	running    running
+	room       *web.Room
 	tenants    knownTenants
 }
 
@@ -148,7 +149,7 @@ func New(c Config) (http.Handler, error) {
 		c.Version = posthorn.Version
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}}
+	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, room: web.NewRoom(bodiesInAll, bodiesOfToken)}
 	c.Store.Watch(s.tenants.notice)
 	s.operations = s.declare()
 	mux := new(web.Mux)
