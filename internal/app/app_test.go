@@ -61,14 +61,20 @@ func eventually(t *testing.T, what string, holds func() bool) {
 // runDev starts dev in dir and returns what it prints and what ends it.
 func runDev(t *testing.T, dir string, more ...string) (out *terminal, stop func() error) {
 	t.Helper()
-	cfg, err := config.LoadDev(config.Sources{Environ: append([]string{"POSTHORN_SAMPLES=50ms"}, more...)})
+	cfg, err := config.LoadDev(config.Sources{Environ: append([]string{"POSTHORN_SAMPLES=50ms", "POSTHORN_OPS_LISTEN=off"}, more...)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.Dir = dir
 	ctx, cancel := context.WithCancel(t.Context())
 	out, ended := &terminal{}, make(chan error, 1)
-	go func() { ended <- Dev(ctx, cfg, out, out) }()
+	go func() {
+		err := Dev(ctx, cfg, out, out)
+		if err != nil {
+			fmt.Fprintln(out, err) // a test that waits shows it
+		}
+		ended <- err
+	}()
 	return out, func() error { cancel(); return <-ended }
 }
 
