@@ -40,6 +40,11 @@ func (s *server) answerOnce(q *request) (*reply, error) {
 		Tenant: q.tenant.ID, Route: q.op.method + " " + q.op.path, Key: key,
 		Hash: contentHash(q), Expires: q.at.Add(onceFor),
 	}
+	if q.op.reach == ofPlatform {
+		// A remembered answer may show a token, and another platform token may be
+		// allowed less than the one that asked.
+		q.once.Route += " " + q.principal.TokenRef
+	}
 	// A publisher's tenant may still be unknown: the token keeps the claims of
 	// different publishers apart until it is.
 	claim := runningKey{token: q.principal.TokenRef, tenant: q.tenant.ID, route: q.once.Route, key: key}
