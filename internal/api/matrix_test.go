@@ -123,7 +123,7 @@ type matrix struct {
 	changed int               // what the store told of
 }
 
-func newMatrix(t *testing.T) *matrix {
+func newMatrix(t testing.TB) *matrix {
 	m := &matrix{ids: map[string]string{}}
 	m.world = newWorld(t)
 	m.store.Watch(func(store.Notice) { m.changed++ })
