@@ -32,6 +32,14 @@ func hostile(t *testing.T, more ...string) (s *service, n *node) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for name, limit := range map[string]struct{ got, most time.Duration }{ // what docs/proofs/access.md promises
+		"headers": {n.api.ReadHeaderTimeout, 10 * time.Second}, "a request": {n.api.ReadTimeout, time.Minute},
+		"an answer": {n.api.WriteTimeout, time.Minute}, "idleness": {n.api.IdleTimeout, 2 * time.Minute},
+	} {
+		if limit.got <= 0 || limit.got > limit.most {
+			t.Fatalf("%s may take %s, want at most %s", name, limit.got, limit.most)
+		}
+	}
 	if !long() {
 		for _, d := range []*time.Duration{&n.api.ReadHeaderTimeout, &n.api.ReadTimeout, &n.api.WriteTimeout, &n.api.IdleTimeout} {
 			*d /= 20
