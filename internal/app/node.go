@@ -317,8 +317,8 @@ func (n *node) stop() error {
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
-	err := n.api.Shutdown(ctx)
-	err = errors.Join(err, <-drained)
+	err := n.inTime("requests of clients", n.api.Shutdown(ctx))
+	err = errors.Join(err, n.inTime("attempts", <-drained))
 	n.cancel()
 	if n.ops != nil {
 		err = errors.Join(err, n.ops.Close())
@@ -329,6 +329,16 @@ func (n *node) stop() error {
 		n.log.Warn("the tokens' last use was not recorded", "err", ferr)
 	}
 	return errors.Join(err, n.close())
+}
+
+// inTime makes of a drain whose time was over a line in the log: what was cut
+// short is handed back, or asked again by its client. Other errors stay.
+func (n *node) inTime(what string, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	n.log.Warn("the drain's time was over and what was under way was cut short", "what", what, "err", err)
+	return nil
 }
 
 // close releases what newNode opened.
