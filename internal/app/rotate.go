@@ -124,10 +124,10 @@ func resealed(b *store.Box, ring *secretbox.Keyring) (r store.Resealed, needed b
 	if b.Kind == store.BoxAnswer {
 		keyID, box, ok = secretbox.Unpack(b.Sealed)
 	}
-	if keyID == ring.Current() {
+	switch {
+	case keyID == ring.Current():
 		return r, false, nil
-	}
-	if !ok {
+	case !ok:
 		return r, false, errors.New("a remembered answer is damaged; it is forgotten within a day")
 	}
 	bind := secretbox.Bind{Kind: bindKinds[b.Kind], Tenant: b.Tenant, Endpoint: b.Endpoint}

@@ -45,6 +45,16 @@ func forms(secret []byte) map[string][]byte {
 	return f
 }
 
+// packed are the forms that a text has inside of a longer one in base64: one for
+// each place where it may begin, less what its neighbours decide.
+func packed(text []byte) (f [][]byte) {
+	for shift := range 3 {
+		b := base64.StdEncoding.EncodeToString(append(make([]byte, shift), text...))
+		f = append(f, []byte(b[4*((shift+2)/3):len(b)-4]))
+	}
+	return f
+}
+
 // vault is what must not come out, by what it is.
 type vault map[string][]byte
 
@@ -55,7 +65,14 @@ func (v vault) addSecret(t *testing.T, name, text string) {
 		t.Fatal(err)
 	}
 	v.add(name, key)
-	v[name+", text"] = []byte(strings.TrimSuffix(strings.TrimPrefix(text, "whsec_"), "="))
+	v.addText(name, strings.TrimSuffix(strings.TrimPrefix(text, "whsec_"), "="))
+}
+
+func (v vault) addText(name, text string) {
+	v[name+", text"] = []byte(text)
+	for i, b := range packed([]byte(text)) {
+		v[fmt.Sprint(name, ", packed ", i)] = b
+	}
 }
 
 func (v vault) add(name string, secret []byte) {
@@ -78,6 +95,13 @@ func TestTheScannerFindsWhatItLooksFor(t *testing.T) {
 	key := []byte("0123456789abcdefghijklmnopqrstuv")
 	v := vault{}
 	v.add("key", key)
+	v.addText("key", string(key))
+	for _, around := range []string{"", "a", "ab"} {
+		leak := base64.StdEncoding.EncodeToString([]byte(around + string(key) + around))
+		if got := v.found([]byte(leak)); !strings.Contains(fmt.Sprint(got), "packed") {
+			t.Errorf("inside of base64: found %v in %s", got, leak)
+		}
+	}
 	for name, leak := range map[string]string{
 		"raw": string(key), "hex": fmt.Sprintf("%x", key), "HEX": fmt.Sprintf("%X", key), "base64": base64.StdEncoding.EncodeToString(key),
 		"%v": fmt.Sprint(key), "%#v": fmt.Sprintf("%#v", key), "quoted": fmt.Sprintf("%q", key),
@@ -196,7 +220,7 @@ func TestNothingSecretComesOut(t *testing.T) {
 	admin := run(t, "0", env(old), "token", "create", "--platform", "--scope", "admin,webhooks:read,webhooks:write,events:publish", "--store", store)
 	admin.Wait()
 	root := strings.TrimSpace(admin.out.String())
-	v["the platform's token"] = []byte(strings.TrimPrefix(root, access.TokenPrefix))
+	v.addText("the platform's token", strings.TrimPrefix(root, access.TokenPrefix))
 	printed = append(printed, admin.log.String()...)
 
 	token := s.aDay(t, root, receiver.URL, v)
@@ -260,7 +284,7 @@ func (s *service) aDay(t *testing.T, root, receiver string, v vault) (token stri
 		if text == "" {
 			t.Fatalf("%s: nothing to keep", name)
 		}
-		v[name] = []byte(strings.TrimPrefix(text, access.TokenPrefix))
+		v.addText(name, strings.TrimPrefix(text, access.TokenPrefix))
 		return text
 	}
 	status, _, body := s.request(t, root, "POST", "/tenants", `{"name":"acme"}`, "")

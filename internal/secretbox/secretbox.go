@@ -146,7 +146,8 @@ func Unpack(packed []byte) (keyID string, box []byte, ok bool) {
 		return "", nil, false
 	}
 	n := 1 + int(packed[0])
-	return string(packed[1:n]), packed[n:], true
+	keyID = string(packed[1:n])
+	return keyID, packed[n:], ValidID(keyID) // what is no id may be anything, and errors show ids
 }
 
 // Seal encrypts plain with the current key. Two boxes of the same plain differ.
