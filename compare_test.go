@@ -25,7 +25,7 @@ import (
 var comparisons = map[string]string{
 	"internal/access/token.go: whole != expected":                      "both are made of the text that came in: its checksum is right or not, whatever tokens there are",
 	"internal/access/token.go: text[:len(TokenPrefix)] != TokenPrefix": "every token begins so",
-	"internal/access/access.go: strings.EqualFold(scheme, \"bearer\")":  "the scheme's name",
+	"internal/access/access.go: strings.EqualFold(scheme, \"bearer\")": "the scheme's name",
 	"internal/access/access.go: slices.Contains(p.Scopes, scope)":      "names of scopes",
 	"internal/access/access.go: e.principal.Tenant.ID == n.Tenant":     "a tenant's number",
 	"internal/access/access.go: n.Kind != store.NoticeTenant":          "a kind of notice",
