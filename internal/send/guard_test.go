@@ -9,7 +9,7 @@ import (
 
 	"code.dny.dev/ssrf"
 
-	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/hell"
 )
 
 func guard(change func(*Config)) Guard {
@@ -21,47 +21,12 @@ func guard(change func(*Config)) Guard {
 }
 
 func TestCheckURL(t *testing.T) {
-	long := strings.Repeat("a", 63)
-	for _, raw := range []string{
-		"https://partner.example.com/webhooks/xpath", "https://partner.example.com", "https://PARTNER.Example.COM/", "HTTPS://partner.example.com/",
-		"https://partner.example.com:443/", "https://partner.example.com:8443/?a=b&c=%20", "https://a.b.c.d.e.example.co.uk/",
-		"https://xn--mnchen-3ya.example.com/", "https://1password.com/", "https://3com.net/", "https://1.2.3.4.example.com/",
-		"https://93.184.215.14/", "https://93.184.215.14:9443/", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/",
-		"https://" + long + "." + long + "." + long + ".example.com/", "https://partner.example.com?x", "https://partner.example.com/?u=https://x",
-		"https://partner.example.com/" + strings.Repeat("a", posthorn.MaxURLLength-len("https://partner.example.com/")),
-	} {
+	for _, raw := range hell.GoodURLs {
 		if err := guard(nil).CheckURL(raw); err != nil {
 			t.Errorf("%s is refused: %v", raw, err)
 		}
 	}
-	for _, raw := range []string{
-		// form
-		"", " ", "partner.example.com", "/webhooks", "//partner.example.com/", "https:", "https://", "https:///path", "https:partner.example.com",
-		"http://partner.example.com/", "ftp://partner.example.com/", "file:///etc/passwd", "unix:///run/x.sock", "javascript:alert(1)",
-		"https://user@partner.example.com/", "https://user:pass@partner.example.com/", "https://@partner.example.com/", "https://a@b@partner.example.com/",
-		"https://partner.example.com/#x", "https://partner.example.com/#", "https://partner.example.com/a b", "https://partner.example.com/?a b",
-		"https://partner.example.com/\r\nHost: x", "https://partner.example.com/\x00", "https://partner.example.com/ü", "https://pärtner.example.com/",
-		"https://partner.example.com\\@10.0.0.1/", "https://%70artner.example.com/", "https://partner.example.com%00/", "https://partner.example.com/%zz",
-		"https://partner.example.com/" + strings.Repeat("a", posthorn.MaxURLLength),
-		// hosts
-		"https://partner.example.com./", "https://.example.com/", "https://a..example.com/", "https://-a.example.com/", "https://a-.example.com/",
-		"https://a_b.example.com/", "https://*.example.com/", "https://" + long + "a.example.com/", "https://" + strings.Repeat("a.", 127) + "com/",
-		"https://1.2.3/", "https://127.1/", "https://0/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/", "https://0x7f.1/",
-		"https://example.0x7f/", "https://example.127/", "https://127.0.0.1.5/", "https://010.0.0.1/", "https://1.2.3.4./",
-		"https://１２７.０.０.１/", "https://127。0。0。1/", "https://①②⑦.⓪.⓪.①/", "https://ⓛocalhost/",
-		"https://[93.184.215.14]/", "https://[2606:2800:021f:cb07:6820:80da:af6b:8b2c]/", "https://[2606:2800:0:0:0:0:0:1]/", "https://[2606::1%25lo]/",
-		"https://[2606::1%lo]/", "https://[::ffff:93.184.215.14]/", "https://[2606::1/", "https://2606::1/", "https://[partner.example.com]/", "https://[]/",
-		// ports
-		"https://partner.example.com:/", "https://partner.example.com:0/", "https://partner.example.com:0443/", "https://partner.example.com:65536/",
-		"https://partner.example.com:-1/", "https://partner.example.com:a/", "https://partner.example.com:80/", "https://partner.example.com:22/",
-		"https://partner.example.com:444/", "https://partner.example.com:1023/", "https://partner.example.com:6379/", "https://93.184.215.14:5432/",
-		// names of private networks
-		"https://localhost/", "https://LOCALHOST/", "https://a.localhost/", "https://localhost.localdomain/", "https://partner/", "https://a.local/",
-		"https://metadata.google.internal/", "https://a.corp/", "https://a.home.arpa/", "https://1.0.0.127.in-addr.arpa/", "https://a.onion/",
-		"https://a.test/", "https://a.invalid/", "https://a.lan/", "https://a.intranet/", "https://a.private/",
-		// addresses
-		"https://127.0.0.1/", "https://10.0.0.1/", "https://169.254.169.254/latest/meta-data/", "https://[::1]/", "https://[fe80::1]/", "https://0.0.0.0/",
-	} {
+	for _, raw := range hell.BadURLs {
 		err := guard(nil).CheckURL(raw)
 		if err == nil {
 			t.Errorf("%q is accepted", raw)

@@ -22,32 +22,32 @@ func TestTLS(t *testing.T) {
 		class  posthorn.Class
 		detail string
 	}{
-		{"good", ca.server(t, nil), posthorn.ClassOK, ""},
-		{"TLS 1.2", with(ca.server(t, nil), func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), posthorn.ClassOK, ""},
-		{"TLS 1.1", with(ca.server(t, nil), func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }),
+		{"good", ca.Server(t, nil), posthorn.ClassOK, ""},
+		{"TLS 1.2", with(ca.Server(t, nil), func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), posthorn.ClassOK, ""},
+		{"TLS 1.1", with(ca.Server(t, nil), func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }),
 			posthorn.ClassTLS, "the server offers no TLS version from 1.2 up"},
-		{"expired", ca.server(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
+		{"expired", ca.Server(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }),
 			posthorn.ClassTLS, "the certificate has expired"},
-		{"not yet valid", ca.server(t, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }),
+		{"not yet valid", ca.Server(t, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }),
 			posthorn.ClassTLS, "the certificate is not valid yet"},
-		{"other name", ca.server(t, func(c *x509.Certificate) { c.IPAddresses = nil }),
+		{"other name", ca.Server(t, func(c *x509.Certificate) { c.IPAddresses = nil }),
 			posthorn.ClassTLS, "the certificate is for another host name"},
-		{"other address", ca.server(t, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} }),
+		{"other address", ca.Server(t, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} }),
 			posthorn.ClassTLS, "the certificate is for another host name"},
-		{"unknown authority", stranger.server(t, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) }),
+		{"unknown authority", stranger.Server(t, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) }),
 			posthorn.ClassTLS, "the certificate is signed by an unknown authority; an intermediate certificate may be missing"},
-		{"self-signed", ca.server(t, func(c *x509.Certificate) { c.Issuer = c.Subject }),
+		{"self-signed", ca.Server(t, func(c *x509.Certificate) { c.Issuer = c.Subject }),
 			posthorn.ClassTLS, "the certificate is self-signed"},
-		{"for clients", ca.server(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
+		{"for clients", ca.Server(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
 			posthorn.ClassTLS, "the certificate is not valid for this use"},
-		{"wants a client certificate", with(ca.server(t, nil), func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }),
+		{"wants a client certificate", with(ca.Server(t, nil), func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert }),
 			posthorn.ClassTLS, "the server asks for a client certificate"},
-		{"wants a client certificate, TLS 1.2", with(ca.server(t, nil), func(c *tls.Config) {
+		{"wants a client certificate, TLS 1.2", with(ca.Server(t, nil), func(c *tls.Config) {
 			c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12
 		}), posthorn.ClassTLS, "the server found no TLS parameters in common, or asks for a client certificate"},
-		{"another protocol only", with(ca.server(t, nil), func(c *tls.Config) { c.NextProtos = []string{"spdy/3"} }),
+		{"another protocol only", with(ca.Server(t, nil), func(c *tls.Config) { c.NextProtos = []string{"spdy/3"} }),
 			posthorn.ClassTLS, "the server does not speak HTTP/1.1"},
-		{"no such name", with(ca.server(t, nil), func(c *tls.Config) {
+		{"no such name", with(ca.Server(t, nil), func(c *tls.Config) {
 			c.Certificates = nil
 			c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, io.ErrNoProgress }
 		}), posthorn.ClassTLS, "the server broke off the handshake"},
@@ -55,8 +55,8 @@ func TestTLS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := listen(t, tt.config, answering(accepted))
-			c := newClient(t, func(c *send.Config) { c.CAs = ca.pool })
-			a := mustSend(t, c, request(r.urls()))
+			c := newClient(t, func(c *send.Config) { c.CAs = ca.Pool })
+			a := mustSend(t, c, request(r.URLS()))
 			if a.Class != tt.class || a.Detail != tt.detail {
 				t.Errorf("class %v, detail %q, want %v, %q", a.Class, a.Detail, tt.class, tt.detail)
 			}
@@ -64,7 +64,7 @@ func TestTLS(t *testing.T) {
 			if tt.class == posthorn.ClassOK {
 				want = 1
 			}
-			if _, n := r.counts(); n != want {
+			if _, n := r.Counts(); n != want {
 				t.Errorf("the receiver got %d requests, want %d", n, want)
 			}
 			if a.Timings.TLS == 0 {
@@ -103,7 +103,7 @@ func TestTLSWithServersThatDoNotSpeakIt(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := listen(t, nil, func(_ *receiver, c net.Conn) { tt.serve(c) })
-			req := request(strings.Replace(r.url(), "http:", "https:", 1))
+			req := request(strings.Replace(r.URL(), "http:", "https:", 1))
 			req.Timeout = 500 * time.Millisecond
 			a := mustSend(t, newClient(t, nil), req)
 			if a.Class != tt.class || a.Detail != tt.detail {
@@ -116,9 +116,9 @@ func TestTLSWithServersThatDoNotSpeakIt(t *testing.T) {
 // What a tenant reads never holds an address or another system's words.
 func TestDetailsAreOurOwnWords(t *testing.T) {
 	ca := newAuthority(t)
-	r := listen(t, ca.server(t, nil), answering(accepted))
+	r := listen(t, ca.Server(t, nil), answering(accepted))
 	c := newClient(t, nil) // without the authority
-	a := mustSend(t, c, request(r.urls()))
+	a := mustSend(t, c, request(r.URLS()))
 	for _, leak := range []string{"127.0.0.1", "x509", "test authority"} {
 		if strings.Contains(a.Explain(), leak) {
 			t.Errorf("%q holds %q", a.Explain(), leak)
