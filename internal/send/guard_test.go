@@ -254,3 +254,50 @@ func FuzzCheckURL(f *testing.F) {
 		}
 	})
 }
+
+// An IPv6 address that carries an IPv4 one leads to that one, through a
+// translator or a tunnel: opening the carrier opens nothing that is shut.
+func TestCarriedAddressesAreJudged(t *testing.T) {
+	for _, tt := range []struct {
+		open, dial string
+		want       verdict
+	}{
+		{"64:ff9b::/96", "[64:ff9b::808:808]:443", allowed},
+		{"64:ff9b::/96", "[64:ff9b::808:808]:22", deniedPort},
+		{"64:ff9b::/96", "[64:ff9b::a00:1]:443", deniedAddress},
+		{"64:ff9b::/96", "[64:ff9b::7f00:1]:443", deniedAddress},
+		{"64:ff9b::/96", "[64:ff9b::a9fe:a9fe]:80", deniedAddress},
+		{"64:ff9b::/96", "[64:ff9b::a83f:8110]:443", deniedAddress},
+		{"64:ff9b::/96", "[64:ff9b::]:443", deniedAddress},
+		{"64:ff9b::/96", "[64:ff9b::808:404]:8420", deniedOwn},
+		{"64:ff9b:1::/96", "[64:ff9b:1::808:808]:443", allowed},
+		{"64:ff9b:1::/96", "[64:ff9b:1::a9fe:a9fe]:443", deniedAddress},
+		{"64:ff9b:1::/48", "[64:ff9b:1:a9fe:a9:fe00::]:443", deniedAddress},
+		{"64:ff9b:1::/48", "[64:ff9b:1::a00:1]:443", deniedAddress},
+		{"64:ff9b:1::/48", "[64:ff9b:1::808:808]:443", deniedAddress}, // the layout is known of a /96 only
+		{"2002::/16", "[2002:808:808::1]:443", allowed},
+		{"2002::/16", "[2002:a9fe:a9fe::1]:443", deniedAddress},
+		{"2002::/16", "[2002:a00:1::1]:443", deniedAddress},
+		{"2001::/32", "[2001:0:808:808::f7f7:f7f7]:443", allowed},
+		{"2001::/32", "[2001:0:808:808::f5ff:fffe]:443", deniedAddress},
+		{"2001::/32", "[2001:0:a00:1::f7f7:f7f7]:443", deniedAddress},
+		{"::/0", "[::ffff:0:a9fe:a9fe]:443", deniedAddress},
+		{"::/0", "[::a9fe:a9fe]:443", deniedAddress},
+		{"::/0", "[64:ff9b::a9fe:a9fe]:443", deniedAddress},
+		{"::/0", "[fd00::1]:443", allowed},
+		{"::1/128", "[::1]:443", allowed},
+		{"64:ff9b::a9fe:a9fe/128", "[64:ff9b::a9fe:a9fe]:443", allowed},
+	} {
+		g := guard(func(c *Config) {
+			c.AllowPrivate = prefixes(tt.open)
+			c.Own = func() []netip.AddrPort { return addrs("8.8.4.4:8420") }
+		})
+		if v := g.judge(netip.MustParseAddrPort(tt.dial)); v != tt.want {
+			t.Errorf("%s open, dialled %s: %v, want %v", tt.open, tt.dial, v, tt.want)
+		}
+	}
+	both := guard(func(c *Config) { c.AllowPrivate = prefixes("64:ff9b::/96", "10.0.0.0/8") })
+	if v := both.judge(netip.MustParseAddrPort("[64:ff9b::a00:1]:443")); v != allowed {
+		t.Errorf("both the carrier and what it carries are open, and it is %v", v)
+	}
+}
