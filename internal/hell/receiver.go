@@ -190,3 +190,11 @@ func Flood(c net.Conn, s string) {
 		}
 	}
 }
+
+// HTTP2Only speaks nothing but HTTP/2: it begins with its SETTINGS, and ends with
+// GOAWAY when what comes is no preface.
+func HTTP2Only(_ *Receiver, c net.Conn) {
+	io.WriteString(c, "\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\x00\x04\x00\x01\x00\x00\x00\x05\x00\xff\xff\xff")
+	c.Read(make([]byte, 24))
+	io.WriteString(c, "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01")
+}

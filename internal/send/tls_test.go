@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/hell"
 	"github.com/posthorn/posthorn/internal/send"
 )
 
@@ -46,7 +47,7 @@ func TestTLS(t *testing.T) {
 			c.ClientAuth, c.MaxVersion = tls.RequireAnyClientCert, tls.VersionTLS12
 		}), posthorn.ClassTLS, "the server found no TLS parameters in common, or asks for a client certificate"},
 		{"another protocol only", with(ca.Server(t, nil), func(c *tls.Config) { c.NextProtos = []string{"spdy/3"} }),
-			posthorn.ClassTLS, "the server does not speak HTTP/1.1"},
+			posthorn.ClassProtocol, "the server does not speak HTTP/1.1"},
 		{"no such name", with(ca.Server(t, nil), func(c *tls.Config) {
 			c.Certificates = nil
 			c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, io.ErrNoProgress }
@@ -110,6 +111,25 @@ func TestTLSWithServersThatDoNotSpeakIt(t *testing.T) {
 				t.Errorf("class %v, detail %q, want %v, %q", a.Class, a.Detail, tt.class, tt.detail)
 			}
 		})
+	}
+}
+
+// A receiver for HTTP/2 only is told as such, whether it refuses HTTP/1.1 in the
+// handshake (TestTLS) or answers in frames.
+func TestHTTP2OnlyReceivers(t *testing.T) {
+	ca := newAuthority(t)
+	for name, r := range map[string]*receiver{
+		"TLS":   listen(t, ca.Server(t, nil), hell.HTTP2Only),
+		"plain": listen(t, nil, hell.HTTP2Only),
+	} {
+		url := r.URL()
+		if name == "TLS" {
+			url = r.URLS()
+		}
+		a := mustSend(t, newClient(t, func(c *send.Config) { c.CAs = ca.Pool }), request(url))
+		if conns, _ := r.Counts(); a.Class != posthorn.ClassProtocol || conns != 1 {
+			t.Errorf("%s: class %v after %d connections, want protocol after 1: %s", name, a.Class, conns, a.Explain())
+		}
 	}
 }
 
