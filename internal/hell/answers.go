@@ -36,7 +36,10 @@ func (row *Row) Serve(r *Receiver, c net.Conn) {
 
 const ok = "HTTP/1.1 200 OK\r\n"
 
-var bulk = strings.Repeat("x", 100<<10)
+var (
+	bulk = strings.Repeat("x", 100<<10)
+	much = []byte(bulk)
+)
 
 // Bomb is 200 KB that inflate to 200 MB.
 var Bomb = func() string {
@@ -65,12 +68,12 @@ var Answers = []Row{
 	{Name: "good chunks", Answer: ok + "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", Status: 200},
 	{Name: "dripping body", Answer: ok + "\r\n", Then: func(c net.Conn) { Drip(c, "x", 50*time.Millisecond) }, Status: 200, Note: "timeout"},
 	{Name: "body that never comes", Answer: ok + "Content-Length: 5\r\n\r\n", Then: Stall, Status: 200, Note: "timeout"},
-	{Name: "endless body", Answer: ok + "\r\n", Then: func(c net.Conn) { Flood(c, bulk) }, Status: 200, Note: "truncated"},
+	{Name: "endless body", Answer: ok + "\r\n", Then: func(c net.Conn) { Flood(c, much) }, Status: 200, Note: "truncated"},
 	{Name: "gzip is not inflated", Answer: ok + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b", Status: 200},
 	{Name: "gzip bomb", Answer: ok + "Content-Encoding: gzip\r\nContent-Length: " + strconv.Itoa(len(Bomb)) + "\r\n\r\n" + Bomb, Status: 200, Note: "truncated"},
-	{Name: "endless chunk", Answer: ok + "Transfer-Encoding: chunked\r\n\r\nffffffffffffff\r\n", Then: func(c net.Conn) { Flood(c, bulk) }, Status: 200, Note: "truncated"},
-	{Name: "chunk size without end", Answer: ok + "Transfer-Encoding: chunked\r\n\r\n1;" + bulk, Then: func(c net.Conn) { Flood(c, bulk) }, Status: 200, Note: "error"},
-	{Name: "endless trailers", Answer: ok + "Transfer-Encoding: chunked\r\n\r\n0\r\n", Then: func(c net.Conn) { Flood(c, "A: b\r\n") }, Status: 200, Note: "error"},
+	{Name: "endless chunk", Answer: ok + "Transfer-Encoding: chunked\r\n\r\nffffffffffffff\r\n", Then: func(c net.Conn) { Flood(c, much) }, Status: 200, Note: "truncated"},
+	{Name: "chunk size without end", Answer: ok + "Transfer-Encoding: chunked\r\n\r\n1;" + bulk, Then: func(c net.Conn) { Flood(c, much) }, Status: 200, Note: "error"},
+	{Name: "endless trailers", Answer: ok + "Transfer-Encoding: chunked\r\n\r\n0\r\n", Then: func(c net.Conn) { Flood(c, []byte("A: b\r\n")) }, Status: 200, Note: "error"},
 	{Name: "half-close", Answer: ok + "\r\nok", Then: func(c net.Conn) { c.(interface{ CloseWrite() error }).CloseWrite(); Stall(c) }, Status: 200},
 	{Name: "line feeds only", Answer: "HTTP/1.1 200 OK\nContent-Length: 2\n\nok", Status: 200},
 	{Name: "100 first", Answer: "HTTP/1.1 100 Continue\r\n\r\n" + ok + "Content-Length: 0\r\n\r\n", Status: 200},
@@ -89,7 +92,7 @@ var Answers = []Row{
 	{Name: "500", Answer: "HTTP/1.1 500 Oh\r\nContent-Length: 4\r\n\r\noops", Class: posthorn.ClassHTTPStatus, Status: 500},
 	{Name: "099", Answer: "HTTP/1.1 099 Low\r\nContent-Length: 0\r\n\r\n", Class: posthorn.ClassHTTPStatus, Status: 99},
 	{Name: "999", Answer: "HTTP/1.1 999 High\r\nContent-Length: 0\r\n\r\n", Class: posthorn.ClassHTTPStatus, Status: 999},
-	{Name: "endless failure body", Answer: "HTTP/1.1 500 Oh\r\n\r\n", Then: func(c net.Conn) { Flood(c, bulk) }, Class: posthorn.ClassHTTPStatus, Status: 500, Note: "truncated"},
+	{Name: "endless failure body", Answer: "HTTP/1.1 500 Oh\r\n\r\n", Then: func(c net.Conn) { Flood(c, much) }, Class: posthorn.ClassHTTPStatus, Status: 500, Note: "truncated"},
 
 	{Name: "101", Answer: "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", Then: Stall, Class: posthorn.ClassProtocol, Status: 101, Detail: "it switches to another protocol"},
 	{Name: "endless 1xx", Answer: strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 10_000), Then: Stall, Class: posthorn.ClassProtocol, Detail: "interim answers without end"},

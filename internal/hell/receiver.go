@@ -182,8 +182,7 @@ func Drip(c net.Conn, s string, pause time.Duration) {
 func Stall(c net.Conn) { io.Copy(io.Discard, c) }
 
 // Flood writes as long as the other side reads.
-func Flood(c net.Conn, s string) {
-	b := []byte(s)
+func Flood(c net.Conn, b []byte) {
 	for {
 		if _, err := c.Write(b); err != nil {
 			return

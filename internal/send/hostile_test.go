@@ -97,7 +97,7 @@ func TestHostileAnswersTakeLittleMemory(t *testing.T) {
 	r := listen(t, nil, once(func(c net.Conn) {
 		io.WriteString(c, "HTTP/1.1 500 Oh\r\n")
 		io.WriteString(c, strings.Repeat("A: b\r\n", 9000)+"\r\n")
-		hell.Flood(c, chunk)
+		hell.Flood(c, []byte(chunk))
 	}))
 	c := newClient(t, nil)
 	mustSend(t, c, request(r.URL()))
