@@ -182,3 +182,45 @@ func names(t *testing.T) (trials []trial) {
 	}
 	return trials
 }
+
+// TestOneRequestForEachAttempt counts at the receivers, over kept connections
+// that turn out to be closed and over repeated attempts.
+func TestOneRequestForEachAttempt(t *testing.T) {
+	ca := hell.NewAuthority(t)
+	pem := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(pem, ca.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trials := slices.DeleteFunc(slices.Concat(answers(t, nil), answers(t, ca.Server(t, nil))), func(tr trial) bool {
+		return tr.Class == posthorn.ClassTimeout || tr.Note == "timeout" || tr.Status == 410 || tr.Status == 429 || tr.Status == 503
+	})
+	secondTime := hell.Listen(t, nil, func(r *hell.Receiver, c net.Conn) {
+		br := bufio.NewReader(c)
+		if _, err := r.Read(br); err == nil {
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			r.Read(br) // and no answer
+		}
+	})
+	trials = append(trials, trial{Row: hell.Row{Name: "answers the first request of a connection only"}, url: secondTime.URL(), receiver: secondTime})
+	w := networkForTest(t, nil, "POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_EGRESS_CA="+pem, "POSTHORN_RETRY_SCHEDULE=20ms")
+	byID, attempts, all := map[string]*trial{}, map[string]int{}, 0
+	for i := range trials {
+		byID[w.endpoint(t, trials[i].url)] = &trials[i]
+	}
+	const events = 2 // four attempts: after five failures a lane waits
+	for n := range events {
+		for id, d := range w.deliver(t, fmt.Sprintf(`{"n":%d}`, n)) {
+			attempts[id] += d.AttemptsMade
+			all += d.AttemptsMade
+		}
+	}
+	for id, tr := range byID {
+		if _, requests := tr.receiver.Counts(); requests != attempts[id] {
+			t.Errorf("%s: %d requests at the receiver for %d attempts", tr.Name, requests, attempts[id])
+		}
+		if ids := tr.receiver.IDs(); len(ids) != events {
+			t.Errorf("%s: %d webhook-ids for %d events: %v", tr.Name, len(ids), events, ids)
+		}
+	}
+	tally.Count(t, "one attempt is one request, counted at the receiver", all)
+}

@@ -197,3 +197,14 @@ func HTTP2Only(_ *Receiver, c net.Conn) {
 	c.Read(make([]byte, 24))
 	io.WriteString(c, "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01")
 }
+
+// IDs counts the requests by their webhook-id.
+func (r *Receiver) IDs() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := map[string]int{}
+	for _, s := range r.requests {
+		ids[s.Header.Get("webhook-id")]++
+	}
+	return ids
+}
