@@ -37,6 +37,7 @@ func (f *fault) Unwrap() error { return f.err }
 
 var (
 	errHeadTooLarge   = errors.New("the answer's headers exceed the limit")
+	errHeadTooLong    = errors.New("the answer's headers have too many lines")
 	errNothingWritten = errors.New("a kept connection was closed before anything was written")
 )
 
@@ -249,10 +250,12 @@ func readFault(err error, informational bool) error {
 		return alertFault(alert, err)
 	}
 	switch {
-	case errors.Is(err, errHeadTooLarge) && informational:
+	case informational && (errors.Is(err, errHeadTooLarge) || errors.Is(err, errHeadTooLong)):
 		return &fault{posthorn.ClassProtocol, "interim answers without end", err}
 	case errors.Is(err, errHeadTooLarge):
 		return &fault{posthorn.ClassResponseTooLarge, "more than 64 KiB", err}
+	case errors.Is(err, errHeadTooLong):
+		return &fault{posthorn.ClassResponseTooLarge, "more than 256 lines", err}
 	case isTimeout(err):
 		return &fault{posthorn.ClassTimeout, "", err}
 	case broken(err):

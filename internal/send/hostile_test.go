@@ -96,7 +96,7 @@ func TestHostileAnswersTakeLittleMemory(t *testing.T) {
 	chunk := strings.Repeat("x", 64<<10)
 	r := listen(t, nil, once(func(c net.Conn) {
 		io.WriteString(c, "HTTP/1.1 500 Oh\r\n")
-		io.WriteString(c, strings.Repeat("A: b\r\n", 9000)+"\r\n")
+		io.WriteString(c, strings.Repeat("A: "+strings.Repeat("b", 250)+"\r\n", 250)+"\r\n")
 		hell.Flood(c, []byte(chunk))
 	}))
 	c := newClient(t, nil)
