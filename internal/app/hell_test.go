@@ -44,7 +44,7 @@ func TestReceiversFromHell(t *testing.T) {
 	for i := range trials {
 		byID[w.endpoint(t, trials[i].url)] = &trials[i]
 	}
-	log := w.deliver(t, `{"text":"`+strings.Repeat("x", 200<<10)+`"}`)
+	log := w.deliver(t, `{"text":"`+strings.Repeat("x", 6<<10)+`"}`)
 	if len(log) != len(trials) {
 		t.Errorf("%d deliveries for %d endpoints", len(log), len(trials))
 	}
@@ -68,9 +68,9 @@ func checkTrial(t *testing.T, tr *trial, d *client.Delivery) {
 	if a.Class != tr.Class.String() || a.Status != tr.Status || a.ResponseBodyNote != tr.Note || !strings.Contains(a.Explanation, tr.Detail) {
 		t.Errorf("%s: class %s, status %d, body note %q: %s; want %v, %d, %q, %q", tr.Name, a.Class, a.Status, a.ResponseBodyNote, a.Explanation, tr.Class, tr.Status, tr.Note, tr.Detail)
 	}
-	// One second, and what a loaded machine needs for all of them at once.
-	if a.DurationMS > 4000 {
-		t.Errorf("%s: the attempt took %v ms with a limit of one second", tr.Name, a.DurationMS)
+	// What a loaded machine needs for all of them at once comes on top.
+	if a.DurationMS > 1000*2*limitSeconds {
+		t.Errorf("%s: the attempt took %v ms with a limit of %d s", tr.Name, a.DurationMS, limitSeconds)
 	}
 	if len(a.ResponseBody) > posthorn.MaxSnippet*2 { // as JSON text, bytes may take more room
 		t.Errorf("%s: %d bytes of the body are kept", tr.Name, len(a.ResponseBody))

@@ -57,7 +57,10 @@ func networkForTest(t *testing.T, zone hell.Zone, more ...string) *network {
 	return w
 }
 
-// endpoint registers a url, with a limit of one second for an attempt.
+// limitSeconds is what an attempt may take.
+const limitSeconds = 3
+
+// endpoint registers a url.
 func (w *network) endpoint(t *testing.T, url string, events ...string) string {
 	t.Helper()
 	if events == nil {
@@ -68,7 +71,7 @@ func (w *network) endpoint(t *testing.T, url string, events ...string) string {
 		t.Fatalf("%s: %v", url, err)
 	}
 	_, err = w.store.UpdateEndpoint(t.Context(), store.Change{Actor: "test", At: time.Now()}, 1, e.ID, 0, func(e *posthorn.Endpoint) error {
-		e.Settings.TimeoutSeconds = 1
+		e.Settings.TimeoutSeconds = limitSeconds
 		return nil
 	})
 	if err != nil {
