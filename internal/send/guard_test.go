@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -245,6 +246,10 @@ func FuzzCheckURL(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%q: %v", raw, err)
 			}
+			// What the C library reads as an address must be one that we read too.
+			if ip, ok := aton(target.host); ok && target.ip != ip {
+				t.Errorf("%q: others connect to %s", raw, ip)
+			}
 			if strings.ContainsAny(target.path+target.header, " \r\n\t\x00") || !strings.HasPrefix(target.path, "/") {
 				t.Errorf("%q: request line %q, host %q", raw, target.path, target.header)
 			}
@@ -253,6 +258,34 @@ func FuzzCheckURL(f *testing.F) {
 			}
 		}
 	})
+}
+
+// aton reads an IPv4 address as inet_aton does: one to four numbers, the last of
+// which fills what is left, each decimal, octal or hexadecimal.
+func aton(host string) (netip.Addr, bool) {
+	parts := strings.Split(strings.TrimSuffix(host, "."), ".")
+	if len(parts) > 4 {
+		return netip.Addr{}, false
+	}
+	var value uint64
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 0, 32)
+		if err != nil || strings.Contains(part, "_") || strings.HasPrefix(part, "0b") || strings.HasPrefix(part, "0o") {
+			return netip.Addr{}, false
+		}
+		if i < len(parts)-1 {
+			if n > 255 {
+				return netip.Addr{}, false
+			}
+			value |= n << (24 - 8*i)
+		} else {
+			if n >= 1<<(32-8*i) {
+				return netip.Addr{}, false
+			}
+			value |= n
+		}
+	}
+	return netip.AddrFrom4([4]byte{byte(value >> 24), byte(value >> 16), byte(value >> 8), byte(value)}), true
 }
 
 // An IPv6 address that carries an IPv4 one leads to that one, through a
