@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -14,14 +15,17 @@ import (
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
-// TestHealthyEndpointBesideDrippingOnes delivers to one endpoint while many
-// others hold their connections as long as they can.
+// TestHealthyEndpointBesideDrippingOnes delivers to one endpoint while others
+// hold their connections as long as they can: all that they can get, for there are
+// more of them than there may be attempts. What is kept free is for endpoints
+// whose last attempt succeeded; one that was never tried waits like the others.
 func TestHealthyEndpointBesideDrippingOnes(t *testing.T) {
 	dripping, events := 200, 50
 	if os.Getenv("POSTHORN_TORTURE") == "long" {
 		dripping, events = 900, 500
 	}
-	p := startProcess(t)
+	inFlight := dripping / 2
+	p := startProcess(t, "POSTHORN_MAX_IN_FLIGHT="+strconv.Itoa(inFlight))
 	held := hell.Listen(t, nil, hell.Once(func(c net.Conn) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\n")
 		hell.Drip(c, "X: y\r\n", 100*time.Millisecond)
@@ -32,8 +36,10 @@ func TestHealthyEndpointBesideDrippingOnes(t *testing.T) {
 	healthy := hell.Listen(t, nil, func(r *hell.Receiver, c net.Conn) { answer(r, stamped{c, r, &mu, arrived}) })
 	p.endpoints(t, dripping, held.URL(), "cases.updated")
 	p.endpoints(t, 1, healthy.URL(), "cases.closed")
+	p.publish(t, 1, "cases.closed")
+	eventually(t, "the first success", func() bool { return len(healthy.IDs()) == 1 })
 	p.publish(t, 1, "cases.updated")
-	eventually(t, "all dripping endpoints hold a connection", func() bool { return held.OpenConns() >= dripping })
+	eventually(t, "dripping endpoints hold what they can get", func() bool { return held.OpenConns() >= inFlight*3/4 })
 	published := map[string]time.Time{}
 	for range events {
 		began := time.Now()
@@ -43,11 +49,14 @@ func TestHealthyEndpointBesideDrippingOnes(t *testing.T) {
 		}
 		published[e.ID] = began
 	}
-	eventually(t, "all events arrived", func() bool { return len(healthy.IDs()) == events })
+	eventually(t, "all events arrived", func() bool { return len(healthy.IDs()) == events+1 })
 	mu.Lock()
 	defer mu.Unlock()
 	var took []time.Duration
 	for id, at := range arrived {
+		if _, ok := published[id]; !ok {
+			continue
+		}
 		took = append(took, at.Sub(published[id]))
 	}
 	slices.Sort(took)
