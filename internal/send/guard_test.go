@@ -317,6 +317,8 @@ func TestCarriedAddressesAreJudged(t *testing.T) {
 		{"::/0", "[::ffff:0:a9fe:a9fe]:443", deniedAddress},
 		{"::/0", "[::a9fe:a9fe]:443", deniedAddress},
 		{"::/0", "[64:ff9b::a9fe:a9fe]:443", deniedAddress},
+		{"::/0", "[::ffff:169.254.169.254]:443", deniedAddress},
+		{"::/0", "[::ffff:10.0.0.1]:443", deniedAddress},
 		{"::/0", "[fd00::1]:443", allowed},
 		{"::1/128", "[::1]:443", allowed},
 		{"64:ff9b::a9fe:a9fe/128", "[64:ff9b::a9fe:a9fe]:443", allowed},

@@ -86,7 +86,7 @@ func TestProxy(t *testing.T) {
 }
 
 func TestProxyJudgesLiterals(t *testing.T) {
-	asked := make(chan *http.Request, 1)
+	asked := make(chan *http.Request, 16)
 	proxy := connectProxy(t, listen(t, nil, answering(accepted)), asked)
 	c := throughProxy(t, "http://"+proxy.Addr().String(), newAuthority(t))
 	for _, u := range []string{"http://127.0.0.1/", "http://169.254.169.254/", "https://[::1]/", "http://user@receiver.example/"} {
