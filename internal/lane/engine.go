@@ -152,7 +152,8 @@ func New(c Config) *Engine {
 	orDefault(&c.MaxUnrecorded, defaultMaxUnrecorded)
 	orDefault(&c.QueuePerLane, defaultQueuePerLane)
 	orDefault(&c.QueueBytes, defaultQueueBytes)
-	if c.Policy.Schedule == nil {
+	// An empty schedule alone means no retries.
+	if c.Policy.Schedule == nil && c.Policy.LocalRetry == 0 {
 		c.Policy = posthorn.DefaultPolicy()
 	}
 	if c.Now == nil {
