@@ -237,7 +237,7 @@ func TestOversizedHeadsAreRefused(t *testing.T) {
 		{"no host", "GET /v2.3/webhooks/endpoints HTTP/1.1\r\n\r\n", 400},
 		{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
 		{"another protocol", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400},
-		{"HTTP/2 by force", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400},
+		{"HTTP/2 by force", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404},
 		{"a space before the colon", "GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400},
 		{"a NUL in a header", "GET / HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n", 400},
 		{"two lengths", head(token, "POST", "/events", "Content-Length: 5\r\nContent-Length: 6\r\n") + "{}{}{}", 400},

@@ -60,7 +60,8 @@ type node struct {
 type inboxException []netip.AddrPort
 
 // newNode opens the store and wires the parts. On an error nothing is left open.
-func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException) (_ *node, err error) {
+// Tests give the network that deliveries go out to another resolver by change.
+func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException, change ...func(*send.Config)) (_ *node, err error) {
 	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turns: make(chan turn, 1024)}
 	defer func() {
 		if err != nil {
@@ -85,6 +86,9 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	guard, err := n.egress(inbox)
 	if err != nil {
 		return nil, err
+	}
+	for _, f := range change {
+		f(&guard)
 	}
 	if n.client, err = send.New(guard); err != nil {
 		return nil, err
@@ -221,12 +225,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/", handler)
-	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /readyz", n.readyz)
 	n.api = &http.Server{
-		Handler:           marking(mux),
+		Handler:           marking(n.probes(handler)),
 		ConnContext:       n.listener.remember,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,

@@ -125,7 +125,7 @@ var settings = []Setting{
 		set:  func(c *Config, v string) error { return parseBool(v, &c.AllowHTTP) }},
 	{Name: "allow-private", Arg: "CIDR,...", DevDefault: "127.0.0.0/8,::1/128", for_: forBoth, list: true,
 		Help: "networks that are not public and may be sent to",
-		More: "On any port. Link-local and cloud metadata addresses open only one by one, as /32 or /128. Posthorn's own listeners never do.",
+		More: "On any port. Link-local and cloud metadata addresses open only one by one, as /32 or /128. An IPv6 address that carries an IPv4 one (NAT64, 6to4) opens only if that is open or public too. Posthorn's own listeners never do.",
 		set:  func(c *Config, v string) error { return parseDestinations(v, &c.AllowPrivate) }},
 	{Name: "egress-proxy", Arg: "URL", for_: forServe,
 		Help: "proxy that all deliveries go through, by CONNECT",
