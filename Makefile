@@ -32,7 +32,10 @@ torture: ## the long forms of the proofs, and one table: promise, cases, failure
 	tools/torture
 
 bench: ## throughput, latency and isolation of this machine, with the raw ceiling beside
-	go run ./cmd/posthorn bench
+	go run ./cmd/posthorn bench --suite
+
+schedule: ## the first waits of the default retry schedule in real time, 6 minutes
+	go test -count=1 -timeout 15m -run TestDefaultSchedule -v ./test/reference -long
 
 licenses: ## what every dependency's licence is; fails for one that nobody allowed
 	go run ./internal/supply licenses
@@ -49,5 +52,5 @@ vulncheck: ## known vulnerabilities in what the code calls; needs the network
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash torture bench licenses sbom reproducible vulncheck ci
+.PHONY: help build test race lint fuzz crash torture bench schedule licenses sbom reproducible vulncheck ci
 .DEFAULT_GOAL := help

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
@@ -218,8 +219,7 @@ func (in *EndpointUpdate) apply(e *posthorn.Endpoint, q *request) {
 		pause(e, q)
 		return
 	}
-	e.Status, e.PausedReason = posthorn.StatusActive, ""
-	e.PausedAt = posthorn.Endpoint{}.PausedAt
+	e.Status, e.PausedReason, e.PausedAt = posthorn.StatusActive, "", time.Time{}
 }
 
 func (s *server) deleteEndpoint(q *request) (*reply, error) {

@@ -199,6 +199,9 @@ func TestPauseAndResumeSayWho(t *testing.T) {
 	w.do("acme", "GET", "/endpoints/"+id+"/health", "").want(200).
 		says(`"condition":"paused","reason":"user","since":"` + posthorn.FormatTime(paused) + `"`)
 	w.do("acme", "PATCH", "/endpoints/"+id, `{"status":"active"}`).want(200)
+	if e, err := w.store.EndpointByRef(t.Context(), w.tenant("acme").ID, id); err != nil || e.PausedReason != "" || !e.PausedAt.IsZero() {
+		t.Errorf("active, and still paused by %q since %v: %v", e.PausedReason, e.PausedAt, err)
+	}
 	w.do("acme", "GET", "/endpoints/"+id+"/health", "").want(200).
 		says(`{"data":{"condition":"healthy","reason":null,"since":null,"last_success_at":null,"last_failure_at":null,"next_attempt_at":null,` +
 			`"pause_at":null,"waiting":0,"waiting_capped":false,"blocked_by":null}}`)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,29 +103,33 @@ func TestIdempotencyKeyForms(t *testing.T) {
 	w.as("acme", "GET", "/events", "").with("Idempotency-Key", "a b").do().want(200)
 }
 
-// slow holds a publish until it is let go.
+// slow holds the first publish until it is let go.
 type slow struct {
 	Publisher
+	calls          *atomic.Int32
 	entered, leave chan struct{}
 }
 
 func (s slow) Publish(ctx context.Context, t posthorn.Tenant, events []publish.Event, pointer func(int) string, once *store.Once, answer func([]publish.Accepted) []byte) ([]publish.Accepted, error) {
-	s.entered <- struct{}{}
-	<-s.leave
+	if s.calls.Add(1) == 1 {
+		close(s.entered)
+		<-s.leave
+	}
 	return s.Publisher.Publish(ctx, t, events, pointer, once, answer)
 }
 
 func TestAKeyInFlightIsAConflict(t *testing.T) {
-	s := slow{entered: make(chan struct{}), leave: make(chan struct{})}
+	s := slow{calls: new(atomic.Int32), entered: make(chan struct{}), leave: make(chan struct{})}
 	w := newWorld(t, func(c *Config) { s.Publisher = c.Publish; c.Publish = s })
 	post := func() *result {
 		return w.as("acme", "POST", "/events", `{"type":"cases.updated","data":{}}`).with("Idempotency-Key", "k").do()
 	}
-	done := make(chan *result)
+	done := make(chan *result, 1)
 	go func() { done <- post() }()
 	<-s.entered
-	post().faults(409)
+	meanwhile := post()
 	close(s.leave)
+	meanwhile.faults(409)
 	first := <-done
 	first.want(202)
 	if again := post().want(202); again.body != first.body {

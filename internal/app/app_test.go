@@ -152,6 +152,15 @@ func TestDevTakesAFreePortOnlyWhenNoneWasChosen(t *testing.T) {
 	got.Close()
 }
 
+// A laptop may run two at once: the second takes free ports for all it opens.
+func TestTwoDevsBesideEachOther(t *testing.T) {
+	for range 2 {
+		out, stop := runDev(t, filepath.Join(t.TempDir(), "dev"))
+		eventually(t, "a verified delivery", func() bool { return strings.Contains(out.String(), "signature valid") })
+		defer stop()
+	}
+}
+
 func TestDevStaysOnThisMachine(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.168.1.1:80"} {
 		_, stop := runDev(t, t.TempDir(), "POSTHORN_LISTEN="+listen)

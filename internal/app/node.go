@@ -211,12 +211,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/", handler)
-	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /readyz", n.readyz)
 	n.api = &http.Server{
-		Handler:           mux,
+		Handler:           n.probes(handler),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -298,11 +294,18 @@ func (n *node) stop() error {
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
-	err := n.api.Shutdown(ctx)
-	err = errors.Join(err, <-drained)
+	// A receiver or a client that does not end in time is no failure of ours:
+	// attempts that were cut short are made again after the next start.
+	if err := n.api.Shutdown(ctx); err != nil {
+		n.log.Warn("requests were cut short", "err", err)
+	}
+	if err := <-drained; err != nil {
+		n.log.Warn("the time to drain is over", "err", err)
+	}
 	n.cancel()
+	var err error
 	if n.ops != nil {
-		err = errors.Join(err, n.ops.Close())
+		err = n.ops.Close()
 	}
 	n.api.Close() // whoever did not end within the drain
 	n.wg.Wait()

@@ -32,6 +32,22 @@ func (r *readiness) get() error {
 	return r.why
 }
 
+// probes answers /healthz and /readyz and passes the rest on. A ServeMux would
+// answer odd paths by redirects of its own before the API's problems are reached.
+func (n *node) probes(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		read := r.Method == http.MethodGet || r.Method == http.MethodHead
+		switch {
+		case read && r.URL.Path == "/healthz":
+			healthz(w, r)
+		case read && r.URL.Path == "/readyz":
+			n.readyz(w, r)
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
 // healthz says that the process runs. It asks nothing of anybody, so that a
 // slow store does not get the process killed.
 func healthz(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") }

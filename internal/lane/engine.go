@@ -129,7 +129,6 @@ type Engine struct {
 	attendant  sync.Cond
 	parking    []parking // to be given back to the store
 	parked     sync.Cond // signals both ways between the parker and those that wait for it
-	parkBusy   bool
 	nextDue    time.Time // when ClaimDue is called next; zero for never
 	lastClaim  time.Time
 	rescan     bool

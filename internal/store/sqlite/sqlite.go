@@ -13,6 +13,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -198,6 +199,9 @@ func checkFile(path string, create bool) error {
 	defer f.Close()
 	head := make([]byte, len(fileMagic))
 	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
 	if n > 0 && string(head) != fileMagic {
 		return fmt.Errorf("%w: it is not a SQLite database", ErrCorrupt)
 	}

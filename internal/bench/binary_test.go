@@ -1,0 +1,71 @@
+package bench_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/posthorn/posthorn/internal/bench"
+	// The binary is built by a process of its own, which the test cache does not
+	// see: importing what is in it makes a changed binary a changed test.
+	_ "github.com/posthorn/posthorn/internal/cli"
+	"github.com/posthorn/posthorn/internal/proof"
+)
+
+// TestRunMeasuresTheRealBinary: a short load with one endpoint of each kind
+// loses nothing and fills every figure. It holds no figure to a bar.
+func TestRunMeasuresTheRealBinary(t *testing.T) {
+	binary, err := proof.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("command", func(t *testing.T) {
+		out, err := exec.CommandContext(t.Context(), binary, "bench", "--duration", "1s", "--conns", "4", "--dir", t.TempDir(), "-o", "json").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r bench.Report
+		if err := json.Unmarshal(out, &r, json.RejectUnknownMembers(true)); err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+		if r.Accepted == 0 || r.Lost != 0 || r.RawPerSecond <= r.DeliveredPerSecond || r.Config.Conns != 4 {
+			t.Errorf("%s", out)
+		}
+		err = exec.CommandContext(t.Context(), binary, "bench", "--endpoints", "1", "--hang", "1").Run()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 2 {
+			t.Errorf("a load with no endpoint that answers: %v, want exit code 2", err)
+		}
+	})
+	for name, set := range map[string]func(*bench.Config){
+		"closed loop":                     func(c *bench.Config) {},
+		"open loop, one hangs, one fails": func(c *bench.Config) { c.Rate, c.Endpoints, c.Hang, c.Fail = 300, 3, 1, 1 },
+		"batches":                         func(c *bench.Config) { c.Batch, c.Conns = 50, 2 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := bench.Default()
+			c.Binary, c.Dir, c.Conns, c.Duration, c.Raw = binary, t.TempDir(), 8, 1500*time.Millisecond, false
+			set(&c)
+			r, err := bench.Run(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			r.Print(&out)
+			t.Logf("\n%s", &out)
+			if r.Accepted == 0 || r.Lost != 0 || r.Duplicates != 0 {
+				t.Errorf("accepted %d, lost %d, duplicates %d", r.Accepted, r.Lost, r.Duplicates)
+			}
+			if r.Publish.P50 <= 0 || r.Receipt.P50 <= 0 || r.DeliveredPerSecond <= 0 {
+				t.Errorf("figures are missing: %+v", r)
+			}
+			if _, err := os.Stat("/proc/self/status"); err == nil && r.PeakAnon <= 0 {
+				t.Errorf("memory %v MiB", r.PeakAnon)
+			}
+		})
+	}
+}

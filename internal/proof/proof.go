@@ -1,0 +1,246 @@
+// Package proof drives the real binary from outside: it builds it, starts
+// "posthorn serve" on a store of its own, talks to it over HTTP and its command
+// line, and ends it politely or by SIGKILL. The crash harness, the tests of the
+// documented API and "posthorn bench" stand on it. It shares no code with the
+// service, so that both cannot be wrong in the same way.
+package proof
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Build compiles cmd/posthorn of the module that holds the working directory
+// into dir and returns the binary's path.
+func Build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "posthorn")
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/posthorn/posthorn/cmd/posthorn").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build ./cmd/posthorn: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// Options say which server to run.
+type Options struct {
+	// Binary is the posthorn to run.
+	Binary string
+	// Dir holds store and log, and is the process's working directory.
+	Dir string
+	// Args follow those that every run has: loopback receivers over http, no
+	// metrics listener.
+	Args []string
+}
+
+// Server is one store with, most of the time, a "posthorn serve" on it. It
+// keeps address and keys over restarts. It is for one goroutine, but
+// [Server.URL] and [Server.Command].
+type Server struct {
+	opts   Options
+	listen string
+	keys   string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
+}
+
+// Start makes a new store in o.Dir, starts the service on a free port and waits
+// until it is ready.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{opts: o}
+	var err error
+	if s.opts.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, err
+	}
+	keys, err := s.run(ctx, nil, "key", "generate")
+	if err != nil {
+		return nil, err
+	}
+	s.keys = strings.TrimSpace(keys)
+	if s.listen, err = freePort(); err != nil {
+		return nil, err
+	}
+	if err := s.Launch(); err != nil {
+		return nil, err
+	}
+	if err := s.Ready(ctx); err != nil {
+		s.Kill()
+		return nil, err
+	}
+	return s, nil
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// Launch starts the process and returns at once.
+func (s *Server) Launch() error {
+	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() // the child has its own
+	args := append([]string{"serve", "--listen", s.listen, "--ops-listen", "off", "--store", s.Store(),
+		"--allow-http", "--allow-private", "127.0.0.0/8"}, s.opts.Args...)
+	s.cmd = s.command(context.Background(), args)
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait() // the state says it
+		close(exited)
+	}(s.cmd, s.exited)
+	return nil
+}
+
+// Ready waits until the service answers that it is; an error when the process
+// ends first or ctx does.
+func (s *Server) Ready(ctx context.Context) error {
+	hc := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	err := Until(ctx, 10*time.Millisecond, func() (bool, error) {
+		select {
+		case <-s.exited:
+			return false, fmt.Errorf("posthorn serve ended: %s", s.cmd.ProcessState)
+		default:
+		}
+		resp, err := hc.Get(s.URL() + "/readyz")
+		if err != nil {
+			return false, nil
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for /readyz of %s: %w\n%s", s.listen, err, s.LogTail())
+	}
+	return nil
+}
+
+// URL is where the service listens.
+func (s *Server) URL() string { return "http://" + s.listen }
+
+// Store is the store as --store takes it.
+func (s *Server) Store() string { return "sqlite:" + filepath.Join(s.opts.Dir, "posthorn.db") }
+
+// PID is the process's id.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+// Kill ends the process by SIGKILL and returns when it is gone.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill() // it may have ended by itself
+	<-s.exited
+}
+
+// Stop asks the process to end by SIGTERM and returns its exit code, or an
+// error when it has not ended within the limit; then it is killed.
+func (s *Server) Stop(limit time.Duration) (int, error) {
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return 0, err
+	}
+	patience := time.NewTimer(limit)
+	defer patience.Stop()
+	select {
+	case <-s.exited:
+		return s.cmd.ProcessState.ExitCode(), nil
+	case <-patience.C:
+		s.Kill()
+		return 0, fmt.Errorf("still running %s after SIGTERM\n%s", limit, s.LogTail())
+	}
+}
+
+// Command runs another posthorn command on the server's store and address, and
+// returns what it printed on stdout.
+func (s *Server) Command(ctx context.Context, args ...string) (string, error) {
+	return s.run(ctx, []string{"POSTHORN_SERVER=" + s.URL(), "POSTHORN_STORE=" + s.Store()}, args...)
+}
+
+func (s *Server) run(ctx context.Context, env []string, args ...string) (string, error) {
+	cmd := s.command(ctx, args)
+	cmd.Env = append(cmd.Env, env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("posthorn %s: %w\n%s", strings.Join(args, " "), err, stderr.Bytes())
+	}
+	return string(out), nil
+}
+
+// command leaves the caller's own settings of Posthorn out.
+func (s *Server) command(ctx context.Context, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.opts.Binary, args...)
+	cmd.Dir = s.opts.Dir
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "POSTHORN_") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	if s.keys != "" {
+		cmd.Env = append(cmd.Env, "POSTHORN_ENCRYPTION_KEYS="+s.keys)
+	}
+	return cmd
+}
+
+// Token makes an access token of the tenant on the store, while the server
+// runs. The tenant is made if it is not there.
+func (s *Server) Token(ctx context.Context, tenant string, scopes ...string) (string, error) {
+	args := []string{"token", "create", "--store", s.Store(), "--tenant", tenant}
+	for _, scope := range scopes {
+		args = append(args, "--scope", scope)
+	}
+	out, err := s.run(ctx, nil, args...)
+	return strings.TrimSpace(out), err
+}
+
+func (s *Server) logPath() string { return filepath.Join(s.opts.Dir, "serve.log") }
+
+// Log is all that the server logged, over all its runs.
+func (s *Server) Log() ([]byte, error) { return os.ReadFile(s.logPath()) }
+
+// LogTail is the end of the log, for a failure's message.
+func (s *Server) LogTail() string {
+	b, err := s.Log()
+	if err != nil {
+		return err.Error()
+	}
+	const most = 4096
+	if len(b) > most {
+		b = b[len(b)-most:]
+		b = b[bytes.IndexByte(b, '\n')+1:]
+	}
+	return "the server's log ends:\n" + string(b)
+}
+
+// Until calls cond at once and then every interval, until it reports true or an
+// error, or ctx ends.
+func Until(ctx context.Context, every time.Duration, cond func() (bool, error)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if ok, err := cond(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
