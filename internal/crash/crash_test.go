@@ -71,7 +71,7 @@ type world struct {
 
 // newWorld starts server and receivers. The retry schedule is short enough for
 // retries to be waiting at every kill and to be made within the test.
-func newWorld(ctx context.Context, t *testing.T, args ...string) *world {
+func newWorld(ctx context.Context, t *testing.T, binary string, args ...string) *world {
 	t.Helper()
 	w := &world{t: t, ctx: ctx, ledger: newLedger()}
 	receiver := httptest.NewUnstartedServer(http.HandlerFunc(w.receive))
@@ -292,7 +292,7 @@ func TestCrashLosesNothing(t *testing.T) {
 	defer cancel()
 	t.Logf("-seed %d", *seed)
 	random := rand.New(rand.NewPCG(*seed, 0))
-	w := newWorld(ctx, t)
+	w := newWorld(ctx, t, binary)
 	p := startLoad(ctx, w.api, w.ledger, *rate, fmt.Sprintf("crash-%x", *seed))
 
 	var underLoad time.Duration
@@ -336,7 +336,7 @@ func TestStopUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	const drain = time.Second
-	w := newWorld(ctx, t, "--drain-timeout", drain.String())
+	w := newWorld(ctx, t, binary, "--drain-timeout", drain.String())
 	p := startLoad(ctx, w.api, w.ledger, min(*rate, 1000), "stop")
 	w.publish(p, 500)
 	w.stuck.Store(true)
