@@ -62,7 +62,7 @@ func TestPowerLossIsSeen(t *testing.T) {
 		weak := buildWith(ctx, t, "internal/store/sqlite/sqlite.go", `o.Synchronous = "FULL"`, `o.Synchronous = "`+level+`"`)
 		r := record(ctx, t, weak, 400, false)
 		early, answers := r.early()
-		wrong, tried := r.lose(ctx, t, rand.New(rand.NewPCG(*seed, 3)), 20)
+		wrong, tried := r.lose(ctx, t, rand.New(rand.NewPCG(*seed, 3)), 20, 0)
 		if len(early) == 0 || len(wrong) == 0 {
 			t.Errorf("synchronous=%s is not noticed: %d early answers, %d faults", level, len(early), len(wrong))
 			continue

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -118,8 +119,9 @@ func (r *recording) early() (ids []string, answers int) {
 }
 
 // lose cuts the power at so many moments of the recording, half of them right
-// after an answer, and returns what was wrong with what was found afterwards.
-func (r *recording) lose(ctx context.Context, t *testing.T, random *rand.Rand, cuts int) (wrong []string, tried int) {
+// after an answer, and returns what was wrong with what was found afterwards. At
+// so many more (restarts) the real binary goes on from there.
+func (r *recording) lose(ctx context.Context, t *testing.T, random *rand.Rand, cuts, restarts int) (wrong []string, tried int) {
 	t.Helper()
 	var answers []int
 	for i, s := range r.steps {
@@ -136,6 +138,12 @@ func (r *recording) lose(ctx context.Context, t *testing.T, random *rand.Rand, c
 		}
 	}
 	at[len(r.steps)-1] = true
+	// The real binary takes over at few of them, as that takes seconds.
+	again := make(map[int]bool)
+	for _, i := range random.Perm(len(answers))[:min(len(answers), restarts)] {
+		again[answers[i]] = true
+		at[answers[i]] = true
+	}
 	d := newDisk(r.dir, r.before)
 	var ids []string
 	for i, s := range r.steps {
@@ -143,6 +151,13 @@ func (r *recording) lose(ctx context.Context, t *testing.T, random *rand.Rand, c
 		ids = append(ids, owed(s.begun)...)
 		if !at[i] {
 			continue
+		}
+		if again[i] {
+			tried++
+			f := fates(random)[random.IntN(6)]
+			if err := r.restart(ctx, d.after(f), ids); err != nil {
+				wrong = append(wrong, fmt.Sprintf("started again after a power loss at step %d, unsynced writes %s, %d events owed: %v\n%s", i, f.name, len(ids), err, r.world.server.LogTail()))
+			}
 		}
 		for _, f := range fates(random) {
 			tried++
@@ -223,6 +238,52 @@ func (r *recording) compare(ctx context.Context, path string, ids []string) erro
 	return rows.Err()
 }
 
+// restart has the real binary take what a power loss left, and waits until all
+// that is owed was delivered and the log says so.
+func (r *recording) restart(ctx context.Context, files map[string][]byte, ids []string) error {
+	w := r.world
+	w.t.Helper()
+	for _, suffix := range []string{"-wal", "-shm", "-journal", ""} {
+		path := w.server.File() + suffix
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if content, ok := files[path]; ok {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	w.relaunch()
+	defer w.server.Kill()
+	w.ready()
+	w.setStatus(held, "active")
+	if err := w.nothingOpen(ctx); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		var shown struct {
+			Type string `json:"type"`
+			Log  []struct {
+				State string `json:"state"`
+			} `json:"delivery_log"`
+		}
+		if err := w.api.Call(ctx, http.MethodGet, "/events/"+id, nil, &shown); err != nil {
+			return err
+		}
+		done := 0
+		for _, d := range shown.Log {
+			if d.State == "succeeded" {
+				done++
+			}
+		}
+		if want := len(subscribers(shown.Type)); done != want || want == 0 {
+			return fmt.Errorf("%s: %d of %d deliveries succeeded: %v", id, done, want, shown)
+		}
+	}
+	return nil
+}
+
 func report(t *testing.T, wrong []string) {
 	t.Helper()
 	for _, s := range wrong[:min(len(wrong), 10)] {
@@ -238,13 +299,14 @@ func report(t *testing.T, wrong []string) {
 // cut must be there.
 func TestPowerLoss(t *testing.T) {
 	needTracer(t)
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	t.Logf("-seed %d", *seed)
 	random := rand.New(rand.NewPCG(*seed, 1))
-	events, cuts := 400, 12
+	events, cuts, restarts := 400, 12, 1
 	if long {
-		events, cuts = 5000, 700
+		events, cuts, restarts = 5000, 700, 10
 	}
 	for _, politely := range []bool{false, true} {
 		r := record(ctx, t, binary, events, politely)
@@ -253,7 +315,7 @@ func TestPowerLoss(t *testing.T) {
 			t.Errorf("%d of %d answers were written before the event was on disk; %s the first", len(early), answers, early[0])
 		}
 		tally.Count(t, "no 202 is written before a sync that covers its event", answers)
-		wrong, tried := r.lose(ctx, t, random, cuts)
+		wrong, tried := r.lose(ctx, t, random, cuts, restarts)
 		report(t, wrong)
 		tally.Count(t, "what was answered 202 survives a power loss", tried)
 		t.Logf("%d calls, %d answers; %d power losses tried, %d with a fault", len(r.steps), answers, tried, len(wrong))
@@ -261,7 +323,7 @@ func TestPowerLoss(t *testing.T) {
 		// The proof must be able to fail: the same run, had its syncs done nothing.
 		r.steps = slices.DeleteFunc(r.steps, func(s step) bool { return isSync(s.begun) || isSync(s.ended) })
 		early, _ = r.early()
-		wrong, _ = r.lose(ctx, t, random, 4)
+		wrong, _ = r.lose(ctx, t, random, 4, 0)
 		if len(early) != answers || len(wrong) == 0 {
 			t.Errorf("without the syncs %d of %d answers come too early and %d faults are found: the proof is blind", len(early), answers, len(wrong))
 		}
@@ -274,6 +336,7 @@ func isSync(c *call) bool { return c != nil && (c.name == "fsync" || c.name == "
 // leaves something that the next start takes.
 func TestPowerLossWhileTheFileIsMade(t *testing.T) {
 	needTracer(t)
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	t.Logf("-seed %d", *seed)
@@ -296,7 +359,7 @@ func TestPowerLossWhileTheFileIsMade(t *testing.T) {
 	if long {
 		cuts = 10 * len(r.steps)
 	}
-	wrong, tried := r.lose(ctx, t, random, cuts)
+	wrong, tried := r.lose(ctx, t, random, cuts, 0)
 	report(t, wrong)
 	tally.Count(t, "a power loss while the store is made leaves one that opens", tried)
 	t.Logf("%d calls; %d power losses tried, %d with a fault", len(r.steps), tried, len(wrong))

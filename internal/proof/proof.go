@@ -38,6 +38,8 @@ type Options struct {
 	Binary string
 	// Dir holds store and log, and is the process's working directory.
 	Dir string
+	// File is the database, when it is not to be in Dir.
+	File string
 	// Args follow those that every run has: loopback receivers over http, no
 	// metrics listener.
 	Args []string
@@ -155,7 +157,12 @@ func (s *Server) URL() string { return "http://" + s.listen }
 func (s *Server) Store() string { return "sqlite:" + s.File() }
 
 // File is the store's database file.
-func (s *Server) File() string { return filepath.Join(s.opts.Dir, "posthorn.db") }
+func (s *Server) File() string {
+	if s.opts.File != "" {
+		return s.opts.File
+	}
+	return filepath.Join(s.opts.Dir, "posthorn.db")
+}
 
 // PID is the process's id.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
