@@ -127,7 +127,7 @@ func TestFullDisk(t *testing.T) {
 		w.alive()
 		if round%2 == 1 {
 			w.kill()
-			w.startFull()
+			w.startFull(p)
 		}
 		free()
 	}
@@ -136,17 +136,22 @@ func TestFullDisk(t *testing.T) {
 	t.Logf("%d rounds, %d answers of 503", rounds, p.refused.Load())
 }
 
-// startFull starts on a full disk, which may fail, but only by a clear error.
-func (w *world) startFull() {
+// startFull starts on a full disk: the process ends by a clear error, or it runs
+// and refuses until there is room.
+func (w *world) startFull(p *load) {
 	w.t.Helper()
 	w.relaunch()
-	err := w.server.Ready(w.ctx)
-	w.t.Logf("started on a full disk: %v", err)
-	select {
-	case <-w.server.Exited():
-		w.relaunch() // as a supervisor does, until there is room
-	default:
-	}
+	goal := p.refused.Load() + 200
+	w.until(func() (bool, error) {
+		select {
+		case <-w.server.Exited():
+			w.t.Logf("a start on the full disk ends\n%s", w.server.LogTail())
+			w.relaunch() // as a supervisor does, until there is room
+			return true, nil
+		default:
+			return p.refused.Load() >= goal, nil
+		}
+	})
 }
 
 // TestFailingDisk lets the system calls of the running process fail, as a dying
@@ -168,7 +173,7 @@ func TestFailingDisk(t *testing.T) {
 		w.publish(p, 300)
 		before := p.refused.Load()
 		heal := w.inject(fault)
-		if strings.HasPrefix(fault, "pread") {
+		if strings.HasPrefix(fault, "pread64:error=EIO:") {
 			w.publish(p, 100) // what is read is nearly all in memory
 		} else {
 			w.refusing(p, 300)
