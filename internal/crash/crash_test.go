@@ -24,13 +24,22 @@ import (
 	// see: importing what is in it makes a changed binary a changed test.
 	_ "github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/tally"
 )
 
 var (
-	kills = flag.Int("kills", 2, "how often to kill the server")
+	kills = flag.Int("kills", usualKills(), "how often to kill the server")
 	rate  = flag.Float64("rate", 1500, "events to publish a second")
 	seed  = flag.Uint64("seed", uint64(time.Now().UnixNano()), "for the moments of the kills")
 )
+
+// usualKills is 2, and 20 in the long form of "make torture".
+func usualKills() int {
+	if os.Getenv("POSTHORN_TORTURE") == "long" {
+		return 20
+	}
+	return 2
+}
 
 var binary string
 
@@ -279,10 +288,15 @@ func (w *world) explainMissing() {
 	w.t.Log(w.server.LogTail())
 }
 
-// judge prints the table and fails for what must not be.
-func (w *world) judge(p *load) {
+// judge prints the table, counts for the promise and fails for what must not be.
+func (w *world) judge(p *load, promise string) {
 	w.t.Helper()
 	rows, accepted := w.ledger.count()
+	deliveries := 0
+	for _, r := range rows {
+		deliveries += r.accepted
+	}
+	tally.Count(w.t, promise, deliveries)
 	w.t.Logf("%d kills, %d events accepted, %d requests cut off or refused\n%s",
 		len(w.ledger.kills), accepted, p.broken.Load(), table(rows))
 	for e, r := range rows {
@@ -349,7 +363,7 @@ func TestCrashLosesNothing(t *testing.T) {
 	w.setStatus(toggled, "active")
 	w.setStatus(held, "active")
 	w.settle(30*time.Second + time.Duration(*kills)*5*time.Second)
-	w.judge(p)
+	w.judge(p, "what was answered 202 arrives, though the process is killed")
 	perSecond := float64(p.answered.Load()) / underLoad.Seconds()
 	t.Logf("%.0f events/s were accepted while the server ran", perSecond)
 	// A short run on a busy machine proves less, and is no reason to fail.

@@ -89,7 +89,7 @@ func (w *world) refusing(p *load, n int64) {
 
 // complete ends the load and settles all accounts: first with the process that
 // met the faults, then with one that reads what it left on disk.
-func (w *world) complete(p *load) {
+func (w *world) complete(p *load, promise string) {
 	w.t.Helper()
 	w.publish(p, 200)
 	w.kill()
@@ -101,7 +101,7 @@ func (w *world) complete(p *load) {
 	}
 	w.setStatus(held, "active")
 	w.settle(40 * time.Second)
-	w.judge(p)
+	w.judge(p, promise)
 }
 
 // TestFullDisk fills the disk to the last block under load. Publishing answers
@@ -131,7 +131,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		free()
 	}
-	w.complete(p)
+	w.complete(p, "what was answered 202 arrives, though the disk is full for a while")
 	tally.Count(t, "a full disk refuses with 503 and Retry-After and loses nothing", rounds)
 	t.Logf("%d rounds, %d answers of 503", rounds, p.refused.Load())
 }
@@ -183,7 +183,7 @@ func TestFailingDisk(t *testing.T) {
 		w.publish(p, 100)
 		t.Logf("%s: %d answers of 503", fault, p.refused.Load()-before)
 	}
-	w.complete(p)
+	w.complete(p, "what was answered 202 arrives, though the disk fails for a while")
 	tally.Count(t, "a failing disk refuses with 503 and Retry-After and loses nothing", len(faults))
 }
 

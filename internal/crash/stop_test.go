@@ -40,7 +40,7 @@ func TestStopUnderLoad(t *testing.T) {
 	}
 	w.setStatus(held, "active")
 	w.settle(30 * time.Second)
-	w.judge(p) // duplicates have no kill to explain them here
+	w.judge(p, "what was answered 202 arrives once, though the process is stopped") // duplicates have no kill to explain them here
 	tally.Count(t, "SIGTERM under load ends in time with exit 0 and loses nothing", 1)
 }
 
@@ -75,7 +75,7 @@ func TestStopsUnderLoad(t *testing.T) {
 	}
 	w.setStatus(held, "active")
 	w.settle(30 * time.Second)
-	w.judge(p)
+	w.judge(p, "what was answered 202 arrives once, though the process is stopped")
 	tally.Count(t, "SIGTERM under load ends in time with exit 0 and loses nothing", stops)
 }
 
@@ -120,6 +120,6 @@ func TestSecondSignal(t *testing.T) {
 	}
 	w.setStatus(held, "active")
 	w.settle(30 * time.Second)
-	w.judge(p)
+	w.judge(p, "what was answered 202 arrives, though the process is stopped twice")
 	tally.Count(t, "a second SIGTERM ends the process at once and loses nothing", 1)
 }

@@ -16,7 +16,6 @@ import (
 type ledger struct {
 	mu     sync.Mutex
 	events []entry
-	byRef  map[string]*entry
 	// silent are the endpoints that were told to be quiet and since when.
 	silent map[int64]time.Time
 	spans  map[int64][][2]time.Time

@@ -202,7 +202,7 @@ func checkFile(path string, create bool) error {
 	defer f.Close()
 	head := make([]byte, len(fileMagic))
 	n, err := f.ReadAt(head, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	switch {
