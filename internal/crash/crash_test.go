@@ -45,6 +45,10 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// The tests wait for servers and retries more than they compute.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "posthorn-crash-")
 		if err != nil {
@@ -329,6 +333,7 @@ func (w *world) judge(p *load, promise string) {
 }
 
 func TestCrashLosesNothing(t *testing.T) {
+	t.Parallel()
 	limit := time.Minute + time.Duration(*kills)*10*time.Second
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the run took longer than %s", limit))
 	defer cancel()
