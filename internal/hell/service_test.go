@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -70,7 +71,9 @@ func startProcess(t *testing.T, more ...string) *process {
 	}
 	p := &process{cmd: exec.Command(self), path: filepath.Join(t.TempDir(), "posthorn.db")}
 	addr := freeAddress(t)
-	p.cmd.Env = append(os.Environ(), append([]string{
+	// What steers the tests (POSTHORN_CI, POSTHORN_TORTURE…) is no setting.
+	clean := slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, config.EnvPrefix) })
+	p.cmd.Env = append(clean, append([]string{
 		asService + "=1", "POSTHORN_LISTEN=" + addr, "POSTHORN_OPS_LISTEN=off", "POSTHORN_STORE=sqlite:" + p.path,
 		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8",
 		"POSTHORN_RETRY_SCHEDULE=none", "POSTHORN_LOG_LEVEL=error", "POSTHORN_DRAIN_TIMEOUT=1s",
