@@ -26,6 +26,13 @@ func long() bool { return os.Getenv("POSTHORN_TORTURE") == "long" }
 // unless the long forms were asked for.
 func hostile(t *testing.T, more ...string) (s *service, n *node) {
 	t.Helper()
+	return exposed(t, !long(), more...)
+}
+
+// exposed starts a node for a test that looks into it, with the real time-outs or
+// shortened ones.
+func exposed(t *testing.T, shorten bool, more ...string) (s *service, n *node) {
+	t.Helper()
 	cfg := loadServe(t, filepath.Join(t.TempDir(), "posthorn.db"), more...)
 	s = &service{path: cfg.StorePath, base: "http://" + cfg.Listen, ops: "http://" + cfg.OpsListen, log: &terminal{}}
 	n, err := newNode(t.Context(), cfg, newLogger(s.log, &cfg), nil)
@@ -40,7 +47,7 @@ func hostile(t *testing.T, more ...string) (s *service, n *node) {
 			t.Fatalf("%s may take %s, want at most %s", name, limit.got, limit.most)
 		}
 	}
-	if !long() {
+	if shorten {
 		for _, d := range []*time.Duration{&n.api.ReadHeaderTimeout, &n.api.ReadTimeout, &n.api.WriteTimeout, &n.api.IdleTimeout} {
 			*d /= 20
 		}
@@ -297,7 +304,7 @@ func TestPipelinedRequestsAreAnsweredInOrder(t *testing.T) {
 // more than the places there are.
 func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 	const places = 32
-	s, n := hostile(t, fmt.Sprint("POSTHORN_MAX_CONNECTIONS=", places))
+	s, n := exposed(t, false, fmt.Sprint("POSTHORN_MAX_CONNECTIONS=", places))
 	token := s.token(t, "acme")
 	// A request that is under way survives the flood.
 	busy := s.dial(t)
@@ -340,7 +347,7 @@ func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 // those go on.
 func TestConnectionsInUseAreNotClosedForNewOnes(t *testing.T) {
 	const places = 16
-	s, n := hostile(t, fmt.Sprint("POSTHORN_MAX_CONNECTIONS=", places))
+	s, n := exposed(t, false, fmt.Sprint("POSTHORN_MAX_CONNECTIONS=", places))
 	token := s.token(t, "acme")
 	var conns []net.Conn
 	for range places {

@@ -122,7 +122,7 @@ func TestOverloadIsRefusedEarlyAndHonestly(t *testing.T) {
 			return false
 		}
 	}
-	for next(time.Second) { // until nothing is answered any more: the rest waits for the store
+	for wait := 20 * time.Second; next(wait); wait = time.Second { // then nothing is answered any more: the rest waits for the store
 		early++
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/secretbox"
@@ -247,7 +248,9 @@ func TestARotationWithoutTheOldKeyLosesNothing(t *testing.T) {
 func TestAKeyThatIsAnotherOneIsRefusedAtTheStart(t *testing.T) {
 	s := serveForTest(t)
 	stop(t, s)
-	err := Serve(t.Context(), loadServe(t, s.path, "POSTHORN_ENCRYPTION_KEYS="+secretbox.Generate("k1")), io.Discard, io.Discard)
+	soon, end := context.WithTimeout(t.Context(), 5*time.Second) // or it would serve for ever
+	defer end()
+	err := Serve(soon, loadServe(t, s.path, "POSTHORN_ENCRYPTION_KEYS="+secretbox.Generate("k1")), io.Discard, io.Discard)
 	if posthorn.ErrorCode(err) != posthorn.Invalid || !strings.Contains(err.Error(), "The key k1") {
 		t.Errorf("it started, or says %v", err)
 	}

@@ -16,7 +16,7 @@ import (
 // TestHostileReceiversTakeLittleMemory holds many connections of a service at the
 // point where each takes most, and looks at what the process grew by.
 func TestHostileReceiversTakeLittleMemory(t *testing.T) {
-	endpoints, events := 300, 1
+	endpoints, events := 150, 1
 	if os.Getenv("POSTHORN_TORTURE") == "long" {
 		endpoints, events = 1000, 4
 	}
