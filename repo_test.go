@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,8 @@ var rules = []struct {
 		why: "events come in by HTTP today and from an outbox tomorrow; accepting them is the same"},
 	{pkg: "internal/access", deny: []string{module + "/internal/", "database/sql"}, but: []string{module + "/internal/store"},
 		why: "who may do what does not depend on how requests come in or rows are kept"},
+	{pkg: "internal/hell", deny: []string{module + "/internal/"},
+		why: "the tests of every layer send to these receivers, so it knows none of them"},
 	{pkg: "internal/catalog", deny: []string{module + "/internal/"}, why: "event types are data"},
 	{pkg: "internal/secretbox", deny: []string{module + "/internal/", module}, why: "small enough to be read in one sitting by whoever doubts it"},
 	{pkg: "internal/web", deny: []string{module + "/internal/"}, why: "shared HTTP manners know no routes"},
@@ -67,6 +70,9 @@ func TestImportsPointOneWay(t *testing.T) {
 		}
 	}
 	for pkg, imports := range pkgs {
+		if slices.Contains(imports, module+"/internal/hell") {
+			t.Errorf("%s imports internal/hell.\n\tIt is for tests.", pkg)
+		}
 		if pkg == "internal/app" || strings.HasPrefix(pkg, "internal/store/") || strings.HasPrefix(pkg, "cmd/") {
 			continue
 		}
@@ -130,6 +136,33 @@ func TestTimeReachesSQLAsAParameter(t *testing.T) {
 			}
 		}
 	})
+}
+
+var testName = regexp.MustCompile("`(?:[a-z]+\\.)?((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+
+func TestProofsNameTestsThatExist(t *testing.T) {
+	defined := map[string]bool{}
+	eachGoFile(t, func(file string, f *ast.File) {
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && strings.HasSuffix(file, "_test.go") {
+				defined[fn.Name.Name] = true
+			}
+		}
+	})
+	named := 0
+	walk(t, func(file string) {
+		if file != "SECURITY.md" && !strings.HasPrefix(file, "docs/proofs/") {
+			return
+		}
+		for _, m := range testName.FindAllStringSubmatch(readFile(t, file), -1) {
+			if named++; !defined[m[1]] {
+				t.Errorf("%s names %s, which is no test: a promise without its proof", file, m[1])
+			}
+		}
+	})
+	if named < 50 {
+		t.Errorf("%d tests are named as proofs; is this looking in the right place?", named)
+	}
 }
 
 func TestGoModHasNoReplace(t *testing.T) {

@@ -20,7 +20,7 @@ func newLogger(w io.Writer, cfg *config.Config) (log *slog.Logger, flush func())
 		b := &logBuffer{w: w}
 		return slog.New(promptHandler{slog.NewJSONHandler(b, &slog.HandlerOptions{Level: cfg.LogLevel}), b}), b.Flush
 	}
-	return slog.New(tint.NewHandler(w, &tint.Options{
+	return slog.New(tint.NewTextHandler(w, &tint.Options{
 		Level:      cfg.LogLevel,
 		TimeFormat: time.TimeOnly,
 		NoColor:    os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !isTerminal(w),
