@@ -342,8 +342,24 @@ func TestGoneEndpointIsPausedAndItsOwnersAreTold(t *testing.T) {
 			return strings.Contains(figures, want+"\n")
 		})
 	}
-	if log := s.log.String(); !strings.Contains(log, `"msg":"attempt"`) || strings.Contains(log, "/gone") {
-		t.Errorf("the log has no line per attempt, or a url's path in it:\n%s", log)
+	eventually(t, "the log has a line per attempt", func() bool { return strings.Count(s.log.String(), `"msg":"attempt"`) >= 2 })
+	if log := s.log.String(); strings.Contains(log, "/gone") {
+		t.Errorf("the log has a url's path in it:\n%s", log)
+	}
+}
+
+// Profiles tell an operator much, and anyone who reaches them too: they are off
+// unless switched on, and never where the API is.
+func TestProfilesAreOffByDefault(t *testing.T) {
+	const path = "/debug/pprof/goroutine?debug=1"
+	for name, want := range map[string]int{"POSTHORN_PPROF=false": http.StatusNotFound, "POSTHORN_PPROF=true": http.StatusOK} {
+		s := serveForTest(t, name)
+		if status, body := get(t, s.ops+path); status != want {
+			t.Errorf("%s: %d %.200s, want %d", name, status, body, want)
+		}
+		if status, _ := get(t, s.base+path); status != http.StatusNotFound {
+			t.Errorf("%s: the API's listener answers %d", name, status)
+		}
 	}
 }
 

@@ -35,7 +35,9 @@ func exposed(t *testing.T, shorten bool, more ...string) (s *service, n *node) {
 	t.Helper()
 	cfg := loadServe(t, filepath.Join(t.TempDir(), "posthorn.db"), more...)
 	s = &service{path: cfg.StorePath, base: "http://" + cfg.Listen, ops: "http://" + cfg.OpsListen, log: &terminal{}}
-	n, err := newNode(t.Context(), cfg, newLogger(s.log, &cfg), nil)
+	log, flush := newLogger(s.log, &cfg)
+	t.Cleanup(flush)
+	n, err := newNode(t.Context(), cfg, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,9 @@ func networkForTest(t *testing.T, zone hell.Zone, more ...string) *network {
 		dns := hell.NewNameServer(t, zone)
 		change = append(change, func(c *send.Config) { c.Resolver = dns.Resolver() })
 	}
-	if w.node, err = newNode(t.Context(), cfg, newLogger(w.at.log, &cfg), nil, change...); err != nil {
+	log, flush := newLogger(w.at.log, &cfg)
+	t.Cleanup(flush)
+	if w.node, err = newNode(t.Context(), cfg, log, nil, change...); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.node.start(context.WithoutCancel(t.Context())); err != nil {
