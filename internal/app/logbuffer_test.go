@@ -28,7 +28,7 @@ func TestLogLinesOfABurstAreWrittenTogether(t *testing.T) {
 			log.Info("burst")
 		}
 		want("a burst", 1, 1)
-		time.Sleep(logDelay)
+		<-time.After(logDelay)
 		synctest.Wait()
 		want("a burst, soon after", 2, 101)
 		log.Info("before")

@@ -31,6 +31,9 @@ type Report struct {
 	// generator and receiver.
 	ServerCPU  float64 `json:"server_cpu_ms_per_delivery"`
 	HarnessCPU float64 `json:"harness_cpu_ms_per_delivery"`
+	// Others is how many processors other processes kept busy meanwhile: where it
+	// is not near 0, rates and latencies are not Posthorn's alone.
+	Others float64 `json:"others_cpus"`
 	// WrittenKiB is what the server had written to disk, per delivery.
 	WrittenKiB float64 `json:"written_kib_per_delivery"`
 	// PeakRSS and PeakAnon are the server's largest resident and anonymous
@@ -82,7 +85,7 @@ func (r Report) Print(out io.Writer) {
 	line("lost, duplicates", "%d, %d", r.Lost, r.Duplicates)
 	line("publish", "%s", r.Publish)
 	line("publish to receipt", "%s", r.Receipt)
-	line("CPU per delivery", "server %.3f ms, load and receiver %.3f ms", r.ServerCPU, r.HarnessCPU)
+	line("CPU per delivery", "server %.3f ms, load and receiver %.3f ms; other processes kept %.2f CPUs busy", r.ServerCPU, r.HarnessCPU, r.Others)
 	line("written per delivery", "%.1f KiB", r.WrittenKiB)
 	line("server memory, most", "%.0f MiB resident, %.0f MiB anonymous", r.PeakRSS, r.PeakAnon)
 	if y := r.Relay; y != nil {

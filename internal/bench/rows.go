@@ -20,6 +20,7 @@ func (r *round) rows() []Row {
 		info("raw: signed requests without a service", raw.PerSecond, "/s"),
 		info("relay: two hops and a signature", relay.PerSecond, "/s"),
 		info("relay's CPU", 1000*relay.CPU, "µs"),
+		info("processors that other processes kept busy during the single publishes", r.single.Others, ""),
 		atLeast("single publishes, delivered, to relay", relay.Ratio, 0.70, "times", "%.0f/s", rate),
 		atLeast("single publishes, delivered, where raw reaches 20,000/s", rate*20_000/raw.PerSecond, 8000, "/s", "scaled by raw"),
 		atLeast("batches of 100, delivered, to raw", r.batch.Raw.Ratio, 0.60, "times", "%.0f/s to %.0f/s", r.batch.DeliveredPerSecond, r.batch.Raw.PerSecond),

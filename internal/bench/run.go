@@ -10,7 +10,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -54,7 +53,7 @@ func runNode(ctx context.Context, c Config) (Report, error) {
 func (n *node) measure(ctx context.Context, c Config) (Report, error) {
 	l := newLedger(c, c.events())
 	n.receiver.ledger.Store(l)
-	before, beforeOwn, writtenBefore := cpuTime(n.pid()), cpuTime(os.Getpid()), written(n.pid())
+	before, began, writtenBefore := usageOf(n.pid()), time.Now(), written(n.pid())
 	memory := watchMemory(n.pid())
 	done := watch(c, n.describe(c), l)
 	g := generator{config: c, ledger: l, request: publishing(c, n.url, n.tokens, shape{})}
@@ -69,9 +68,10 @@ func (n *node) measure(ctx context.Context, c Config) (Report, error) {
 		return report, fmt.Errorf("publishing: %w%s", err, n.logTail())
 	}
 	delivered := float64(max(report.Delivered, 1))
-	if before >= 0 {
-		report.ServerCPU = milliseconds(cpuTime(n.pid())-before) / delivered
-		report.HarnessCPU = milliseconds(cpuTime(os.Getpid())-beforeOwn) / delivered
+	if after := usageOf(n.pid()); before.server >= 0 {
+		server, harness := after.server-before.server, after.harness-before.harness
+		report.ServerCPU, report.HarnessCPU = milliseconds(server)/delivered, milliseconds(harness)/delivered
+		report.Others = max(0, float64(after.machine-before.machine-server-harness)/float64(time.Since(began)))
 	}
 	report.WrittenKiB = float64(written(n.pid())-writtenBefore) / 1024 / delivered
 	return report, nil

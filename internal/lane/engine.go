@@ -83,6 +83,8 @@ const (
 
 	// itemOverhead is what a queued delivery costs beside its body.
 	itemOverhead = 384
+	// claimCost is what one may cost that a claim brings.
+	claimCost = itemOverhead + store.ClaimedBody
 	// failingQueue is how much of its queue a failing lane keeps in memory.
 	failingQueue = 16
 	// maxResting bounds the lanes that are kept for their target alone.
