@@ -72,7 +72,6 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 	if !found || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint {
 		return store.Recorded{Lost: true}, nil
 	}
-	was := d.progress.State
 	next, err := r.Policy.Step(d.progress, posthorn.Input{
 		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter,
 		Now: r.EndedAt, Random: r.Random,
@@ -92,7 +91,7 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 		rec.Health = h.Health
 		return rec, err
 	}
-	tx.countAttempt(r, &d, was, next.State)
+	tx.hours.Count(r, d.progress, next.State)
 	return rec, tx.observe(r, &d, &rec)
 }
 
