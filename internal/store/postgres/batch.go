@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/posthorn/posthorn"
@@ -276,7 +277,8 @@ func (b *batch) marked(places []int64) []bool {
 // fate finds out whether a statement without an answer was committed: all that
 // it stores became visible at once.
 func (b *batch) fate(conn *pgxpool.Conn, why error) ([]bool, error) {
-	if len(b.events.id) == 0 { // only an answer to keep: safe to fail, as it is looked up again
+	// Not sent, or only an answer to keep, which is safe to fail: it is looked up again.
+	if pgconn.SafeToRetry(why) || len(b.events.id) == 0 {
 		return nil, why
 	}
 	b.p.s.log.Warn("a publish was not answered by the database; finding out what became of it", "error", why)

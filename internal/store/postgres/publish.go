@@ -132,7 +132,7 @@ func (p *publisher) write(group []*publication) {
 		switch {
 		case err == nil:
 			live = later
-		case len(live) == 1 || errors.Is(classify(err), store.ErrUnavailable):
+		case errors.Is(classify(err), store.ErrUnavailable) && !isCode(err, codeDeadlock, codeSerialize):
 			for _, o := range live {
 				if !o.answered {
 					o.answer(nil, classify(err))

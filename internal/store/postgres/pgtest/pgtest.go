@@ -67,6 +67,16 @@ func URL(t testing.TB) string {
 	return admin
 }
 
+// Socket is the folder of the server's socket, or empty when it is not ours.
+func Socket(t testing.TB) string {
+	t.Helper()
+	URL(t)
+	if started == nil {
+		return ""
+	}
+	return started.dir
+}
+
 // Database returns the URL of a database of the test's own. template is the name
 // of one to copy, or empty.
 func Database(t testing.TB, template string) string {
@@ -77,7 +87,9 @@ func Database(t testing.TB, template string) string {
 		query += " TEMPLATE " + template
 	}
 	Exec(t, URL(t), query)
-	t.Cleanup(func() { Exec(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	if started == nil { // a drop costs a checkpoint; a throw-away server goes as a whole
+		t.Cleanup(func() { Exec(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	}
 	return With(admin, name)
 }
 
@@ -165,9 +177,6 @@ func binaries() (string, error) {
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
-
-// Socket is the folder of the server's socket.
-func (s *Server) Socket() string { return s.dir }
 
 // URL is the address of the maintenance database.
 func (s *Server) URL() string { return SocketURL(s.dir, "postgres") }
