@@ -6,7 +6,7 @@
 TOOL = go tool -modfile=tools/go.mod
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 build: ## the binary, ./posthorn, without cgo and with reproducible paths
 	CGO_ENABLED=0 go build -trimpath -tags netgo -o posthorn ./cmd/posthorn
@@ -37,8 +37,20 @@ bench: ## throughput, latency and isolation of this machine, with the raw ceilin
 schedule: ## the first waits of the default retry schedule in real time, 6 minutes
 	go test -count=1 -timeout 15m -run TestDefaultSchedule -v ./test/reference -long
 
+licenses: ## what every dependency's licence is; fails for one that nobody allowed
+	go run ./internal/supply licenses
+
+sbom: build ## bill of materials of ./posthorn (CycloneDX 1.6 JSON) in posthorn.cdx.json
+	go run ./internal/supply sbom posthorn > posthorn.cdx.json
+
+reproducible: ## build twice, in two folders, without a shared cache; the bytes must be the same
+	tools/reproducible
+
+vulncheck: ## known vulnerabilities in what the code calls; needs the network
+	tools/vulncheck
+
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash torture bench schedule ci
+.PHONY: help build test race lint fuzz crash torture bench schedule licenses sbom reproducible vulncheck ci
 .DEFAULT_GOAL := help

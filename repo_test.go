@@ -42,6 +42,8 @@ var rules = []struct {
 		why: "events come in by HTTP today and from an outbox tomorrow; accepting them is the same"},
 	{pkg: "internal/access", deny: []string{module + "/internal/", "database/sql"}, but: []string{module + "/internal/store"},
 		why: "who may do what does not depend on how requests come in or rows are kept"},
+	{pkg: "internal/hell", deny: []string{module + "/internal/"},
+		why: "the tests of every layer send to these receivers, so it knows none of them"},
 	{pkg: "internal/catalog", deny: []string{module + "/internal/"}, why: "event types are data"},
 	{pkg: "internal/secretbox", deny: []string{module + "/internal/", module}, why: "small enough to be read in one sitting by whoever doubts it"},
 	{pkg: "internal/web", deny: []string{module + "/internal/"}, why: "shared HTTP manners know no routes"},
@@ -67,6 +69,9 @@ func TestImportsPointOneWay(t *testing.T) {
 		}
 	}
 	for pkg, imports := range pkgs {
+		if slices.Contains(imports, module+"/internal/hell") {
+			t.Errorf("%s imports internal/hell.\n\tIt is for tests.", pkg)
+		}
 		if pkg == "internal/app" || strings.HasPrefix(pkg, "internal/store/") || strings.HasPrefix(pkg, "cmd/") {
 			continue
 		}

@@ -266,10 +266,14 @@ func TestProblemsAreErrors(t *testing.T) {
 
 func TestStrangersAnswersAreErrors(t *testing.T) {
 	for name, handle := range map[string]http.HandlerFunc{
-		"a proxy's page":  func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<h1>Forbidden</h1>", 403) },
-		"a login page":    func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") },
-		"other JSON":      func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"ok":true}`) },
-		"a redirect":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/", 307) },
+		"a proxy's page": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<h1>Forbidden</h1>", http.StatusForbidden)
+		},
+		"a login page": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") },
+		"other JSON":   func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, `{"ok":true}`) },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example/", http.StatusTemporaryRedirect)
+		},
 		"an empty answer": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) },
 	} {
 		_, err := connect(t, handle).Endpoint(t.Context(), "wh_1")

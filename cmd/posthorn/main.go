@@ -15,9 +15,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(cli.Run(ctx, os.Args[1:], cli.System(), cli.Programs{
-		Serve:     app.Serve,
-		Dev:       app.Dev,
-		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
-		Migrate:   app.Migrate,
+		Serve:      app.Serve,
+		Dev:        app.Dev,
+		OpenStore:  func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
+		RotateKeys: app.RotateKeys,
+		Migrate:    app.Migrate,
 	}))
 }

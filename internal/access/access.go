@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -71,6 +72,8 @@ type Store interface {
 type Config struct {
 	Store Store
 	Now   func() time.Time
+	// RatePerSecond bounds the requests of a token; 0 for no limit.
+	RatePerSecond float64
 }
 
 // How much is remembered.
@@ -85,6 +88,7 @@ type Authenticator struct {
 	store    Store
 	now      func() time.Time
 	failures failures
+	rates    *rates // nil for no limit
 
 	mu    sync.RWMutex
 	known map[[32]byte]*entry
@@ -107,6 +111,7 @@ func New(c Config) *Authenticator {
 	return &Authenticator{
 		store: c.Store, now: c.Now,
 		failures:  failures{by: make(map[netip.Addr]window)},
+		rates:     newRates(c.RatePerSecond),
 		known:     make(map[[32]byte]*entry),
 		unflushed: make(map[int64]time.Time),
 	}
@@ -114,8 +119,8 @@ func New(c Config) *Authenticator {
 
 // Authenticate returns who sent the values of the Authorization header. The
 // errors are *posthorn.Error: Unauthorized ([ErrNoToken] when there is no
-// header), RateLimited once the address has failed 20 times within a minute,
-// Unavailable when the store cannot be asked. A valid token is never refused for
+// header), RateLimited once the address has failed 20 times within a minute or
+// the token is used more often than it may be, Unavailable when the store cannot be asked. A valid token is never refused for
 // the failures of others behind the same address.
 func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, remote netip.Addr) (*Principal, error) {
 	switch len(authorization) {
@@ -145,6 +150,13 @@ func (a *Authenticator) Authenticate(ctx context.Context, authorization []string
 		return nil, a.refuse(remote, "The token has expired; ask for a new one.")
 	}
 	e.used.Store(now.UnixMilli())
+	if wait := a.rates.take(e.token, now); wait > 0 {
+		return nil, &posthorn.Error{
+			Code:       posthorn.RateLimited,
+			Message:    fmt.Sprintf("The token sends more than %v requests a second; slow down.", a.rates.perSecond),
+			RetryAfter: wait,
+		}
+	}
 	return &e.principal, nil
 }
 

@@ -33,6 +33,9 @@ const Base = "/v2.3/webhooks"
 // name the same. What is sealed is the key itself, not its text.
 const SecretKind = "secret"
 
+// AnswerKind binds the boxes of remembered answers.
+const AnswerKind = "answer"
+
 // Store is what the API needs of the store; package store says what the methods
 // do.
 type Store interface {
@@ -124,6 +127,7 @@ type server struct {
 	Config
 	operations []*operation
 	running    running
+	room       *web.Room
 	tenants    knownTenants
 }
 
@@ -145,7 +149,7 @@ func New(c Config) (http.Handler, error) {
 		c.Version = posthorn.Version
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}}
+	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, room: web.NewRoom(bodiesInAll, bodiesOfToken)}
 	c.Store.Watch(s.tenants.notice)
 	s.operations = s.declare()
 	mux := new(web.Mux)

@@ -25,11 +25,7 @@ func (q *request) cursorBind() secretbox.Bind {
 
 // makeCursor seals a place.
 func (s *server) makeCursor(q *request, place string) string {
-	keyID, box := s.Keyring.Seal([]byte(place), q.cursorBind())
-	raw := make([]byte, 0, 1+len(keyID)+len(box))
-	raw = append(raw, byte(len(keyID)))
-	raw = append(raw, keyID...)
-	return base64.RawURLEncoding.EncodeToString(append(raw, box...))
+	return base64.RawURLEncoding.EncodeToString(secretbox.Pack(s.Keyring.Seal([]byte(place), q.cursorBind())))
 }
 
 // place is where the page that is asked for begins; empty for the first one.
@@ -38,9 +34,8 @@ func (s *server) place(q *request) string {
 		return ""
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(q.query.text("cursor"))
-	if err == nil && len(raw) > 0 && len(raw) > 1+int(raw[0]) {
-		n := 1 + int(raw[0])
-		if place, err := s.Keyring.Open(string(raw[1:n]), raw[n:], q.cursorBind()); err == nil {
+	if keyID, box, ok := secretbox.Unpack(raw); ok && err == nil {
+		if place, err := s.Keyring.Open(keyID, box, q.cursorBind()); err == nil {
 			return string(place)
 		}
 	}

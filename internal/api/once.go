@@ -40,6 +40,11 @@ func (s *server) answerOnce(q *request) (*reply, error) {
 		Tenant: q.tenant.ID, Route: q.op.method + " " + q.op.path, Key: key,
 		Hash: contentHash(q), Expires: q.at.Add(onceFor),
 	}
+	if q.op.reach == ofPlatform {
+		// A remembered answer may show a token, and another platform token may be
+		// allowed less than the one that asked.
+		q.once.Route += " " + q.principal.TokenRef
+	}
 	// A publisher's tenant may still be unknown: the token keeps the claims of
 	// different publishers apart until it is.
 	claim := runningKey{token: q.principal.TokenRef, tenant: q.tenant.ID, route: q.once.Route, key: key}
@@ -122,26 +127,24 @@ func (s *server) remember(q *request, r *reply) error {
 	return err
 }
 
-func answerBind(tenant int64) secretbox.Bind { return secretbox.Bind{Kind: "answer", Tenant: tenant} }
+func answerBind(tenant int64) secretbox.Bind {
+	return secretbox.Bind{Kind: AnswerKind, Tenant: tenant}
+}
 
 func (s *server) sealAnswer(tenant int64, r *reply) ([]byte, error) {
 	plain, err := json.Marshal(storedAnswer{Status: r.status, Location: r.location, ETag: r.etag, Secret: r.secret, Body: r.body})
 	if err != nil {
 		return nil, fmt.Errorf("api: remember an answer: %w", err)
 	}
-	keyID, box := s.Keyring.Seal(plain, answerBind(tenant))
-	sealed := make([]byte, 0, 1+len(keyID)+len(box))
-	sealed = append(sealed, byte(len(keyID)))
-	sealed = append(sealed, keyID...)
-	return append(sealed, box...), nil
+	return secretbox.Pack(s.Keyring.Seal(plain, answerBind(tenant))), nil
 }
 
 func (s *server) openAnswer(tenant int64, sealed []byte) (*reply, error) {
-	if len(sealed) == 0 || len(sealed) <= int(sealed[0]) {
+	keyID, box, ok := secretbox.Unpack(sealed)
+	if !ok {
 		return nil, errors.New("api: a remembered answer is damaged")
 	}
-	n := 1 + int(sealed[0])
-	plain, err := s.Keyring.Open(string(sealed[1:n]), sealed[n:], answerBind(tenant))
+	plain, err := s.Keyring.Open(keyID, box, answerBind(tenant))
 	if err != nil {
 		return nil, fmt.Errorf("api: open a remembered answer: %w", err)
 	}

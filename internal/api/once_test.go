@@ -167,3 +167,20 @@ func TestAKeyStandsForOnePath(t *testing.T) {
 	w.as("platform", "POST", "/tenants/other/suspend", "").with("Idempotency-Key", "k").do().faults(422)
 	w.do("platform", "GET", "/tenants/other", "").want(200).says(`"suspended":false`)
 }
+
+// An answer that shows a token is given again to whoever asked for it only: a key
+// is no secret, and another token may be allowed less.
+func TestAnotherTokenIsNotGivenTheAnswerOfThePlatforms(t *testing.T) {
+	w := newWorld(t)
+	create := func(who string) *result {
+		return w.as(who, "POST", "/tokens", `{"scopes":["events:publish"]}`).with("Idempotency-Key", "ci").do()
+	}
+	first := create("platform").want(201)
+	if again := create("platform").want(201); again.body != first.body {
+		t.Errorf("the same token is given %s", again.body)
+	}
+	got := create("platform-admin")
+	if got.status != 403 || strings.Contains(got.body, first.text("data.token")) {
+		t.Errorf("a token that may not publish was given one that may: %d %s", got.status, got.body)
+	}
+}

@@ -75,6 +75,14 @@ type success struct {
 	headers []string
 }
 
+// What the bodies of requests that are being read or answered may hold of memory,
+// beyond the first 64 KiB of each: whoever announces large batches and dribbles
+// them takes no more than a token's share.
+const (
+	bodiesInAll   = 256 << 20
+	bodiesOfToken = 64 << 20
+)
+
 // smallBody bounds all bodies but events.
 const smallBody = 64 << 10
 
@@ -164,7 +172,7 @@ func (s *server) serve(op *operation) web.Handler {
 			return err
 		}
 		if op.body != nil {
-			release, err := q.read()
+			release, err := s.read(q)
 			if err != nil {
 				if op.method == http.MethodPatch { // RFC 5789 asks for it beside a 415
 					w.Header().Set("Accept-Patch", strings.Join(op.body.types, ", "))
@@ -242,7 +250,7 @@ func (s *server) chooseTenant(q *request) error {
 }
 
 // read takes the body in.
-func (q *request) read() (release func(), err error) {
+func (s *server) read(q *request) (release func(), err error) {
 	rule := q.op.body
 	// curl -X POST -d '' sends a type without a body.
 	if rule.model != nil || q.ContentLength != 0 {
@@ -250,7 +258,7 @@ func (q *request) read() (release func(), err error) {
 			return nil, err
 		}
 	}
-	if q.body, release, err = web.ReadBody(q.Request, rule.limit); err != nil {
+	if q.body, release, err = web.ReadBody(q.Request, rule.limit, s.room, q.principal.TokenRef); err != nil {
 		return nil, err
 	}
 	if rule.model == nil && len(q.body) > 0 {

@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -60,14 +61,20 @@ func eventually(t *testing.T, what string, holds func() bool) {
 // runDev starts dev in dir and returns what it prints and what ends it.
 func runDev(t *testing.T, dir string, more ...string) (out *terminal, stop func() error) {
 	t.Helper()
-	cfg, err := config.LoadDev(config.Sources{Environ: append([]string{"POSTHORN_SAMPLES=50ms"}, more...)})
+	cfg, err := config.LoadDev(config.Sources{Environ: append([]string{"POSTHORN_SAMPLES=50ms", "POSTHORN_OPS_LISTEN=off"}, more...)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.Dir = dir
 	ctx, cancel := context.WithCancel(t.Context())
 	out, ended := &terminal{}, make(chan error, 1)
-	go func() { ended <- Dev(ctx, cfg, out, out) }()
+	go func() {
+		err := Dev(ctx, cfg, out, out)
+		if err != nil {
+			fmt.Fprintln(out, err) // a test that waits shows it
+		}
+		ended <- err
+	}()
 	return out, func() error { cancel(); return <-ended }
 }
 
@@ -152,6 +159,15 @@ func TestDevTakesAFreePortOnlyWhenNoneWasChosen(t *testing.T) {
 	got.Close()
 }
 
+// A laptop may run two at once: the second takes free ports for all it opens.
+func TestTwoDevsBesideEachOther(t *testing.T) {
+	for range 2 {
+		out, stop := runDev(t, filepath.Join(t.TempDir(), "dev"))
+		eventually(t, "a verified delivery", func() bool { return strings.Contains(out.String(), "signature valid") })
+		defer stop()
+	}
+}
+
 func TestDevStaysOnThisMachine(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.168.1.1:80"} {
 		_, stop := runDev(t, t.TempDir(), "POSTHORN_LISTEN="+listen)
@@ -181,16 +197,15 @@ type service struct {
 
 func serveForTest(t *testing.T, more ...string) *service {
 	t.Helper()
-	s := &service{path: filepath.Join(t.TempDir(), "posthorn.db"), log: &terminal{}}
-	listen, ops := freeAddress(t), freeAddress(t)
-	s.base, s.ops = "http://"+listen, "http://"+ops
-	cfg, err := config.Load(config.Sources{Environ: append([]string{
-		"POSTHORN_LISTEN=" + listen, "POSTHORN_OPS_LISTEN=" + ops, "POSTHORN_STORE=sqlite:" + s.path,
-		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8",
-	}, more...)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return serveStore(t, filepath.Join(t.TempDir(), "posthorn.db"), more...)
+}
+
+// serveStore starts a node on a file that may be there.
+func serveStore(t *testing.T, path string, more ...string) *service {
+	t.Helper()
+	s := &service{path: path, log: &terminal{}}
+	cfg := loadServe(t, path, more...)
+	s.base, s.ops = "http://"+cfg.Listen, "http://"+cfg.OpsListen
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(ctx, cfg, io.Discard, s.log) }()
@@ -207,6 +222,19 @@ func serveForTest(t *testing.T, more ...string) *service {
 	return s
 }
 
+// loadServe makes the settings of a node on a file.
+func loadServe(t *testing.T, path string, more ...string) config.Config {
+	t.Helper()
+	cfg, err := config.Load(config.Sources{Environ: append([]string{
+		"POSTHORN_LISTEN=" + freeAddress(t), "POSTHORN_OPS_LISTEN=" + freeAddress(t), "POSTHORN_STORE=sqlite:" + path,
+		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8",
+	}, more...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
 func freeAddress(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -220,13 +248,25 @@ func freeAddress(t *testing.T) string {
 // running server.
 func (s *service) tenant(t *testing.T, name string) *client.Client {
 	t.Helper()
+	api, err := client.New(client.Config{Server: s.base, Token: s.token(t, name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api
+}
+
+func (s *service) token(t *testing.T, name string) string {
+	t.Helper()
 	admin, err := OpenStore(t.Context(), s.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer admin.Close()
 	by := store.Change{Actor: "test", At: time.Now()}
-	tenant, err := admin.CreateTenant(t.Context(), by, name)
+	tenant, err := admin.TenantByName(t.Context(), name)
+	if errors.Is(err, store.ErrNotFound) {
+		tenant, err = admin.CreateTenant(t.Context(), by, name)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,11 +278,7 @@ func (s *service) tenant(t *testing.T, name string) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, err := client.New(client.Config{Server: s.base, Token: text})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return api
+	return text
 }
 
 func get(t *testing.T, url string) (int, string) {

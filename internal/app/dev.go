@@ -37,7 +37,7 @@ func Dev(ctx context.Context, cfg config.Dev, out, stderr io.Writer) error {
 		return fmt.Errorf("the inbox cannot listen: %w", err)
 	}
 	defer inbox.listener.Close()
-	if err := freePort(&cfg.Config, out); err != nil {
+	if err := freePorts(&cfg.Config, out); err != nil {
 		return err
 	}
 	n, err := newNode(ctx, cfg.Config, log, inboxException{inbox.listener.Addr().(*net.TCPAddr).AddrPort()})
@@ -115,19 +115,30 @@ func resetDev(dir string) error {
 	return nil
 }
 
-// freePort moves the API to a free port when the default one is taken; a chosen
-// address is left to fail.
-func freePort(cfg *config.Config, out io.Writer) error {
-	if cfg.Chosen("listen") {
-		return nil
+// freePorts moves the API and the metrics to free ports when the default ones
+// are taken; a chosen address is left to fail.
+func freePorts(cfg *config.Config, out io.Writer) error {
+	for _, l := range []struct {
+		setting, what string
+		addr          *string
+	}{
+		{"listen", "this dev listens", &cfg.Listen},
+		{"ops-listen", "its metrics are", &cfg.OpsListen},
+	} {
+		if *l.addr == "" || cfg.Chosen(l.setting) {
+			continue
+		}
+		ln, free, err := listenOrFree(*l.addr)
+		if err != nil {
+			return fmt.Errorf("cannot listen on %s: %w", *l.addr, err)
+		}
+		if free {
+			fmt.Fprintf(out, "%s is in use, so %s on %s.\n", *l.addr, l.what, ln.Addr())
+		}
+		*l.addr = ln.Addr().String()
+		if err := ln.Close(); err != nil {
+			return err
+		}
 	}
-	ln, free, err := listenOrFree(cfg.Listen)
-	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w", cfg.Listen, err)
-	}
-	if free {
-		fmt.Fprintf(out, "%s is in use, so this dev listens on %s.\n\n", cfg.Listen, ln.Addr())
-	}
-	cfg.Listen = ln.Addr().String()
-	return ln.Close()
+	return nil
 }

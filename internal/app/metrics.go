@@ -93,6 +93,22 @@ func (m *metrics) watch(engine *lane.Engine, s interface {
 		}))
 }
 
+// watchConnections tells how full the API's listener is.
+func (m *metrics) watchConnections(l *connections) {
+	figure := func(pick func(open, evicted, refused int) int) func() float64 {
+		return func() float64 { return float64(pick(l.figures())) }
+	}
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "posthorn_connections_open", Help: "Connections to the API."},
+			figure(func(open, _, _ int) int { return open })),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_connections_evicted_total",
+			Help: "Connections that waited longest and gave their place to another one, because of max-connections."},
+			figure(func(_, evicted, _ int) int { return evicted })),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_connections_refused_total",
+			Help: "Connections that were closed because a request was being answered on all others."},
+			figure(func(_, _, refused int) int { return refused })))
+}
+
 // observe counts one attempt.
 func (m *metrics) observe(o *lane.Observation) {
 	m.outcomes[o.Attempt.Class].Inc()

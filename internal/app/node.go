@@ -46,7 +46,7 @@ type node struct {
 	metrics  *metrics
 	api      *http.Server
 	ops      *http.Server // nil when off
-	listener net.Listener
+	listener *connections
 	opsLn    net.Listener
 	turns    chan turn
 	ready    readiness
@@ -60,7 +60,8 @@ type node struct {
 type inboxException []netip.AddrPort
 
 // newNode opens the store and wires the parts. On an error nothing is left open.
-func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException) (_ *node, err error) {
+// Tests give the network that deliveries go out to another resolver by change.
+func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException, change ...func(*send.Config)) (_ *node, err error) {
 	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turns: make(chan turn, 1024)}
 	defer func() {
 		if err != nil {
@@ -79,9 +80,15 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	if n.store, err = sqlite.Open(ctx, sqlite.Options{Path: cfg.StorePath, Role: sqlite.Serve, Now: n.now, Log: log}); err != nil {
 		return nil, explainOpen(err)
 	}
+	if err = n.noteKeys(ctx); err != nil {
+		return nil, err
+	}
 	guard, err := n.egress(inbox)
 	if err != nil {
 		return nil, err
+	}
+	for _, f := range change {
+		f(&guard)
 	}
 	if n.client, err = send.New(guard); err != nil {
 		return nil, err
@@ -107,9 +114,10 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		RatePerSecond: cfg.PublishRate,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
-	n.access = access.New(access.Config{Store: n.store, Now: n.now})
+	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate})
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
+	n.metrics.watchConnections(n.listener)
 	return n, n.serveAPI(send.NewGuard(guard))
 }
 
@@ -138,9 +146,11 @@ func openCatalog(path string) (*catalog.Catalog, error) {
 }
 
 func (n *node) listen() (err error) {
-	if n.listener, err = listenOn(n.cfg.Listen, "--listen"); err != nil {
+	ln, err := listenOn(n.cfg.Listen, "--listen")
+	if err != nil {
 		return err
 	}
+	n.listener = &connections{Listener: ln, max: n.cfg.MaxConnections}
 	if n.cfg.OpsListen != "" {
 		n.opsLn, err = listenOn(n.cfg.OpsListen, "--ops-listen")
 	}
@@ -175,12 +185,20 @@ func (n *node) egress(inbox inboxException) (send.Config, error) {
 	return c, nil
 }
 
+// listeners are those that are open.
+func (n *node) listeners() (all []net.Listener) {
+	if n.listener != nil {
+		all = append(all, n.listener)
+	}
+	if n.opsLn != nil {
+		all = append(all, n.opsLn)
+	}
+	return all
+}
+
 func (n *node) ownListeners() []netip.AddrPort {
 	var own []netip.AddrPort
-	for _, ln := range []net.Listener{n.listener, n.opsLn} {
-		if ln == nil {
-			continue
-		}
+	for _, ln := range n.listeners() {
 		if a, ok := ln.Addr().(*net.TCPAddr); ok {
 			own = append(own, a.AddrPort())
 		}
@@ -208,7 +226,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 		return err
 	}
 	n.api = &http.Server{
-		Handler:           n.probes(handler),
+		Handler:           marking(n.probes(handler)),
+		ConnContext:       n.listener.remember,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -217,7 +236,15 @@ func (n *node) serveAPI(guard send.Guard) error {
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	if n.opsLn != nil {
-		n.ops = &http.Server{Handler: n.metrics.handler(), ReadHeaderTimeout: 10 * time.Second}
+		n.ops = &http.Server{
+			Handler:           n.metrics.handler(),
+			ReadHeaderTimeout: 10 * time.Second,
+			ReadTimeout:       10 * time.Second,
+			WriteTimeout:      time.Minute,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    32 << 10,
+			ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		}
 	}
 	return nil
 }
@@ -290,18 +317,11 @@ func (n *node) stop() error {
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
-	// A receiver or a client that does not end in time is no failure of ours:
-	// attempts that were cut short are made again after the next start.
-	if err := n.api.Shutdown(ctx); err != nil {
-		n.log.Warn("requests were cut short", "err", err)
-	}
-	if err := <-drained; err != nil {
-		n.log.Warn("the time to drain is over", "err", err)
-	}
+	err := n.inTime("requests of clients", n.api.Shutdown(ctx))
+	err = errors.Join(err, n.inTime("attempts", <-drained))
 	n.cancel()
-	var err error
 	if n.ops != nil {
-		err = n.ops.Close()
+		err = errors.Join(err, n.ops.Close())
 	}
 	n.api.Close() // whoever did not end within the drain
 	n.wg.Wait()
@@ -311,13 +331,21 @@ func (n *node) stop() error {
 	return errors.Join(err, n.close())
 }
 
+// inTime makes of a drain whose time was over a line in the log: what was cut
+// short is handed back, or asked again by its client. Other errors stay.
+func (n *node) inTime(what string, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	n.log.Warn("the drain's time was over and what was under way was cut short", "what", what, "err", err)
+	return nil
+}
+
 // close releases what newNode opened.
 func (n *node) close() error {
 	var err error
-	for _, ln := range []net.Listener{n.listener, n.opsLn} {
-		if ln != nil {
-			ln.Close() // again is harmless
-		}
+	for _, ln := range n.listeners() {
+		ln.Close() // again is harmless
 	}
 	if n.client != nil {
 		n.client.Close()

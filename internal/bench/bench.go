@@ -100,6 +100,9 @@ type Report struct {
 	// process: generator and receiver.
 	ServerCPU  float64 `json:"server_cpu_ms_per_event"`
 	HarnessCPU float64 `json:"harness_cpu_ms_per_event"`
+	// Others is how many processors other processes kept busy meanwhile: where it
+	// is not near 0, the latencies are not Posthorn's alone.
+	Others float64 `json:"others_cpus"`
 	// PeakRSS and PeakAnon are the server's largest resident and anonymous
 	// memory in MiB.
 	PeakRSS  float64 `json:"peak_rss_mib"`
@@ -129,7 +132,7 @@ func Run(ctx context.Context, c Config) (Report, error) {
 
 	l := newLedger(c.cells())
 	r.ledger.Store(l)
-	before, beforeOwn := cpuTime(s.server.PID()), cpuTime(os.Getpid())
+	before, began := usageOf(s.server.PID()), time.Now()
 	memory := watchMemory(s.server.PID())
 	g := generator{config: c, ledger: l, request: publishing(c, s.api)}
 	if err := g.run(ctx); err != nil {
@@ -138,9 +141,10 @@ func Run(ctx context.Context, c Config) (Report, error) {
 	err = l.settle(ctx, r.healthy)
 	report := l.report(c, r.healthy)
 	report.PeakRSS, report.PeakAnon = memory()
-	if n := float64(max(report.Accepted, 1)); before >= 0 {
-		report.ServerCPU = milliseconds(cpuTime(s.server.PID())-before) / n
-		report.HarnessCPU = milliseconds(cpuTime(os.Getpid())-beforeOwn) / n
+	if n, after := float64(max(report.Accepted, 1)), usageOf(s.server.PID()); before.server >= 0 {
+		server, harness := after.server-before.server, after.harness-before.harness
+		report.ServerCPU, report.HarnessCPU = milliseconds(server)/n, milliseconds(harness)/n
+		report.Others = max(0, float64(after.machine-before.machine-server-harness)/float64(time.Since(began)))
 	}
 	if err != nil || !c.Raw {
 		return report, err

@@ -32,6 +32,27 @@ func cpuTime(pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
+// machineTime is the processor time that all processes have used, -1 where the
+// system has no /proc.
+func machineTime() time.Duration {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return -1
+	}
+	var user, nice, system int64
+	if _, err := fmt.Sscanf(string(b), "cpu %d %d %d", &user, &nice, &system); err != nil {
+		return -1
+	}
+	return time.Duration(user+nice+system) * 10 * time.Millisecond
+}
+
+// usage is processor time: of the server, of this process and of all.
+type usage struct{ server, harness, machine time.Duration }
+
+func usageOf(server int) usage {
+	return usage{cpuTime(server), cpuTime(os.Getpid()), machineTime()}
+}
+
 // memory is a process's resident and anonymous memory in MiB; 0 where the system
 // has no /proc.
 func memory(pid int) (rss, anon float64) {

@@ -158,20 +158,14 @@ type Machine struct {
 	Go   string `json:"go"`
 	// Fsync is the median of writing 4 KiB and fsync where the stores are, in ms.
 	Fsync float64 `json:"fsync_ms"`
-	// Load is the load average before the first run; latencies of a machine that
-	// is busy with other things are not Posthorn's. 0 where there is no /proc.
-	Load float64 `json:"load_average"`
 }
 
 func (m Machine) String() string {
-	return fmt.Sprintf("%d CPUs, %s, %s, fsync %.2f ms, load average %.1f", m.CPUs, m.OS, m.Go, m.Fsync, m.Load)
+	return fmt.Sprintf("%d CPUs, %s, %s, fsync %.2f ms", m.CPUs, m.OS, m.Go, m.Fsync)
 }
 
 func thisMachine(dir string) (Machine, error) {
 	m := Machine{CPUs: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		_, _ = fmt.Sscan(string(b), &m.Load) // stays 0
-	}
 	f, err := os.CreateTemp(dir, "posthorn-bench-fsync-")
 	if err != nil {
 		return m, err
@@ -216,7 +210,7 @@ func (r Report) Print(out io.Writer) {
 	line("publish", "%s", r.Publish)
 	line("publish to receipt", "%s", r.Receipt)
 	line("lost, duplicates", "%d, %d", r.Lost, r.Duplicates)
-	line("CPU per event", "server %.3f ms, load and receiver %.3f ms", r.ServerCPU, r.HarnessCPU)
+	line("CPU per event", "server %.3f ms, load and receiver %.3f ms; other processes kept %.2f CPUs busy", r.ServerCPU, r.HarnessCPU, r.Others)
 	line("server memory, most", "%.0f MiB resident, %.0f MiB anonymous", r.PeakRSS, r.PeakAnon)
 	w.Flush()
 }

@@ -27,6 +27,9 @@ type Programs struct {
 	// OpenStore opens the store of an installation that may be running. The file
 	// exists.
 	OpenStore func(ctx context.Context, path string) (Store, error)
+	// RotateKeys seals anew with the first key and counts the secrets of endpoints
+	// and the remembered answers that another one had sealed.
+	RotateKeys func(ctx context.Context, path, keys string) (secrets, answers int, err error)
 	// Migrate makes the store's file, if there is none, and brings it to the
 	// newest schema.
 	Migrate func(ctx context.Context, path string) (from, to int64, err error)

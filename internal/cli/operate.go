@@ -148,5 +148,40 @@ func (r *runner) keyCommand() *cobra.Command {
 		},
 	}
 	generate.Flags().StringVar(&id, "id", "k1", "the key's `id`; each key needs one of its own")
-	return r.group("key", "keys", "Make keys that encrypt endpoint secrets", "  posthorn key generate", generate)
+	return r.group("key", "keys", "Make and change the keys that encrypt endpoint secrets", "  posthorn key generate", generate, r.keyRotate())
+}
+
+func (r *runner) keyRotate() *cobra.Command {
+	return r.storeFlags(&cobra.Command{
+		Use: "rotate", Short: "Seal what is stored with the first key, so that the others can go", Args: takes(),
+		Example: `  POSTHORN_ENCRYPTION_KEYS=k2:…,k1:… posthorn key rotate --store sqlite:/var/lib/posthorn/posthorn.db`,
+		Long: "Before it, put the new key before the old one and restart the service; after it,\n" +
+			"take the old one away and restart again. The keys come from\n" +
+			"POSTHORN_ENCRYPTION_KEYS or the settings file, as for \"posthorn serve\", which may\n" +
+			"run meanwhile. It may be repeated: what the first key has sealed is left alone.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, keys, err := config.LoadKeys(r.sources(cmd))
+			if err != nil {
+				return settingsFault(err)
+			}
+			if path, err = filepath.Abs(path); err != nil {
+				return err
+			}
+			if err := r.mayOpen(cmd, path); err != nil {
+				return err
+			}
+			secrets, answers, err := r.programs.RotateKeys(cmd.Context(), path, keys)
+			if err != nil {
+				return err
+			}
+			if !r.wantsTable() {
+				return r.printOne(toJSON(struct {
+					Secrets int `json:"secrets"`
+					Answers int `json:"answers"`
+				}{secrets, answers}))
+			}
+			r.say("Sealed anew: %d endpoint secrets, %d remembered answers. The first key opens everything now; the others are not needed any more.", secrets, answers)
+			return nil
+		},
+	})
 }

@@ -40,7 +40,7 @@ func programs() cli.Programs {
 			return err
 		},
 		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
-		Migrate:   app.Migrate,
+		Migrate:   app.Migrate, RotateKeys: app.RotateKeys,
 	}
 }
 

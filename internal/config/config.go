@@ -51,6 +51,10 @@ type Config struct {
 	MaxEndpoints int
 	// PublishRate bounds the events a second of a tenant; 0 for no limit.
 	PublishRate float64
+	// TokenRate bounds the requests a second of a token; 0 for no limit.
+	TokenRate float64
+	// MaxConnections bounds the connections to the API.
+	MaxConnections int
 	// Catalog is the operator's event type file; empty for the built-in one.
 	Catalog string
 

@@ -61,6 +61,18 @@ func LoadStore(src Sources) (string, error) {
 	return d.StorePath, err
 }
 
+// LoadKeys returns the store's file and the encryption keys, which must be there.
+func LoadKeys(src Sources) (store, keys string, err error) {
+	var wanted []Setting
+	for _, name := range []string{KeyStore, KeyEncryptionKeys, keyEncryptionKeysFile} {
+		s, _ := Lookup(name)
+		wanted = append(wanted, s)
+	}
+	var d Dev
+	err = d.load(src, false, wanted)
+	return d.StorePath, d.EncryptionKeys, errors.Join(err, d.requireKey())
+}
+
 func (d *Dev) load(src Sources, dev bool, wanted []Setting) error {
 	d.origins, d.raw = map[string]string{}, map[string]string{}
 	var faults []error

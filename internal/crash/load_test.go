@@ -24,6 +24,7 @@ type load struct {
 
 	next     atomic.Int64
 	answered atomic.Int64 // 202s
+	refused  atomic.Int64 // 503s, each with Retry-After
 	broken   atomic.Int64 // requests that a kill or a refusal cut off
 
 	stop chan struct{}
@@ -98,8 +99,11 @@ func (p *load) publish(ctx context.Context, n int) error {
 			return true, nil
 		}
 		// 503 is the one refusal that a healthy publisher may meet: it asks again.
-		if s, ok := err.(*proof.Status); ok && s.Code != http.StatusServiceUnavailable {
-			return false, err
+		if s, ok := err.(*proof.Status); ok {
+			if s.Code != http.StatusServiceUnavailable || s.RetryAfter == "" {
+				return false, fmt.Errorf("%w (Retry-After: %q)", err, s.RetryAfter)
+			}
+			p.refused.Add(1)
 		}
 		p.broken.Add(1)
 		return false, ctx.Err()

@@ -129,7 +129,6 @@ type Engine struct {
 	attendant  sync.Cond
 	parking    []parking // to be given back to the store
 	parked     sync.Cond // signals both ways between the parker and those that wait for it
-	parkBusy   bool
 	nextDue    time.Time // when ClaimDue is called next; zero for never
 	lastClaim  time.Time
 	rescan     bool
@@ -153,7 +152,8 @@ func New(c Config) *Engine {
 	orDefault(&c.MaxUnrecorded, defaultMaxUnrecorded)
 	orDefault(&c.QueuePerLane, defaultQueuePerLane)
 	orDefault(&c.QueueBytes, defaultQueueBytes)
-	if c.Policy.Schedule == nil {
+	// An empty schedule alone means no retries.
+	if c.Policy.Schedule == nil && c.Policy.LocalRetry == 0 {
 		c.Policy = posthorn.DefaultPolicy()
 	}
 	if c.Now == nil {

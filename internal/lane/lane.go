@@ -204,7 +204,11 @@ func (e *Engine) settleWork(l *lane) {
 		}
 	}
 	if !l.attended && !l.inService && (l.needsTarget() || l.needsRefill()) {
-		if !l.tryAgain.IsZero() && l.tryAgain.After(e.cfg.Now()) {
+		now := e.cfg.Now()
+		if l.tryAgain.Sub(now) > maxStoreRetry { // the clock has stepped back
+			l.tryAgain = now
+		}
+		if l.tryAgain.After(now) {
 			e.wakeLane(l, l.tryAgain)
 			return
 		}

@@ -41,6 +41,9 @@ func (e *Engine) schedule() {
 			return
 		}
 		now := e.cfg.Now()
+		if failed.Sub(now) > storePause { // the clock has stepped back
+			failed = now
+		}
 		if !now.Before(failed) {
 			if err := e.consult(now); err != nil {
 				e.cfg.Log.Warn("the store did not answer the delivery engine", "error", err, "again_in", storePause)
@@ -70,10 +73,16 @@ func (e *Engine) consult(now time.Time) error {
 	return e.claimDue(now)
 }
 
-// wakeLanes settles the lanes whose time came.
+// wakeLanes settles the lanes whose time came, each once: when the clock has
+// stepped back since now was read, one may go to sleep again until a time that is
+// not after now.
 func (e *Engine) wakeLanes(now time.Time) {
+	var due []*lane
 	for len(e.wakes) > 0 && !e.wakes[0].wakeAt.After(now) {
-		e.settle(heap.Pop(&e.wakes).(*lane))
+		due = append(due, heap.Pop(&e.wakes).(*lane))
+	}
+	for _, l := range due {
+		e.settle(l)
 	}
 	e.dispatch()
 }
@@ -116,7 +125,14 @@ func (e *Engine) due(at time.Time) {
 }
 
 // lookSoon has ClaimDue called soon to learn of times that only the store knows.
-func (e *Engine) lookSoon() { e.due(later(e.cfg.Now(), e.lastClaim.Add(lookInterval))) }
+func (e *Engine) lookSoon() {
+	now := e.cfg.Now()
+	at := later(now, e.lastClaim.Add(lookInterval))
+	if soon := now.Add(lookInterval); at.After(soon) { // the clock has stepped back
+		at = soon
+	}
+	e.due(at)
+}
 
 // readSwitch reads the sending switch if a notice told that it may have moved.
 func (e *Engine) readSwitch() error {

@@ -26,6 +26,7 @@ type Status struct {
 	Method, Path string
 	Code         int
 	Body         string
+	RetryAfter   string // the header
 }
 
 func (s *Status) Error() string {
@@ -58,7 +59,7 @@ func (a API) Call(ctx context.Context, method, path string, body []byte, data an
 		return err
 	}
 	if resp.StatusCode/100 != 2 {
-		return &Status{Method: method, Path: path, Code: resp.StatusCode, Body: string(answer)}
+		return &Status{Method: method, Path: path, Code: resp.StatusCode, Body: string(answer), RetryAfter: resp.Header.Get("Retry-After")}
 	}
 	if data == nil {
 		return nil

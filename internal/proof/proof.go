@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +38,8 @@ type Options struct {
 	Binary string
 	// Dir holds store and log, and is the process's working directory.
 	Dir string
+	// File is the database, when it is not to be in Dir.
+	File string
 	// Args follow those that every run has: loopback receivers over http, no
 	// metrics listener.
 	Args []string
@@ -49,14 +52,18 @@ type Server struct {
 	opts   Options
 	listen string
 	keys   string
+	under  []string
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
 }
 
 // Start makes a new store in o.Dir, starts the service on a free port and waits
 // until it is ready.
-func Start(ctx context.Context, o Options) (*Server, error) {
-	s := &Server{opts: o}
+func Start(ctx context.Context, o Options) (*Server, error) { return StartUnder(ctx, o) }
+
+// StartUnder is Start with the service run as [Server.Under] says.
+func StartUnder(ctx context.Context, o Options, command ...string) (*Server, error) {
+	s := &Server{opts: o, under: command}
 	var err error
 	if s.opts.Dir, err = filepath.Abs(o.Dir); err != nil {
 		return nil, err
@@ -88,6 +95,10 @@ func freePort() (string, error) {
 	return l.Addr().String(), nil
 }
 
+// Under has the next launches run the service under another program, a tracer,
+// that ends by starting it in its own place. Nothing ends that.
+func (s *Server) Under(command ...string) { s.under = command }
+
 // Launch starts the process and returns at once.
 func (s *Server) Launch() error {
 	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -98,6 +109,12 @@ func (s *Server) Launch() error {
 	args := append([]string{"serve", "--listen", s.listen, "--ops-listen", "off", "--store", s.Store(),
 		"--allow-http", "--allow-private", "127.0.0.0/8"}, s.opts.Args...)
 	s.cmd = s.command(context.Background(), args)
+	if len(s.under) > 0 {
+		if s.cmd.Path, err = exec.LookPath(s.under[0]); err != nil {
+			return err
+		}
+		s.cmd.Args = slices.Concat(s.under, []string{s.opts.Binary}, args)
+	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
 		return err
@@ -137,7 +154,15 @@ func (s *Server) Ready(ctx context.Context) error {
 func (s *Server) URL() string { return "http://" + s.listen }
 
 // Store is the store as --store takes it.
-func (s *Server) Store() string { return "sqlite:" + filepath.Join(s.opts.Dir, "posthorn.db") }
+func (s *Server) Store() string { return "sqlite:" + s.File() }
+
+// File is the store's database file.
+func (s *Server) File() string {
+	if s.opts.File != "" {
+		return s.opts.File
+	}
+	return filepath.Join(s.opts.Dir, "posthorn.db")
+}
 
 // PID is the process's id.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
@@ -154,6 +179,18 @@ func (s *Server) Stop(limit time.Duration) (int, error) {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return 0, err
 	}
+	return s.Wait(limit)
+}
+
+// Signal sends the process a signal and does not wait.
+func (s *Server) Signal(sig os.Signal) error { return s.cmd.Process.Signal(sig) }
+
+// Exited is closed when the process has ended.
+func (s *Server) Exited() <-chan struct{} { return s.exited }
+
+// Wait returns the exit code of a process that is about to end, -1 when a signal
+// ended it, or an error when it has not within the limit; then it is killed.
+func (s *Server) Wait(limit time.Duration) (int, error) {
 	patience := time.NewTimer(limit)
 	defer patience.Stop()
 	select {
@@ -161,7 +198,7 @@ func (s *Server) Stop(limit time.Duration) (int, error) {
 		return s.cmd.ProcessState.ExitCode(), nil
 	case <-patience.C:
 		s.Kill()
-		return 0, fmt.Errorf("still running %s after SIGTERM\n%s", limit, s.LogTail())
+		return 0, fmt.Errorf("still running after %s\n%s", limit, s.LogTail())
 	}
 }
 

@@ -10,11 +10,14 @@ package secretbox
 
 import (
 	"crypto/cipher"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -47,6 +50,7 @@ type Bind struct {
 type Keyring struct {
 	current string
 	ciphers map[string]cipher.AEAD
+	prints  map[string]int64
 }
 
 // ParseKeys reads "id:base64-of-32-bytes[,id:…]". The first key seals; all of
@@ -56,7 +60,7 @@ func ParseKeys(spec string) (*Keyring, error) {
 	if strings.TrimSpace(spec) == "" {
 		return nil, fault("is empty")
 	}
-	ring := &Keyring{ciphers: make(map[string]cipher.AEAD)}
+	ring := &Keyring{ciphers: make(map[string]cipher.AEAD), prints: make(map[string]int64)}
 	for i, entry := range strings.Split(spec, ",") {
 		id, text, found := strings.Cut(strings.TrimSpace(entry), ":")
 		switch {
@@ -79,7 +83,7 @@ func ParseKeys(spec string) (*Keyring, error) {
 		if err != nil {
 			return nil, fault(fmt.Sprintf("key %s (entry %d) is unusable", id, i+1))
 		}
-		ring.ciphers[id] = aead
+		ring.ciphers[id], ring.prints[id] = aead, fingerprint(key)
 		if i == 0 {
 			ring.current = id
 		}
@@ -116,6 +120,35 @@ func Generate(id string) string {
 
 // Current is the id of the key that seals.
 func (k *Keyring) Current() string { return k.current }
+
+// Fingerprints returns a number for each key of the ring, by id: two keys with
+// the same id and other bytes have different ones, and no number tells of its key.
+func (k *Keyring) Fingerprints() map[string]int64 { return maps.Clone(k.prints) }
+
+func fingerprint(key []byte) int64 {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte("posthorn key fingerprint"))
+	return int64(binary.BigEndian.Uint64(h.Sum(nil)))
+}
+
+// Pack writes a box and its key's id as one text of bytes, for what has no column
+// for the id.
+func Pack(keyID string, box []byte) []byte {
+	packed := make([]byte, 0, 1+len(keyID)+len(box))
+	packed = append(packed, byte(len(keyID)))
+	packed = append(packed, keyID...)
+	return append(packed, box...)
+}
+
+// Unpack reads what [Pack] wrote.
+func Unpack(packed []byte) (keyID string, box []byte, ok bool) {
+	if len(packed) == 0 || len(packed) <= int(packed[0]) {
+		return "", nil, false
+	}
+	n := 1 + int(packed[0])
+	keyID = string(packed[1:n])
+	return keyID, packed[n:], ValidID(keyID) // what is no id may be anything, and errors show ids
+}
 
 // Seal encrypts plain with the current key. Two boxes of the same plain differ.
 func (k *Keyring) Seal(plain []byte, b Bind) (keyID string, box []byte) {

@@ -88,7 +88,7 @@ func (g Guard) judge(a netip.AddrPort) verdict {
 	case g.isOwn(a):
 		return deniedOwn
 	case g.opened(ip):
-		return allowed
+		return g.judgeCarried(a)
 	case contains(notPublic, ip) || ip.Is6() && !global6.Contains(ip):
 		return deniedAddress
 	case !g.portAllowed(a.Port()):

@@ -19,12 +19,12 @@ func BenchmarkSend(b *testing.B) {
 			ca := newAuthority(b)
 			serve := func(_ *receiver, c net.Conn) { acknowledge(c) }
 			r := listen(b, nil, serve)
-			url := r.url()
+			url := r.URL()
 			if mode == "TLS" {
-				r = listen(b, ca.server(b, nil), serve)
-				url = r.urls()
+				r = listen(b, ca.Server(b, nil), serve)
+				url = r.URLS()
 			}
-			c := newClient(b, func(c *send.Config) { c.CAs = ca.pool })
+			c := newClient(b, func(c *send.Config) { c.CAs = ca.Pool })
 			req := request(url)
 			req.Body = bytes.Repeat([]byte("x"), 1024)
 			b.ReportAllocs()
@@ -50,7 +50,7 @@ func BenchmarkHTTPClient(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			resp, err := client.Post(r.url(), "application/json", bytes.NewReader(body))
+			resp, err := client.Post(r.URL(), "application/json", bytes.NewReader(body))
 			if err != nil {
 				b.Error(err)
 				return

@@ -2,106 +2,17 @@ package send_test
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"net"
-	"net/netip"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/hell"
 	"github.com/posthorn/posthorn/internal/send"
 )
-
-// nameServer answers DNS questions on a loopback UDP socket from a script.
-type nameServer struct {
-	net.PacketConn
-	mu      sync.Mutex
-	queries int
-	// answer returns the addresses for the nth question of the name's address
-	// records, or a response code; a nil answer says nothing.
-	answer func(n int) (addrs []string, rcode int)
-}
-
-func newNameServer(t *testing.T, answer func(n int) ([]string, int)) *nameServer {
-	t.Helper()
-	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &nameServer{PacketConn: pc, answer: answer}
-	var wg sync.WaitGroup
-	wg.Go(s.serve)
-	t.Cleanup(func() { pc.Close(); wg.Wait() })
-	return s
-}
-
-func (s *nameServer) resolver() *net.Resolver {
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "udp", s.LocalAddr().String())
-	}}
-}
-
-func (s *nameServer) asked() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.queries
-}
-
-func (s *nameServer) serve() {
-	buf := make([]byte, 1500)
-	for {
-		n, from, err := s.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		if reply := s.reply(buf[:n]); reply != nil {
-			s.WriteTo(reply, from)
-		}
-	}
-}
-
-const typeA, typeAAAA = 1, 28
-
-func (s *nameServer) reply(q []byte) []byte {
-	end := 12
-	for q[end] != 0 {
-		end += int(q[end]) + 1
-	}
-	end += 5 // the root label, type and class
-	kind := binary.BigEndian.Uint16(q[end-4:])
-	s.mu.Lock()
-	if kind == typeA {
-		s.queries++
-	}
-	addrs, rcode := s.answer(s.queries)
-	s.mu.Unlock()
-	if addrs == nil && rcode == 0 {
-		return nil
-	}
-	m := append([]byte{}, q[:end]...)
-	binary.BigEndian.PutUint16(m[2:], 0x8180|uint16(rcode))
-	binary.BigEndian.PutUint16(m[10:], 0) // no additional records
-	count := uint16(0)
-	for _, text := range addrs {
-		ip := netip.MustParseAddr(text)
-		if ip.Is4() != (kind == typeA) {
-			continue
-		}
-		m = append(m, 0xc0, 12)
-		m = binary.BigEndian.AppendUint16(m, kind)
-		m = append(m, 0, 1, 0, 0, 0, 0)
-		m = binary.BigEndian.AppendUint16(m, uint16(len(ip.AsSlice())))
-		m = append(m, ip.AsSlice()...)
-		count++
-	}
-	binary.BigEndian.PutUint16(m[6:], count)
-	return m
-}
 
 func TestNames(t *testing.T) {
 	r := listen(t, nil, answering(accepted))
@@ -133,9 +44,9 @@ func TestNames(t *testing.T) {
 			if tt.addrs == nil && tt.rcode == 0 {
 				t.Parallel()
 			}
-			_, before := r.counts()
-			dns := newNameServer(t, func(int) ([]string, int) { return tt.addrs, tt.rcode })
-			c := newClient(t, func(c *send.Config) { c.Resolver = dns.resolver() })
+			_, before := r.Counts()
+			dns := hell.NewNameServer(t, func(string, int) ([]string, int) { return tt.addrs, tt.rcode })
+			c := newClient(t, func(c *send.Config) { c.Resolver = dns.Resolver() })
 			req := request("http://receiver.example.com:" + portText + "/")
 			req.Timeout = time.Second
 			a := mustSend(t, c, req)
@@ -148,11 +59,11 @@ func TestNames(t *testing.T) {
 			want := 0
 			if tt.class == posthorn.ClassOK {
 				want = 1
-				if host := r.last().Host; host != "receiver.example.com:"+portText {
+				if host := r.Last().Host; host != "receiver.example.com:"+portText {
 					t.Errorf("Host is %q", host)
 				}
 			}
-			if _, n := r.counts(); n-before != want && tt.addrs != nil {
+			if _, n := r.Counts(); n-before != want && tt.addrs != nil {
 				t.Errorf("the receiver at port %d got %d requests, want %d", port, n-before, want)
 			}
 		})
@@ -164,18 +75,18 @@ func TestNames(t *testing.T) {
 func TestRebinding(t *testing.T) {
 	r := listen(t, nil, answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
 	_, port, _ := net.SplitHostPort(r.Addr().String())
-	dns := newNameServer(t, func(n int) ([]string, int) {
+	dns := hell.NewNameServer(t, func(_ string, n int) ([]string, int) {
 		if n <= 1 {
 			return []string{"127.0.0.1"}, 0
 		}
 		return []string{"192.168.0.1"}, 0
 	})
-	c := newClient(t, func(c *send.Config) { c.Resolver = dns.resolver() })
+	c := newClient(t, func(c *send.Config) { c.Resolver = dns.Resolver() })
 	req := request("http://receiver.example.com:" + port + "/")
 	if a := mustSend(t, c, req); !a.Succeeded() {
 		t.Fatalf("first: %s", a.Explain())
 	}
-	if n := dns.asked(); n != 1 {
+	if n := dns.Asked("receiver.example.com"); n != 1 {
 		t.Errorf("an attempt asked %d times for the name's addresses", n)
 	}
 	a := mustSend(t, c, req)
@@ -194,11 +105,11 @@ func TestResolverUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone.Close()
-	refusing := &nameServer{PacketConn: gone}
+	refusing := &hell.NameServer{PacketConn: gone}
 	noSocket := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "udp", Err: syscall.EMFILE}
 	}}
-	for name, resolver := range map[string]*net.Resolver{"refused": refusing.resolver(), "no descriptors": noSocket} {
+	for name, resolver := range map[string]*net.Resolver{"refused": refusing.Resolver(), "no descriptors": noSocket} {
 		c := newClient(t, func(c *send.Config) { c.Resolver = resolver })
 		if a := mustSend(t, c, request("http://receiver.example.com/")); a.Class != posthorn.ClassLocal {
 			t.Errorf("%s: class %v, %s", name, a.Class, a.Explain())

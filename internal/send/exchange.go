@@ -17,6 +17,9 @@ const (
 	// maxHead bounds an answer's status line and headers, interim answers
 	// included.
 	maxHead = 64 << 10
+	// maxHeadLines bounds their lines: 64 KiB of short ones take 1 MiB when they
+	// are parsed, and thousands of receivers may send them and then be silent.
+	maxHeadLines = 256
 	// maxInterim bounds the 1xx answers before the real one.
 	maxInterim = 8
 	// smallRequest is what goes out in one write, without waiting for a receiver
@@ -91,7 +94,7 @@ func checkRequest(r *Request) error {
 func (x *exchange) on(ctx context.Context, c *conn, head []byte) error {
 	c.SetDeadline(x.deadline)
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(longAgo) })
-	c.left = maxHead
+	c.left, c.lines = maxHead, 0
 	keep, err := x.speak(c, head)
 	if stop() && err == nil && keep {
 		x.client.pool.put(c)

@@ -37,6 +37,7 @@ func (f *fault) Unwrap() error { return f.err }
 
 var (
 	errHeadTooLarge   = errors.New("the answer's headers exceed the limit")
+	errHeadTooLong    = errors.New("the answer's headers have too many lines")
 	errNothingWritten = errors.New("a kept connection was closed before anything was written")
 )
 
@@ -157,7 +158,7 @@ func tlsFault(err error) error {
 		return &fault{posthorn.ClassTLS, detail, err}
 	}
 	if alert, ok := remoteAlert(err); ok {
-		return &fault{posthorn.ClassTLS, alertDetail(alert), err}
+		return alertFault(alert, err)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return &fault{posthorn.ClassTLS, "the server does not speak TLS at this port", err}
@@ -217,6 +218,15 @@ func remoteAlert(err error) (text string, ok bool) {
 	return op.Err.Error(), true
 }
 
+// alertFault classifies an alert. A receiver that wants another protocol than
+// HTTP/1.1 (one for HTTP/2 only) has no fault in its TLS.
+func alertFault(alert string, err error) error {
+	if alert == "tls: no application protocol" {
+		return &fault{posthorn.ClassProtocol, "the server does not speak HTTP/1.1", err}
+	}
+	return &fault{posthorn.ClassTLS, alertDetail(alert), err}
+}
+
 // alertDetail names the alerts (RFC 8446, section 6.2) that tell a partner
 // something.
 func alertDetail(alert string) string {
@@ -229,8 +239,6 @@ func alertDetail(alert string) string {
 		return "the server offers no TLS version from 1.2 up"
 	case "tls: unrecognized name":
 		return "the server does not know this host name"
-	case "tls: no application protocol":
-		return "the server does not speak HTTP/1.1"
 	}
 	return "the server broke off the handshake"
 }
@@ -239,13 +247,15 @@ func alertDetail(alert string) string {
 func readFault(err error, informational bool) error {
 	if alert, ok := remoteAlert(err); ok {
 		// TLS 1.3 servers say only now that they wanted a client certificate.
-		return &fault{posthorn.ClassTLS, alertDetail(alert), err}
+		return alertFault(alert, err)
 	}
 	switch {
-	case errors.Is(err, errHeadTooLarge) && informational:
+	case informational && (errors.Is(err, errHeadTooLarge) || errors.Is(err, errHeadTooLong)):
 		return &fault{posthorn.ClassProtocol, "interim answers without end", err}
 	case errors.Is(err, errHeadTooLarge):
 		return &fault{posthorn.ClassResponseTooLarge, "more than 64 KiB", err}
+	case errors.Is(err, errHeadTooLong):
+		return &fault{posthorn.ClassResponseTooLarge, "more than 256 lines", err}
 	case isTimeout(err):
 		return &fault{posthorn.ClassTimeout, "", err}
 	case broken(err):

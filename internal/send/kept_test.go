@@ -1,6 +1,7 @@
 package send_test
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
@@ -25,11 +26,11 @@ func TestConnectionIsKept(t *testing.T) {
 			serve := inTurn(answers...)
 			ca := newAuthority(t)
 			r, url := listen(t, nil, serve), ""
-			if url = r.url(); config == "TLS" {
-				r = listen(t, ca.server(t, nil), serve)
-				url = r.urls()
+			if url = r.URL(); config == "TLS" {
+				r = listen(t, ca.Server(t, nil), serve)
+				url = r.URLS()
 			}
-			c := newClient(t, func(c *send.Config) { c.CAs = ca.pool })
+			c := newClient(t, func(c *send.Config) { c.CAs = ca.Pool })
 			for i := range answers {
 				req := request(url)
 				if i == 1 {
@@ -43,7 +44,7 @@ func TestConnectionIsKept(t *testing.T) {
 					t.Errorf("answer %d: the timings tell of a new connection: %+v", i, a.Timings)
 				}
 			}
-			if conns, requests := r.counts(); conns != 1 || requests != len(answers) {
+			if conns, requests := r.Counts(); conns != 1 || requests != len(answers) {
 				t.Errorf("%d connections for %d requests", conns, requests)
 			}
 		})
@@ -53,9 +54,9 @@ func TestConnectionIsKept(t *testing.T) {
 // inTurn answers the requests of a connection with one answer each.
 func inTurn(answers ...string) func(*receiver, net.Conn) {
 	return func(r *receiver, c net.Conn) {
-		br := newReader(c)
+		br := bufio.NewReader(c)
 		for _, a := range answers {
-			if _, err := r.read(br); err != nil {
+			if _, err := r.Read(br); err != nil {
 				return
 			}
 			io.WriteString(c, a)
@@ -74,11 +75,11 @@ func TestConnectionIsNotKept(t *testing.T) {
 		r := listen(t, nil, answering(answer))
 		c := newClient(t, nil)
 		for range 2 {
-			if a := mustSend(t, c, request(r.url())); !a.Succeeded() {
+			if a := mustSend(t, c, request(r.URL())); !a.Succeeded() {
 				t.Errorf("%s: %s", name, a.Explain())
 			}
 		}
-		if conns, requests := r.counts(); conns != 2 || requests != 2 {
+		if conns, requests := r.Counts(); conns != 2 || requests != 2 {
 			t.Errorf("%s: %d connections, %d requests, want 2 each", name, conns, requests)
 		}
 	}
@@ -91,28 +92,28 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 		t.Run(config, func(t *testing.T) {
 			ca := newAuthority(t)
 			serve := func(r *receiver, c net.Conn) {
-				if _, err := r.read(newReader(c)); err == nil {
+				if _, err := r.Read(bufio.NewReader(c)); err == nil {
 					io.WriteString(c, accepted) // keeps alive, says the answer; then closes
 				}
 			}
 			r := listen(t, nil, serve)
-			url := r.url()
+			url := r.URL()
 			if config == "TLS" {
-				r = listen(t, ca.server(t, nil), serve)
-				url = r.urls()
+				r = listen(t, ca.Server(t, nil), serve)
+				url = r.URLS()
 			}
-			c := newClient(t, func(c *send.Config) { c.CAs = ca.pool })
+			c := newClient(t, func(c *send.Config) { c.CAs = ca.Pool })
 			const n = 50
 			for i := range n {
 				a := mustSend(t, c, request(url))
 				if !a.Succeeded() {
 					t.Fatalf("attempt %d: %s", i, a.Explain())
 				}
-				for r.openConns() > 0 { // until the receiver has closed
+				for r.OpenConns() > 0 { // until the receiver has closed
 					<-time.After(time.Millisecond)
 				}
 			}
-			if conns, requests := r.counts(); conns != n || requests != n {
+			if conns, requests := r.Counts(); conns != n || requests != n {
 				t.Errorf("%d connections and %d requests for %d attempts", conns, requests, n)
 			}
 		})
@@ -123,22 +124,22 @@ func TestStaleConnectionIsReplaced(t *testing.T) {
 // it is not sent again.
 func TestKeptConnectionThatEatsTheRequest(t *testing.T) {
 	r := listen(t, nil, func(r *receiver, c net.Conn) {
-		br := newReader(c)
-		if _, err := r.read(br); err != nil {
+		br := bufio.NewReader(c)
+		if _, err := r.Read(br); err != nil {
 			return
 		}
 		io.WriteString(c, accepted)
-		r.read(br)
+		r.Read(br)
 		reset(c)
 	})
 	c := newClient(t, nil)
-	if a := mustSend(t, c, request(r.url())); !a.Succeeded() {
+	if a := mustSend(t, c, request(r.URL())); !a.Succeeded() {
 		t.Fatal(a.Explain())
 	}
-	if a := mustSend(t, c, request(r.url())); a.Class != posthorn.ClassReset {
+	if a := mustSend(t, c, request(r.URL())); a.Class != posthorn.ClassReset {
 		t.Errorf("class %v", a.Class)
 	}
-	if conns, requests := r.counts(); conns != 1 || requests != 2 {
+	if conns, requests := r.Counts(); conns != 1 || requests != 2 {
 		t.Errorf("%d connections, %d requests for two attempts", conns, requests)
 	}
 }
@@ -151,21 +152,21 @@ func TestEndpointsShareNoConnection(t *testing.T) {
 		endpoint int64
 		to       *receiver
 	}{{1, r}, {2, r}, {1, r}, {1, other}, {1, other}} {
-		req := request(tt.to.url())
+		req := request(tt.to.URL())
 		req.Endpoint = tt.endpoint
 		mustSend(t, c, req)
 	}
-	if conns, _ := r.counts(); conns != 2 {
+	if conns, _ := r.Counts(); conns != 2 {
 		t.Errorf("%d connections for two endpoints of one receiver", conns)
 	}
-	if conns, _ := other.counts(); conns != 1 {
+	if conns, _ := other.Counts(); conns != 1 {
 		t.Errorf("%d connections after the URL changed", conns)
 	}
 	c.Forget(1)
 	c.Forget(3)
-	req := request(other.url())
+	req := request(other.URL())
 	mustSend(t, c, req)
-	if conns, _ := other.counts(); conns != 2 {
+	if conns, _ := other.Counts(); conns != 2 {
 		t.Errorf("%d connections after Forget", conns)
 	}
 	c.Close()
@@ -182,7 +183,7 @@ func TestConcurrentAttempts(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for i := range 50 {
-				req := request(r.url())
+				req := request(r.URL())
 				req.Endpoint = int64(i % 3)
 				if a := c.Send(context.Background(), req); !a.Succeeded() {
 					t.Errorf("%s", a.Explain())
@@ -194,7 +195,7 @@ func TestConcurrentAttempts(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if _, n := r.counts(); n != 400 {
+	if _, n := r.Counts(); n != 400 {
 		t.Errorf("%d requests on the wire for 400 attempts", n)
 	}
 }
@@ -203,15 +204,15 @@ func TestConcurrentAttempts(t *testing.T) {
 func TestNothingIsSentAfterShutdown(t *testing.T) {
 	r := listen(t, nil, answering(accepted))
 	c := newClient(t, nil)
-	mustSend(t, c, request(r.url()))
+	mustSend(t, c, request(r.URL()))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for range 20 {
-		if a := c.Send(ctx, request(r.url())); a.Class != posthorn.ClassLocal {
+		if a := c.Send(ctx, request(r.URL())); a.Class != posthorn.ClassLocal {
 			t.Errorf("class %v", a.Class)
 		}
 	}
-	if _, n := r.counts(); n != 1 {
+	if _, n := r.Counts(); n != 1 {
 		t.Errorf("%d requests on the wire", n)
 	}
 }

@@ -2,6 +2,7 @@ package send
 
 import (
 	"bufio"
+	"bytes"
 	"math"
 	"net"
 	"slices"
@@ -25,6 +26,8 @@ type conn struct {
 	br       *bufio.Reader
 	// left is how many bytes may still be read: the bound of an answer's headers.
 	left int64
+	// lines counts the lines of the headers so far.
+	lines int
 	// failed is what ended reading, if something did: parsers hide it behind a
 	// complaint about the line that it cut.
 	failed   error
@@ -47,14 +50,23 @@ func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
 
 // Read is for the bufio.Reader: it stops where the bound is reached.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.left <= 0 {
+	switch {
+	case c.left <= 0:
 		c.failed = errHeadTooLarge
-		return 0, errHeadTooLarge
+		return 0, c.failed
+	case c.lines > maxHeadLines:
+		c.failed = errHeadTooLong
+		return 0, c.failed
 	}
 	if int64(len(p)) > c.left {
 		p = p[:c.left]
 	}
 	n, err := c.Conn.Read(p)
+	if c.left <= maxHead {
+		// What follows the headers in the same read is counted too, but then nobody
+		// reads on for them.
+		c.lines += bytes.Count(p[:n], []byte{'\n'})
+	}
 	c.left -= int64(n)
 	c.failed = err
 	return n, err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/hell"
 	"github.com/posthorn/posthorn/internal/send"
 )
 
@@ -38,13 +39,13 @@ func connectProxy(t *testing.T, to *receiver, asked chan<- *http.Request) *recei
 	})
 }
 
-func throughProxy(t *testing.T, u string, ca *authority) *send.Client {
+func throughProxy(t *testing.T, u string, ca *hell.Authority) *send.Client {
 	return newClient(t, func(c *send.Config) {
 		proxy, err := url.Parse(u)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Proxy, c.AllowPrivate, c.CAs = proxy, nil, ca.pool
+		c.Proxy, c.AllowPrivate, c.CAs = proxy, nil, ca.Pool
 	})
 }
 
@@ -57,7 +58,7 @@ func TestProxy(t *testing.T) {
 		ask string
 	}{
 		{listen(t, nil, answering(accepted)), "http://receiver.example/hooks", "receiver.example:80"},
-		{listen(t, ca.server(t, nil), answering(accepted)), "https://receiver.example/hooks", "receiver.example:443"},
+		{listen(t, ca.Server(t, nil), answering(accepted)), "https://receiver.example/hooks", "receiver.example:443"},
 	} {
 		asked := make(chan *http.Request, 4)
 		proxy := connectProxy(t, tt.to, asked)
@@ -74,7 +75,7 @@ func TestProxy(t *testing.T) {
 		if got, want := req.Header.Get("Proxy-Authorization"), "Basic "+base64.StdEncoding.EncodeToString([]byte("user:pa:ss")); got != want {
 			t.Errorf("Proxy-Authorization %q", got)
 		}
-		if tt.to.last().Header.Get("Proxy-Authorization") != "" {
+		if tt.to.Last().Header.Get("Proxy-Authorization") != "" {
 			t.Error("the receiver was given the proxy's password")
 		}
 		if len(asked) != 0 {
@@ -85,7 +86,7 @@ func TestProxy(t *testing.T) {
 }
 
 func TestProxyJudgesLiterals(t *testing.T) {
-	asked := make(chan *http.Request, 1)
+	asked := make(chan *http.Request, 16)
 	proxy := connectProxy(t, listen(t, nil, answering(accepted)), asked)
 	c := throughProxy(t, "http://"+proxy.Addr().String(), newAuthority(t))
 	for _, u := range []string{"http://127.0.0.1/", "http://169.254.169.254/", "https://[::1]/", "http://user@receiver.example/"} {
@@ -93,7 +94,7 @@ func TestProxyJudgesLiterals(t *testing.T) {
 			t.Errorf("%s: class %v", u, a.Class)
 		}
 	}
-	if conns, _ := proxy.counts(); conns != 0 {
+	if conns, _ := proxy.Counts(); conns != 0 {
 		t.Errorf("the proxy was dialled %d times", conns)
 	}
 }
@@ -157,7 +158,7 @@ func TestProxyEnvironmentIsNotRead(t *testing.T) {
 		t.Setenv(name, "http://127.0.0.1:1")
 	}
 	r := listen(t, nil, answering(accepted))
-	if a := mustSend(t, newClient(t, nil), request(r.url())); !a.Succeeded() {
+	if a := mustSend(t, newClient(t, nil), request(r.URL())); !a.Succeeded() {
 		t.Error(a.Explain())
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/hell"
 	"github.com/posthorn/posthorn/internal/send"
 )
 
@@ -60,7 +61,7 @@ func TestRequestIsBegunAgainOnce(t *testing.T) {
 						defer theirs.Close()
 						r, br := &receiver{}, bufio.NewReader(theirs)
 						for {
-							if _, err := r.read(br); err != nil {
+							if _, err := r.Read(br); err != nil {
 								return
 							}
 							requests <- struct{}{}
@@ -117,10 +118,10 @@ func TestNewConnectionIsNotDialledAgain(t *testing.T) {
 // the URL that may be secret.
 func TestLogIsForTheOperator(t *testing.T) {
 	var out bytes.Buffer
-	dns := newNameServer(t, func(int) ([]string, int) { return []string{"10.20.30.40"}, 0 })
+	dns := hell.NewNameServer(t, func(string, int) ([]string, int) { return []string{"10.20.30.40"}, 0 })
 	c := newClient(t, func(c *send.Config) {
 		c.Log = slog.New(slog.NewTextHandler(&out, nil))
-		c.Resolver = dns.resolver()
+		c.Resolver = dns.Resolver()
 	})
 	a := mustSend(t, c, request("http://receiver.example.com/hooks/secret?token=secret"))
 	if a.Class != posthorn.ClassRefused || strings.Contains(a.Explain(), "10.20") {

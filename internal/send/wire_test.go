@@ -31,7 +31,7 @@ func TestRequestOnTheWire(t *testing.T) {
 		c.UserAgent = "Posthorn/1.2.3"
 		c.Now = func() time.Time { return at }
 	})
-	req := request(r.url())
+	req := request(r.URL())
 	req.Attempt, req.Test = 3, true
 	req.Headers = []posthorn.Header{
 		{Name: "X-Team", Value: "a"}, {Name: "x-team", Value: " b "}, {Name: "Authorization", Value: "Bearer t"},
@@ -52,14 +52,14 @@ func TestRequestOnTheWire(t *testing.T) {
 		"posthorn-delivery: " + req.Delivery.Text(posthorn.DeliveryPrefix), "posthorn-attempt: 3",
 		"posthorn-event-type: cases.updated", "posthorn-test: true", "", string(req.Body),
 	}, "\r\n")
-	if diff := cmp.Diff(want, string(r.last().raw)); diff != "" {
+	if diff := cmp.Diff(want, string(r.Last().Raw)); diff != "" {
 		t.Errorf("on the wire (-want +got):\n%s", diff)
 	}
 }
 
 func TestOfficialLibraryVerifies(t *testing.T) {
 	r := listen(t, nil, answering(accepted))
-	req := request(r.url())
+	req := request(r.URL())
 	old := webhook.NewSecret()
 	oldKey, err := webhook.ParseSecret(old)
 	if err != nil {
@@ -71,8 +71,8 @@ func TestOfficialLibraryVerifies(t *testing.T) {
 		if a := mustSend(t, newClient(t, nil), req); !a.Succeeded() {
 			t.Fatal(a.Explain())
 		}
-		got := r.last()
-		if !bytes.Equal(got.body, req.Body) {
+		got := r.Last()
+		if !bytes.Equal(got.Body, req.Body) {
 			t.Errorf("%d bytes: the body came otherwise", size)
 		}
 		for _, secret := range []string{testSecret, old} {
@@ -80,7 +80,7 @@ func TestOfficialLibraryVerifies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := official.Verify(got.body, got.Header); err != nil {
+			if err := official.Verify(got.Body, got.Header); err != nil {
 				t.Errorf("%d bytes: %v", size, err)
 			}
 		}
@@ -89,17 +89,17 @@ func TestOfficialLibraryVerifies(t *testing.T) {
 
 func TestNoKeyIsOurFault(t *testing.T) {
 	r := listen(t, nil, answering(accepted))
-	req := request(r.url())
+	req := request(r.URL())
 	req.Keys = nil
 	if a := mustSend(t, newClient(t, nil), req); a.Class != posthorn.ClassLocal {
 		t.Errorf("class %v", a.Class)
 	}
-	req = request(r.url())
+	req = request(r.URL())
 	req.EventRef = "a\r\nx: y"
 	if a := mustSend(t, newClient(t, nil), req); a.Class != posthorn.ClassLocal {
 		t.Errorf("class %v", a.Class)
 	}
-	if _, n := r.counts(); n != 0 {
+	if _, n := r.Counts(); n != 0 {
 		t.Errorf("%d requests on the wire", n)
 	}
 }
@@ -109,7 +109,7 @@ func TestAttemptTellsWhatCame(t *testing.T) {
 	r := listen(t, nil, answering("HTTP/1.1 503 Busy\r\nX-Request-Id: r1\r\nSet-Cookie: secret\r\nServer: "+strings.Repeat("s", 300)+
 		"\r\nRetry-After: 120\r\nContent-Type: text/plain\r\nContent-Length: 6000\r\n\r\n"+body))
 	c := newClient(t, nil)
-	a := mustSend(t, c, request(r.url()))
+	a := mustSend(t, c, request(r.URL()))
 	want := []posthorn.Header{
 		{Name: "content-type", Value: "text/plain"}, {Name: "retry-after", Value: "120"},
 		{Name: "server", Value: strings.Repeat("s", 256)}, {Name: "x-request-id", Value: "r1"},
@@ -131,11 +131,11 @@ func TestAttemptTellsWhatCame(t *testing.T) {
 func TestShutdownIsLocal(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := listen(t, nil, once(func(c net.Conn) { cancel(); stall(c) }))
-	a := newClient(t, nil).Send(ctx, request(r.url()))
+	a := newClient(t, nil).Send(ctx, request(r.URL()))
 	if a.Class != posthorn.ClassLocal || a.Duration > time.Second {
 		t.Errorf("class %v after %v", a.Class, a.Duration)
 	}
-	if a := newClient(t, nil).Send(ctx, request(r.url())); a.Class != posthorn.ClassLocal {
+	if a := newClient(t, nil).Send(ctx, request(r.URL())); a.Class != posthorn.ClassLocal {
 		t.Errorf("with a context that is over: class %v", a.Class)
 	}
 	ctx, cancel = context.WithCancel(context.Background())
@@ -145,7 +145,7 @@ func TestShutdownIsLocal(t *testing.T) {
 		cancel()
 		stall(c)
 	}))
-	if a := newClient(t, nil).Send(ctx, request(r.url())); !a.Succeeded() || string(a.Snippet) != "ab" {
+	if a := newClient(t, nil).Send(ctx, request(r.URL())); !a.Succeeded() || string(a.Snippet) != "ab" {
 		t.Errorf("the answer was there: class %v, body %q", a.Class, a.Snippet)
 	}
 }

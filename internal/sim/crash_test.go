@@ -70,7 +70,7 @@ func (w *world) crashAt(p point) {
 	w.until(10 * day)
 	n := w.states(all)
 	w.want("states", map[posthorn.ShownState]int{"succeeded": 2 * len(all)}, n)
-	accepted := w.ledger.count()
+	accepted := w.history.count()
 	if got := len(w.receivers.seen(other.host)); got < accepted || got > accepted+1 {
 		w.Errorf("%d attempts to an endpoint that always answers, for %d events and one crash", got, accepted)
 	}

@@ -1,14 +1,6 @@
 package sim
 
-import (
-	"context"
-	"sync"
-	"time"
-
-	"github.com/posthorn/posthorn"
-	"github.com/posthorn/posthorn/internal/store"
-	"github.com/posthorn/posthorn/internal/store/sqlite"
-)
+import "sync"
 
 // point is a place between two steps of a delivery, where a process may die.
 type point string
@@ -71,56 +63,9 @@ func (g *gate) pass(p point) {
 
 func (g *gate) release() { close(g.released) }
 
-// gatedStore is the store with gates between it and the engine. What a dead
-// process asks is refused.
-type gatedStore struct {
-	*sqlite.Store
-	run *run
-}
-
-func (s gatedStore) Record(r store.Result, done func(store.Recorded, error)) {
-	s.run.gate.pass(beforeRecord)
-	if s.run.dead.Load() {
-		done(store.Recorded{}, store.ErrClosed)
-		return
-	}
-	s.Store.Record(r, func(rec store.Recorded, err error) {
-		// The store's own goroutine must not stand at the gate.
-		go func() {
-			s.run.gate.pass(afterRecord)
-			done(rec, err)
-		}()
-	})
-}
-
-func (s gatedStore) ClaimDue(ctx context.Context, now time.Time, limit int) ([]store.Work, time.Time, error) {
-	if s.run.dead.Load() {
-		return nil, time.Time{}, store.ErrClosed
-	}
-	w, next, err := s.Store.ClaimDue(ctx, now, limit)
-	if len(w) > 0 {
-		s.run.gate.pass(afterClaim)
-	}
-	return w, next, err
-}
-
-func (s gatedStore) ClaimParked(ctx context.Context, endpoint int64, limit int) ([]store.Work, bool, error) {
-	if s.run.dead.Load() {
-		return nil, false, store.ErrClosed
-	}
-	w, more, err := s.Store.ClaimParked(ctx, endpoint, limit)
-	if len(w) > 0 {
-		s.run.gate.pass(afterFetch)
-	}
-	return w, more, err
-}
-
-func (s gatedStore) Park(ctx context.Context, ids []posthorn.ID) error {
-	s.run.gate.pass(beforePark)
-	if s.run.dead.Load() {
-		return store.ErrClosed
-	}
-	err := s.Store.Park(ctx, ids)
-	s.run.gate.pass(afterPark)
-	return err
+// waits reports whether anybody who passes p could have to wait.
+func (g *gate) waits(p point) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.armed == p
 }

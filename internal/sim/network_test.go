@@ -1,79 +1,62 @@
 package sim
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // network joins clients and receivers by pipes: sockets would stop the virtual
 // clock.
 type network struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	server *http.Server
-	served sync.WaitGroup
+	receivers *receivers
+	served    sync.WaitGroup
 }
 
-// newNetwork serves every host with handler.
-func newNetwork(handler http.Handler) *network {
-	n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
-	n.server = &http.Server{Handler: handler}
-	n.served.Go(func() { _ = n.server.Serve(n) })
-	return n
-}
-
-func (n *network) Accept() (net.Conn, error) {
-	select {
-	case c := <-n.conns:
-		return c, nil
-	case <-n.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (n *network) Close() error   { return nil }
-func (n *network) Addr() net.Addr { return address{} }
-
-type address struct{}
-
-func (address) Network() string { return "memory" }
-func (address) String() string  { return "memory" }
-
-func (n *network) close() {
-	close(n.closed)
-	_ = n.server.Close()
-	n.served.Wait()
-}
+// close waits until no connection is served any more: every cable was severed.
+func (n *network) close() { n.served.Wait() }
 
 // cable is one process's access to the network: a crash cuts it.
 type cable struct {
 	net   *network
 	mu    sync.Mutex
 	cut   bool
-	conns []net.Conn
+	conns map[net.Conn]struct{}
 }
 
-func (c *cable) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
+func newCable(n *network) *cable { return &cable{net: n, conns: map[net.Conn]struct{}{}} }
+
+func (c *cable) Dial(_ context.Context, network, addr string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if c.net.receivers.refuses(host) {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	}
 	near, far := net.Pipe()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.cut {
-		c.mu.Unlock()
 		return nil, net.ErrClosed
 	}
-	c.conns = append(c.conns, near, far)
-	c.mu.Unlock()
-	select {
-	case c.net.conns <- far:
-		return near, nil
-	case <-c.net.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	c.conns[far] = struct{}{}
+	c.net.served.Go(func() {
+		c.net.receivers.serve(far)
+		far.Close()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.conns, far)
+	})
+	return near, nil
 }
 
 // sever breaks all connections at once.
@@ -81,17 +64,23 @@ func (c *cable) sever() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cut = true
-	for _, conn := range c.conns {
+	for conn := range c.conns {
 		conn.Close()
 	}
 }
 
-// reply is what a receiver does with a request.
+// reply is what a receiver does with a request. The zero reply breaks the
+// connection.
 type reply struct {
 	status int
 	after  time.Duration
 	header http.Header
-	hang   bool // never answers
+	hang   bool   // never answers
+	raw    string // goes out instead of an answer; then the connection breaks
+	broken bool   // the answer's body breaks off
+	// asked is how long the reply asks to be left alone, as a sender must
+	// understand it.
+	asked time.Duration
 }
 
 // visit is a request that a receiver read in full.
@@ -101,6 +90,7 @@ type visit struct {
 	header   http.Header
 	body     string
 	answered int // the status, 0 when the sender went away before
+	asked    time.Duration
 	ended    time.Time
 }
 
@@ -108,13 +98,14 @@ type visit struct {
 type receivers struct {
 	mu      sync.Mutex
 	script  map[string]func(nth int) reply // by host; without one: 200 at once
+	dead    map[string]bool                // hosts that refuse connections
 	visits  []*visit
 	count   map[string]int
 	arrived func()
 }
 
 func newReceivers() *receivers {
-	return &receivers{script: map[string]func(int) reply{}, count: map[string]int{}}
+	return &receivers{script: map[string]func(int) reply{}, dead: map[string]bool{}, count: map[string]int{}}
 }
 
 // answer sets how a host replies from now on; nth counts its requests from 0.
@@ -122,6 +113,20 @@ func (r *receivers) answer(host string, script func(nth int) reply) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.script[host] = script
+	delete(r.dead, host)
+}
+
+// refuse lets a host take no connection; those it has are not touched.
+func (r *receivers) refuse(host string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dead[host] = true
+}
+
+func (r *receivers) refuses(host string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dead[host]
 }
 
 // tell has fn called with each request, before it is answered.
@@ -143,56 +148,94 @@ func (r *receivers) seen(host string) (v []visit) {
 	return v
 }
 
-func (r *receivers) ServeHTTP(w http.ResponseWriter, q *http.Request) {
-	body, err := io.ReadAll(q.Body)
-	if err != nil {
-		return // the request never arrived in full
+// serve answers one connection's requests until either side ends it.
+func (r *receivers) serve(c net.Conn) {
+	br := bufio.NewReaderSize(c, 1024)
+	for {
+		q, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		body, err := io.ReadAll(q.Body)
+		if err != nil {
+			return // the request never arrived in full
+		}
+		if !r.visit(c, br, q, string(body)) {
+			return
+		}
 	}
-	v := &visit{at: time.Now(), host: q.Host, header: q.Header.Clone(), body: string(body)}
+}
+
+// visit takes a request and reports whether the connection may go on.
+func (r *receivers) visit(c net.Conn, br *bufio.Reader, q *http.Request, body string) (open bool) {
+	v := &visit{at: time.Now(), host: q.Host, header: q.Header, body: body}
 	r.mu.Lock()
 	r.visits = append(r.visits, v)
 	nth := r.count[q.Host]
 	r.count[q.Host]++
 	script, arrived := r.script[q.Host], r.arrived
 	r.mu.Unlock()
+	held := false
 	if arrived != nil {
 		arrived()
+		held = time.Now().After(v.at)
 	}
 	rep := reply{status: 200}
 	if script != nil {
 		rep = script(nth)
 	}
-	gone := !r.dwell(q, rep)
+	answered := 0
+	if dwell(c, br, rep) {
+		answered, open = rep.send(c)
+	}
 	r.mu.Lock()
-	v.ended = time.Now()
-	if !gone {
-		v.answered = rep.status
+	defer r.mu.Unlock()
+	if v.ended, v.answered = time.Now(), answered; answered > 0 {
+		v.asked = rep.asked
 	}
-	r.mu.Unlock()
-	if gone {
-		panic(http.ErrAbortHandler)
+	if held { // the sender may have gone at any time meanwhile
+		v.ended = v.at
 	}
-	for k, vs := range rep.header {
-		w.Header()[k] = vs
-	}
-	w.WriteHeader(rep.status)
+	return open
 }
 
 // dwell lets the reply's time pass and reports whether the sender is still there.
-func (r *receivers) dwell(q *http.Request, rep reply) bool {
-	var answer <-chan time.Time
-	if !rep.hang {
-		if rep.after == 0 {
-			return q.Context().Err() == nil
-		}
-		answer = time.After(rep.after)
-	}
-	select {
-	case <-answer:
-		return true
-	case <-q.Context().Done():
+func dwell(c net.Conn, br *bufio.Reader, rep reply) bool {
+	if rep.hang {
+		_, _ = br.Peek(1)
 		return false
 	}
+	if rep.after == 0 {
+		return true
+	}
+	c.SetReadDeadline(time.Now().Add(rep.after))
+	_, err := br.Peek(1)
+	c.SetReadDeadline(time.Time{})
+	timeout, ok := err.(net.Error)
+	return ok && timeout.Timeout()
+}
+
+// send puts the reply on the wire and reports the status that went out.
+func (rep reply) send(c net.Conn) (answered int, open bool) {
+	switch {
+	case rep.raw != "":
+		_, _ = io.WriteString(c, rep.raw)
+		return 0, false
+	case rep.status == 0:
+		return 0, false
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", rep.status, http.StatusText(rep.status))
+	_ = rep.header.Write(&b)
+	if rep.broken {
+		b.WriteString("Content-Length: 100\r\n\r\nthe rest never comes")
+	} else {
+		b.WriteString("Content-Length: 0\r\n\r\n")
+	}
+	if _, err := io.WriteString(c, b.String()); err != nil {
+		return 0, false
+	}
+	return rep.status, !rep.broken
 }
 
 func status(code int) func(int) reply { return func(int) reply { return reply{status: code} } }

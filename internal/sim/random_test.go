@@ -2,170 +2,160 @@ package sim
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
-	"net/http"
+	"os"
+	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/posthorn/posthorn"
-	"github.com/posthorn/posthorn/internal/lane"
+	"github.com/posthorn/posthorn/internal/tally"
 )
 
 var (
-	worlds    = flag.Int("worlds", 12, "how many random worlds to try")
+	worlds    = flag.Int("worlds", defaultWorlds(), "how many random worlds to try")
 	worldSeed = flag.Uint64("seed", 0, "the seed of a world to try again; 0 for new ones")
+	keepSteps = flag.String("keep", "", "the steps of that world to keep, by number and comma; all without")
+	shrinking = flag.Duration("shrink", 30*time.Second, "how long to look for a smaller script that fails; 0 for not at all")
 )
 
+func defaultWorlds() int {
+	switch {
+	case os.Getenv("POSTHORN_TORTURE") == "long":
+		return 10_000
+	case raceEnabled:
+		return 10
+	}
+	return 100
+}
+
 // In random worlds (receivers that fail in every way, publishes, pauses, new
-// urls, deletions, the sending switch, restarts and crashes) the checker finds
-// nothing, and once everything is well again every delivery comes to its end.
+// urls, deletions, suspensions, the sending switch, steps of the clock, errors
+// of the store, a full disk, restarts and crashes) the checker finds nothing,
+// and once everything is well again every delivery comes to its end.
 func TestRandomWorldsKeepWhatWasPromised(t *testing.T) {
-	for range *worlds {
-		seed := rand.Uint64()
-		if *worldSeed != 0 {
-			seed = *worldSeed
-		}
-		dir := t.TempDir()
-		synctest.Test(t, func(t *testing.T) {
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("try it again with -worlds 1 -seed %d", seed)
+	first := *worldSeed
+	if first == 0 {
+		first = rand.Uint64()
+	}
+	t.Logf("%d worlds from seed %d on: -worlds %d -seed %d", *worlds, first, *worlds, first)
+	var shrunk atomic.Bool
+	t.Run("worlds", func(t *testing.T) {
+		for i := range *worlds {
+			seed := first + uint64(i)
+			t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+				t.Parallel()
+				s := newScript(seed)
+				if *keepSteps != "" {
+					s = s.keeping(t, *keepSteps)
+				}
+				said := s.run(t)
+				report(t, said)
+				if len(said) > 0 && *shrinking > 0 && shrunk.CompareAndSwap(false, true) {
+					s = s.shrink(t, said[0].kind)
+				}
+				if len(said) > 0 || t.Failed() {
+					t.Logf("try it again with -worlds 1 -seed %d%s\n%s", seed, s.flag(), s)
 				}
 			})
-			c := chance{rand.New(rand.NewPCG(seed, 0))}
-			config := lane.Config{MaxInFlight: 1 + c.IntN(40), MaxUnrecorded: 1 + c.IntN(20), QueuePerLane: 1 + c.IntN(30)}
-			newWorld(t, dir, config).tell(func(w *world) { w.random(c) })
-		})
+		}
+	})
+	t.Logf("what occurred in %d worlds:\n%s", *worlds, countTable())
+	if *worlds >= 1000 {
+		for _, what := range expected() {
+			if counts.of[what] == 0 {
+				t.Errorf("never in %d worlds: %s", *worlds, what)
+			}
+		}
+	}
+	for _, p := range promises {
+		tally.Count(t, "random worlds: "+p, *worlds)
 	}
 }
 
-// chance decides everything that is random in a world's story.
-type chance struct{ *rand.Rand }
+// promises are what the checker holds every world against.
+var promises = []string{
+	"what was answered 202 reaches every endpoint that matched, or is final with a reason",
+	"one attempt of a delivery at a time, none after success but a crash's one",
+	"nothing to another tenant, to an old url, or while paused, suspended or off",
+	"webhook-id, body and signature are the same in every attempt",
+	"no retry before 0.8 of its wait or before what Retry-After asks",
+	"publish order while nothing fails",
+	"memory is bounded",
+	"an error of the store is never answered 202",
+}
 
-func (c chance) one(in int) bool                    { return c.IntN(in) == 0 }
-func (c chance) upTo(d time.Duration) time.Duration { return time.Duration(c.Int64N(int64(d))) }
-func (c chance) endpoint(all []*endpoint) *endpoint { return all[c.IntN(len(all))] }
-func (c chance) settings() (s posthorn.Settings) {
-	if c.one(2) {
-		s.MaxInFlight = 1 + c.IntN(4)
+func report(t *testing.T, said []complaint) {
+	t.Helper()
+	for i, c := range said {
+		if i == 10 {
+			t.Errorf("and %d more", len(said)-i)
+			return
+		}
+		t.Error(c)
 	}
-	if c.one(4) {
-		s.RetrySchedule = []int{5, 30, 600}
+}
+
+// keeping is the script with some steps alone.
+func (s script) keeping(t *testing.T, list string) script {
+	var keep []int
+	for n := range strings.SplitSeq(list, ",") {
+		i, err := strconv.Atoi(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep = append(keep, i)
 	}
+	s.Steps = slices.DeleteFunc(s.Steps, func(st step) bool { return !slices.Contains(keep, st.Place) })
 	return s
 }
 
-// receiver is a script that fails as often as it was born to.
-func (c chance) receiver() func(int) reply {
-	mood, seed := c.IntN(5), c.Uint64()
-	return func(nth int) reply {
-		r := chance{rand.New(rand.NewPCG(seed, uint64(nth)))}
-		rep := reply{status: 200, after: r.upTo(200 * time.Millisecond)}
-		if mood == 0 || r.IntN(10) >= 2*mood {
-			return rep
-		}
-		switch r.IntN(8) {
-		case 0:
-			return reply{hang: true}
-		case 1:
-			rep.after = 20 * time.Second // too late
-		case 2:
-			rep.status = 429
-			rep.header = http.Header{"Retry-After": {strconv.Itoa(r.IntN(600))}}
-		case 3:
-			if r.one(4) {
-				rep.status = 410
-			}
-		default:
-			rep.status = 400 + r.IntN(200)
-		}
-		return rep
+// flag is how to run a script that is not whole.
+func (s script) flag() string {
+	var places []string
+	for _, st := range s.Steps {
+		places = append(places, strconv.Itoa(st.Place))
 	}
+	if len(places) == len(newScript(s.Seed).Steps) {
+		return ""
+	}
+	return " -keep " + strings.Join(places, ",")
 }
 
-func (w *world) random(c chance) {
-	w.tenant("globex")
-	var all []*endpoint
-	for i := range 2 + c.IntN(6) {
-		e := w.endpointOf(w.tenants[i%2], c.settings())
-		w.receivers.answer(e.host, c.receiver())
-		all = append(all, e)
+// shrink drops steps for as long as the script goes on failing in the same way.
+func (s script) shrink(t *testing.T, kind string) script {
+	end := time.Now().Add(*shrinking)
+	fails := func(less script) bool {
+		failed := false
+		ok := t.Run("smaller", func(t *testing.T) {
+			failed = slices.ContainsFunc(less.run(t), func(c complaint) bool { return c.kind == kind })
+		})
+		return failed || !ok
 	}
-	deleted := map[*endpoint]bool{}
-	var events []published
-	sending := true
-	for range 120 {
-		switch e := c.endpoint(all); c.IntN(24) {
-		default:
-			for range 1 + c.IntN(8) {
-				var at time.Time
-				if c.one(20) {
-					at = time.Now().Add(c.upTo(3 * hour))
-				}
-				p, err := w.publishTo(w.tenants[c.IntN(2)].ID, at)
-				w.ok(err)
-				events = append(events, p)
+	return reduce(s, func(less script) bool { return time.Now().Before(end) && fails(less) })
+}
+
+// reduce drops ever smaller runs of steps while the script fails.
+func reduce(s script, fails func(script) bool) script {
+	for size := (len(s.Steps) + 1) / 2; size > 0; {
+		dropped := false
+		for at := 0; at < len(s.Steps); {
+			less := s
+			less.Steps = slices.Delete(slices.Clone(s.Steps), at, min(at+size, len(s.Steps)))
+			if fails(less) {
+				s, dropped = less, true
+			} else {
+				at += size
 			}
-		case 0, 1:
-			wait(c.upTo(2 * hour))
-		case 2, 3:
-			wait(c.upTo(30 * second))
-		case 4:
-			if !deleted[e] {
-				w.pause(e)
-			}
-		case 5, 6:
-			if !deleted[e] {
-				w.resume(e)
-			}
-		case 7:
-			if c.one(3) && !deleted[e] {
-				w.ok(w.run.store.DeleteEndpoint(w.Context(), w.change(), e.Tenant, e.Ref, 0))
-				w.ledger.quiet(e.ID, time.Now())
-				deleted[e] = true
-			}
-		case 8:
-			sending = !sending
-			w.ok(w.run.store.SetSending(w.Context(), w.change(), sending))
-		case 9:
-			w.stop()
-			wait(c.upTo(hour))
-			w.open()
-		case 10:
-			w.crash()
-		case 11:
-			point := points[c.IntN(len(points))]
-			if point == beforePublish || point == afterPublish || point == afterArrival {
-				continue // those stop this goroutine, or a receiver
-			}
-			w.run.gate.arm(point, c.IntN(5))
-			select {
-			case <-w.run.gate.reached:
-			case <-time.After(c.upTo(hour)):
-			}
-			w.crash()
+		}
+		if size > 1 {
+			size /= 2
+		} else if !dropped {
+			return s
 		}
 	}
-	// All is well again, once the last attempt that a receiver spoiled is over.
-	w.ok(w.run.store.SetSending(w.Context(), w.change(), true))
-	for _, e := range all {
-		w.receivers.answer(e.host, status(200))
-	}
-	wait(minute)
-	for _, e := range all {
-		if !deleted[e] {
-			w.resume(e)
-		}
-	}
-	wait(12 * day)
-	for state, n := range w.states(events) {
-		if state == "pending" || state == posthorn.Held {
-			w.Errorf("%d deliveries are still %s", n, state)
-		}
-	}
-	if s := w.run.engine.Stats(); s.InFlight+s.Queued+s.Unrecorded != 0 {
-		w.Errorf("the engine is not at rest: %+v", s)
-	}
+	return s
 }

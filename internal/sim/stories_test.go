@@ -292,8 +292,7 @@ func TestDeleteCancelsWhatIsPending(t *testing.T) {
 		w.receivers.answer(e.host, status(500))
 		all := []published{w.publish(), w.publish()}
 		w.until(10 * second)
-		w.ok(w.run.store.DeleteEndpoint(w.Context(), w.change(), e.Tenant, e.Ref, 0))
-		w.ledger.quiet(e.ID, time.Now())
+		w.delete(e)
 		w.until(10 * day)
 		w.want("states", map[posthorn.ShownState]int{"canceled": 2}, w.states(all))
 	})
@@ -318,9 +317,10 @@ func TestNewURLHoldsForWhatIsPending(t *testing.T) {
 		w.receivers.answer(e.host, status(404))
 		w.publish()
 		w.until(minute)
+		old := e.host
 		w.patch(e, func(p *posthorn.Endpoint) { p.URL = "http://new.receivers.net/hook" })
 		w.until(hour)
-		w.want("attempts at the old url", []time.Duration{0, 5 * second}, w.times(e.host))
+		w.want("attempts at the old url", []time.Duration{0, 5 * second}, w.times(old))
 		w.want("attempts at the new one", []time.Duration{5*minute + 5*second}, w.times("new.receivers.net"))
 	})
 }
@@ -347,14 +347,14 @@ func TestSendingSwitchStopsEverythingAndGoesOn(t *testing.T) {
 		w.receivers.answer(b.host, func(nth int) reply { return reply{status: 500 - 300*min(nth, 1)} })
 		w.publish()
 		w.until(second)
-		w.ok(w.run.store.SetSending(w.Context(), w.change(), false))
+		w.sending(false)
 		var all []published
 		for range 300 {
 			all = append(all, w.publish())
 		}
 		w.until(day)
 		w.want("attempts", 2, len(w.times(a.host))+len(w.times(b.host)))
-		w.ok(w.run.store.SetSending(w.Context(), w.change(), true))
+		w.sending(true)
 		w.until(2 * day)
 		w.want("states", map[posthorn.ShownState]int{"succeeded": 600}, w.states(all))
 		w.want("attempts to the one that failed once", 302, len(w.times(b.host)))
@@ -367,17 +367,13 @@ func TestSuspendedTenantIsHeldAndResumed(t *testing.T) {
 		w.receivers.answer(e.host, status(500))
 		p := w.publish()
 		w.until(second)
-		suspend := func(on bool) {
-			_, err := w.run.store.SuspendTenant(w.Context(), w.change(), e.Tenant, on)
-			w.ok(err)
-		}
-		suspend(true)
+		w.suspend(&w.tenants[0], true)
 		w.until(day)
 		w.want("attempts", 1, len(w.times(e.host)))
 		d := w.delivery(p.deliveries[0])
 		w.want("state", posthorn.Held, d.Shown())
 		w.receivers.answer(e.host, status(200))
-		suspend(false)
+		w.suspend(&w.tenants[0], false)
 		w.until(day + minute)
 		w.want("attempts", []time.Duration{0, day}, w.times(e.host))
 	})

@@ -2,12 +2,12 @@ package sim
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/lane"
+	"github.com/posthorn/posthorn/internal/publish"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
@@ -26,17 +27,20 @@ type world struct {
 	*testing.T
 	dir       string
 	config    lane.Config // what differs from the defaults
+	backlog   int         // the backlog limit; 0 for the default
 	receivers *receivers
 	net       *network
 	run       *run // the process that is up
-	crashes   int
-	drains    int // each may cut attempts short
 	files     int
+	history   *history
+
+	skew atomic.Int64 // what the wall clock is ahead of the bubble's
+	full atomic.Bool  // the disk is below its reserve
 
 	tenants   []posthorn.Tenant
 	endpoints map[int64]*endpoint
+	hosts     int
 	began     time.Time
-	ledger    ledger
 }
 
 // endpoint is a partner's endpoint as the test made it.
@@ -48,12 +52,15 @@ type endpoint struct {
 
 // run is one life of the process.
 type run struct {
-	store  *sqlite.Store
-	engine *lane.Engine
-	client *send.Client
-	cable  *cable
-	gate   *gate
-	dead   atomic.Bool
+	store   *sqlite.Store
+	engine  *lane.Engine
+	publish *publish.Service
+	client  *send.Client
+	cable   *cable
+	gate    *gate
+	faults  faults
+	flights flights
+	dead    atomic.Bool
 }
 
 // story runs a test in a bubble whose clock stands in 2026, with one tenant.
@@ -71,21 +78,70 @@ func exact() posthorn.Policy {
 }
 
 func newWorld(t *testing.T, dir string, c lane.Config) *world {
-	w := &world{T: t, dir: dir, config: c, receivers: newReceivers(), endpoints: map[int64]*endpoint{}}
+	w := &world{T: t, dir: dir, config: c, receivers: newReceivers(), endpoints: map[int64]*endpoint{}, history: newHistory()}
 	wait(time.Until(time.Date(2026, 4, 29, 9, 0, 0, 0, time.UTC)))
-	w.net = newNetwork(w.receivers)
+	w.net = &network{receivers: w.receivers}
 	return w
 }
 
 // tell opens the world, runs the story and holds the checker against it.
 func (w *world) tell(fn func(w *world)) {
+	for _, c := range w.complaints(fn) {
+		w.Error(c)
+	}
+}
+
+// complaints opens the world, runs the story and returns what the checker says.
+func (w *world) complaints(fn func(w *world)) []complaint {
 	w.open()
 	w.tenant("acme")
 	w.began = time.Now()
 	fn(w)
 	w.stop()
 	w.net.close()
-	w.check()
+	w.history.visits = w.receivers.visits
+	if len(w.history.final) == 0 { // nobody has looked
+		s, err := sqlite.Open(w.Context(), sqlite.Options{Path: w.path(), Synchronous: "OFF", Poll: -1, Now: w.now})
+		w.ok(err)
+		defer s.Close()
+		w.remember(s)
+	}
+	return w.history.complaints()
+}
+
+// remember reads where all deliveries stand.
+func (w *world) remember(s *sqlite.Store) {
+	w.Helper()
+	var err error
+	for _, t := range w.tenants {
+		for next := posthorn.ID(0); ; {
+			var page []posthorn.Delivery
+			page, next, err = s.Deliveries(w.Context(), store.DeliveryFilter{Tenant: t.ID}, store.Page{Before: next, Limit: 1000})
+			w.ok(err)
+			for _, d := range page {
+				w.history.final[d.ID] = d
+			}
+			if next == 0 {
+				break
+			}
+		}
+	}
+}
+
+// now is the wall clock: the bubble's, and its steps. It has no monotonic part,
+// so that whatever is compared sees the steps.
+func (w *world) now() time.Time {
+	return time.Now().Round(0).Add(time.Duration(w.skew.Load()))
+}
+
+// step moves the wall clock.
+func (w *world) step(d time.Duration) {
+	h := w.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := time.Duration(w.skew.Load())
+	w.skew.Store(int64(before + d))
+	h.skews = append(h.skews, skew{time.Now(), before, before + d})
 }
 
 func wait(d time.Duration) {
@@ -113,33 +169,56 @@ func (w *world) path() string { return filepath.Join(w.dir, fmt.Sprintf("posthor
 func (w *world) open() {
 	w.Helper()
 	s, err := sqlite.Open(w.Context(), sqlite.Options{
-		Path: w.path(), Synchronous: "OFF", Poll: -1,
-		FreeSpace: func(string) (uint64, uint64, error) { return 1 << 40, 1 << 41, nil },
+		Path: w.path(), Synchronous: "OFF", Poll: -1, Now: w.now,
+		FreeSpace: func(string) (uint64, uint64, error) {
+			if w.full.Load() {
+				return 1 << 20, 1 << 41, nil
+			}
+			return 1 << 40, 1 << 41, nil
+		},
 	})
 	w.ok(err)
-	r := &run{store: s, cable: &cable{net: w.net}, gate: newGate()}
-	r.client, err = send.New(send.Config{AllowHTTP: true, Dial: r.cable.Dial})
+	r := &run{store: s, cable: newCable(w.net), gate: newGate()}
+	r.client, err = send.New(send.Config{AllowHTTP: true, Dial: r.cable.Dial, Now: w.now})
 	w.ok(err)
 	c := w.config
-	c.Store, c.Sender = gatedStore{s, r}, sender{r}
+	c.Store, c.Sender, c.Now, c.Observe = seam{s, r, w.history}, sender{r, w}, w.now, w.observe
 	r.engine = lane.New(c)
-	s.Watch(r.engine.Notice)
+	r.publish = publish.New(publish.Config{
+		Store: seam{s, r, w.history}, Lanes: lanes{r.engine}, Catalog: everyType{}, Now: w.now, BacklogLimit: w.backlog,
+	})
+	s.Watch(func(n store.Notice) {
+		r.publish.Notice(n)
+		r.engine.Notice(n)
+		if n.Kind == store.NoticeEndpoint {
+			r.client.Forget(n.Endpoint)
+		}
+	})
 	w.ok(r.engine.Start(w.Context()))
 	w.run = r
+}
+
+// observe notes what the engine made of an attempt: who pauses itself is quiet.
+func (w *world) observe(o lane.Observation) {
+	if o.Recorded.Paused != "" {
+		w.history.quiet(ofEndpoint(o.Work.Endpoint))
+	}
 }
 
 // stop drains the process as SIGTERM does.
 func (w *world) stop() {
 	w.Helper()
-	w.drains++
 	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
 	defer cancel()
-	if err := w.run.engine.Drain(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	faulty := w.run.faults.armed() || w.run.engine.Stats().Unrecorded > 0
+	err := w.run.engine.Drain(ctx)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		w.Error(err)
 	}
 	w.run.client.Close()
 	w.run.cable.sever()
 	w.ok(w.run.store.Close())
+	w.history.ended(err != nil || faulty)
 }
 
 // crash takes the process's file as it is now, ends the process without its
@@ -165,11 +244,11 @@ func (w *world) crash() {
 	_ = old.engine.Drain(now)
 	old.client.Close()
 	_ = old.store.Close()
-	w.crashes++
+	w.history.ended(true)
 	w.open()
 }
 
-func (w *world) change() store.Change { return store.Change{Actor: "test", At: time.Now()} }
+func (w *world) change() store.Change { return store.Change{Actor: "test", At: w.now()} }
 
 func (w *world) tenant(name string) posthorn.Tenant {
 	t, err := w.run.store.CreateTenant(w.Context(), w.change(), name)
@@ -185,45 +264,99 @@ func (w *world) endpoint(s posthorn.Settings) *endpoint {
 	return w.endpointOf(w.tenants[0], s)
 }
 
-func (w *world) endpointOf(t posthorn.Tenant, s posthorn.Settings) *endpoint {
+func (w *world) endpointOf(t posthorn.Tenant, s posthorn.Settings, patterns ...posthorn.Pattern) *endpoint {
 	w.Helper()
+	if patterns == nil {
+		patterns = []posthorn.Pattern{"cases.*"}
+	}
 	secret := webhook.NewSecret()
 	key, err := webhook.ParseSecret(secret)
 	w.ok(err)
-	host := fmt.Sprintf("r%d.receivers.net", len(w.endpoints)+1)
+	host := w.newHost()
+	from, now := w.history.tick(), w.now()
 	e, err := w.run.store.CreateEndpoint(w.Context(), w.change(), posthorn.Endpoint{
-		Ref: posthorn.NewRef(posthorn.EndpointPrefix, time.Now()), Tenant: t.ID, URL: "http://" + host + "/hook",
-		Events: []posthorn.Pattern{"cases.*"}, Status: posthorn.StatusActive, Settings: s,
-		CreatedAt: time.Now(), UpdatedAt: time.Now(),
+		Ref: posthorn.NewRef(posthorn.EndpointPrefix, now), Tenant: t.ID, URL: "http://" + host + "/hook",
+		Events: patterns, Status: posthorn.StatusActive, Settings: s,
+		CreatedAt: now, UpdatedAt: now,
 	}, func(int64) (store.Sealed, error) {
-		return store.Sealed{KeyID: "none", Box: key, CreatedAt: time.Now()}, nil
+		return store.Sealed{KeyID: "none", Box: key, CreatedAt: now}, nil
 	}, 0)
 	w.ok(err)
+	w.history.created(from, e, host, secret)
 	ep := &endpoint{Endpoint: e, host: host, secret: secret}
 	w.endpoints[e.ID] = ep
 	return ep
 }
 
+// newHost is a host that no endpoint has had.
+func (w *world) newHost() string {
+	w.hosts++
+	return fmt.Sprintf("r%d.receivers.net", w.hosts)
+}
+
+func hostOf(url string) string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
+	return host
+}
+
 // patch changes an endpoint as the API does.
 func (w *world) patch(e *endpoint, fn func(*posthorn.Endpoint)) {
 	w.Helper()
-	_, err := w.run.store.UpdateEndpoint(w.Context(), w.change(), e.Tenant, e.Ref, 0, func(p *posthorn.Endpoint) error {
+	next := e.Endpoint
+	fn(&next)
+	w.history.changing(next)
+	got, err := w.run.store.UpdateEndpoint(w.Context(), w.change(), e.Tenant, e.Ref, 0, func(p *posthorn.Endpoint) error {
 		fn(p)
 		return nil
 	})
 	w.ok(err)
+	w.history.changed(got)
+	e.Endpoint, e.host = got, hostOf(got.URL)
 }
 
 func (w *world) pause(e *endpoint) {
 	w.Helper()
 	w.patch(e, func(p *posthorn.Endpoint) { p.Status, p.PausedReason = posthorn.StatusPaused, posthorn.PausedByUser })
-	w.ledger.quiet(e.ID, time.Now())
+	w.history.quiet(ofEndpoint(e.ID))
 }
 
 func (w *world) resume(e *endpoint) {
 	w.Helper()
-	w.ledger.loud(e.ID)
+	synctest.Wait() // an attempt that pauses it by itself may be under way
+	w.history.loud(ofEndpoint(e.ID))
 	w.patch(e, func(p *posthorn.Endpoint) { p.Status, p.PausedReason = posthorn.StatusActive, "" })
+}
+
+func (w *world) delete(e *endpoint) {
+	w.Helper()
+	from := w.history.tick()
+	w.ok(w.run.store.DeleteEndpoint(w.Context(), w.change(), e.Tenant, e.Ref, 0))
+	w.history.deleted(from, e.ID)
+}
+
+// suspend suspends a tenant or resumes it.
+func (w *world) suspend(t *posthorn.Tenant, on bool) {
+	w.Helper()
+	if !on {
+		w.history.loud(ofTenant(t.ID))
+	}
+	got, err := w.run.store.SuspendTenant(w.Context(), w.change(), t.ID, on)
+	w.ok(err)
+	if *t = got; on {
+		w.history.quiet(ofTenant(t.ID))
+	}
+}
+
+// sending turns the brake of the whole installation.
+func (w *world) sending(on bool) {
+	w.Helper()
+	if on {
+		w.history.loud(everybody)
+	}
+	w.ok(w.run.store.SetSending(w.Context(), w.change(), on))
+	if !on {
+		w.history.quiet(everybody)
+	}
 }
 
 // stored is the endpoint as the store has it.
@@ -249,74 +382,44 @@ func (w *world) publish() published {
 	return p
 }
 
-// publishTo does what package publish does: match, reserve, commit, hand over.
+// publishTo publishes an event of a tenant.
 func (w *world) publishTo(tenant int64, deliverAt time.Time) (p published, err error) {
-	s, r := w.run.store, w.run
-	for {
-		set, err := s.EndpointSet(w.Context(), tenant)
-		if err != nil {
-			return p, err
-		}
-		p, err = w.publishMatched(r, tenant, set, deliverAt)
-		if !errors.Is(err, store.ErrStale) {
-			return p, err
-		}
-	}
-}
-
-func (w *world) publishMatched(r *run, tenant int64, set store.EndpointSet, deliverAt time.Time) (p published, err error) {
-	at := time.Now()
-	data := fmt.Sprintf(`{"n":%d,"tenant":%d,"pad":%q}`, w.ledger.count(), tenant, strings.Repeat("x", w.ledger.count()%700))
-	ev := store.NewEvent{
-		Type: "cases.updated", Hash: sha256.Sum256([]byte(data)), OccurredAt: at, DeliverAt: deliverAt,
-		Body: posthorn.AppendBody(nil, "", "cases.updated", at, []byte(data)),
-	}
-	var slots []lane.Slot
-	for _, e := range set.Endpoints {
-		if e.Matches(ev.Type) {
-			slot := r.engine.Reserve(tenant, e.ID, len(ev.Body))
-			slots = append(slots, slot)
-			ev.Targets = append(ev.Targets, store.PublishTarget{Endpoint: e.ID, Parked: slot.Parked()})
-		}
-	}
-	r.gate.pass(beforePublish)
-	if r.dead.Load() {
-		return p, errCrashed
-	}
-	acc, err := r.store.Publish(w.Context(), store.Publication{
-		Tenant: tenant, SetVersion: set.Version, At: at, Events: []store.NewEvent{ev},
-	})
+	n := w.history.count()
+	data := fmt.Appendf(nil, `{"n":%d,"tenant":%d,"pad":%q}`, n, tenant, strings.Repeat("x", n%700))
+	facts, err := w.publishAll(posthorn.Tenant{ID: tenant}, publish.Event{Type: "cases.updated", Data: data, DeliverAt: deliverAt})
 	if err != nil {
-		for _, s := range slots {
-			s.Release()
-		}
 		return p, err
 	}
-	a := acc[0]
-	p = published{id: a.ID, ref: a.ID.Text(posthorn.EventPrefix)}
-	for i := range slots {
-		p.deliveries = append(p.deliveries, a.ID+1+posthorn.ID(i))
-	}
-	w.ledger.accept(p, tenant, at, ev)
-	r.gate.pass(afterPublish)
-	for i, s := range slots {
-		if s.Parked() || i >= a.Open || deliverAt.After(at) {
-			s.Stored()
-			continue
-		}
-		s.Accept(store.Work{
-			ID: p.deliveries[i], Event: a.ID, Type: ev.Type, Tenant: tenant, Endpoint: ev.Targets[i].Endpoint,
-			Progress: posthorn.Progress{NextAt: at}, AcceptedAt: at, Size: len(ev.Body), Body: ev.Body,
-		})
+	f := facts[0]
+	p = published{id: f.id, ref: f.ref}
+	for range f.targets {
+		p.deliveries = append(p.deliveries, f.id+1+posthorn.ID(len(p.deliveries)))
 	}
 	return p, nil
+}
+
+// publishAll publishes events by package publish and notes what was promised.
+func (w *world) publishAll(t posthorn.Tenant, events ...publish.Event) (facts []*fact, err error) {
+	r, began := w.run, w.history.tick()
+	acc, err := r.publish.Publish(w.Context(), t, events, publish.InBatch, nil, nil)
+	switch {
+	case r.dead.Load():
+		return nil, errCrashed // the answer never left the machine
+	case err != nil:
+		return nil, err
+	}
+	for _, a := range acc {
+		if f := w.history.promise(t.ID, a.Ref, began, a.Repeated, a.Deliveries); f != nil {
+			facts = append(facts, f)
+		}
+	}
+	return facts, nil
 }
 
 // delivery is where a delivery stands.
 func (w *world) delivery(id posthorn.ID) posthorn.Delivery {
 	w.Helper()
-	tenant := w.ledger.tenantOf(id)
-	d, err := w.run.store.DeliveryByID(w.Context(), tenant, id)
+	d, err := w.run.store.DeliveryByID(w.Context(), w.history.tenantOf(id), id)
 	w.ok(err)
 	return d
 }
@@ -336,23 +439,56 @@ func (w *world) states(ps []published) map[posthorn.ShownState]int {
 
 var errCrashed = errors.New("the process crashed")
 
+// flights are the attempts under way.
+type flights struct {
+	mu  sync.Mutex
+	now map[posthorn.ID]bool
+}
+
+// begin reports whether no other attempt of the delivery is under way.
+func (f *flights) begin(id posthorn.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.now == nil {
+		f.now = map[posthorn.ID]bool{}
+	}
+	twice := f.now[id]
+	f.now[id] = true
+	return !twice
+}
+
+func (f *flights) end(id posthorn.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.now, id)
+}
+
 // sender is what app makes of send.Client.
-type sender struct{ run *run }
+type sender struct {
+	run   *run
+	world *world
+}
 
 func (s sender) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
+	if !s.run.flights.begin(w.ID) {
+		s.world.history.wrong(kindFlight, "%s", w.ID.Text(posthorn.DeliveryPrefix))
+	}
+	defer s.run.flights.end(w.ID)
 	s.run.gate.pass(beforeAttempt)
 	if s.run.dead.Load() {
-		return posthorn.Attempt{At: time.Now(), Class: posthorn.ClassLocal}
+		return posthorn.Attempt{At: s.world.now(), Class: posthorn.ClassLocal}
 	}
 	var keys [][]byte
 	for _, sealed := range t.Secrets {
-		if sealed.ExpiresAt.IsZero() || sealed.ExpiresAt.After(time.Now()) {
+		if sealed.ExpiresAt.IsZero() || sealed.ExpiresAt.After(s.world.now()) {
 			keys = append(keys, sealed.Box)
 		}
 	}
-	return s.run.client.Send(ctx, send.Request{
+	a := s.run.client.Send(ctx, send.Request{
 		URL: t.Endpoint.URL, Keys: keys, EventRef: w.EventRef(), EventType: w.Type, Delivery: w.ID,
 		Attempt: w.Progress.Attempts + 1, Test: w.Kind == posthorn.EventTest, Body: w.Body,
 		Timeout: t.Endpoint.Settings.Timeout(), Endpoint: w.Endpoint,
 	})
+	count("class: %s", a.Class)
+	return a
 }

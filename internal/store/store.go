@@ -57,6 +57,7 @@ type Store interface {
 	Tenants
 	Tokens
 	Endpoints
+	Sealing
 	Publisher
 	Queue
 	Log
@@ -219,6 +220,56 @@ type Endpoints interface {
 	// MarkWarned records that the owner was told of the coming pause. It reports
 	// false when that was done before.
 	MarkWarned(ctx context.Context, endpoint int64, at time.Time) (bool, error)
+}
+
+// Box is something sealed with the operator's keys: an endpoint's secret or a
+// remembered answer. The zero Box stands before all others.
+type Box struct {
+	Kind BoxKind
+	// Tenant and Endpoint are what it is bound to; Endpoint is 0 for an answer.
+	Tenant, Endpoint int64
+	// KeyID and Sealed are an endpoint's [Sealed]; an answer is kept as it was
+	// given in [Once], which holds its key's id if it is sealed at all.
+	KeyID  string
+	Sealed []byte
+
+	// Row and Key are its place in the store.
+	Row int64
+	Key string
+}
+
+// BoxKind says what a Box holds.
+type BoxKind uint8
+
+const (
+	BoxSecret BoxKind = iota + 1 // a secret that signs
+	BoxHeader                    // the value of an endpoint's header
+	BoxAnswer                    // the answer to an Idempotency-Key
+)
+
+// Resealed is a box and what takes its place.
+type Resealed struct {
+	Box
+	NewKeyID  string // not for answers
+	NewSealed []byte
+}
+
+// Sealing lets the operator change the keys: it lists all that is sealed, and
+// replaces it.
+type Sealing interface {
+	// NoteKeys records which keys the serving process has, by id and with a
+	// fingerprint that shows when two have the same id; what was noted before is
+	// forgotten.
+	NoteKeys(ctx context.Context, keys map[string]int64) error
+	// NotedKeys returns what was noted last, empty for nothing.
+	NotedKeys(ctx context.Context) (map[string]int64, error)
+	// Boxes lists what is sealed behind the box after, in an order that stays as it
+	// is; fewer than limit at the end only.
+	Boxes(ctx context.Context, after Box, limit int) ([]Box, error)
+	// Reseal replaces boxes that still are as they were listed, leaves others
+	// alone, and returns how many it replaced. What is sealed does not change for
+	// users, so nobody is told.
+	Reseal(ctx context.Context, c Change, boxes []Resealed) (int, error)
 }
 
 // Publication is what one request publishes: all of it or nothing.

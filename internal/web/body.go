@@ -20,32 +20,52 @@ const keptBuffer = 1 << 20
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // ReadBody reads a request's body of at most limit bytes. The bytes belong to
-// the pool again once release is called; nothing may keep them.
-func ReadBody(r *http.Request, limit int64) (body []byte, release func(), err error) {
+// the pool again once release is called; nothing may keep them. room bounds what
+// requests hold at the same time, whose says who it is for; nil for no bound.
+func ReadBody(r *http.Request, limit int64, room *Room, whose string) (body []byte, release func(), err error) {
 	if r.ContentLength > limit {
 		return nil, nil, tooLarge(limit)
 	}
 	buf := buffers.Get().(*bytes.Buffer)
+	held := room.hold(whose)
 	release = func() {
+		held.give()
 		if buf.Cap() <= keptBuffer {
 			buf.Reset()
 			buffers.Put(buf)
 		}
 	}
+	if err = readInto(buf, r, limit, held); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return buf.Bytes(), release, nil
+}
+
+func readInto(buf *bytes.Buffer, r *http.Request, limit int64, held *held) error {
 	if r.ContentLength > 0 {
+		if err := held.upTo(r.ContentLength); err != nil {
+			return err
+		}
 		buf.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
-	n, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
-	switch {
-	case err != nil:
-		err = posthorn.Errorf(posthorn.Malformed, "The body broke off before its end; send it again.")
-	case n > limit:
-		err = tooLarge(limit)
-	default:
-		return buf.Bytes(), release, nil
+	from := io.LimitReader(r.Body, limit+1)
+	for {
+		if r.ContentLength < 0 { // not known: it is counted as it comes
+			if err := held.upTo(min(limit, int64(buf.Len())+roomStep)); err != nil {
+				return err
+			}
+		}
+		n, err := buf.ReadFrom(io.LimitReader(from, roomStep))
+		switch {
+		case err != nil:
+			return posthorn.Errorf(posthorn.Malformed, "The body broke off before its end; send it again.")
+		case int64(buf.Len()) > limit:
+			return tooLarge(limit)
+		case n < roomStep:
+			return nil
+		}
 	}
-	release()
-	return nil, nil, err
 }
 
 func tooLarge(limit int64) error {

@@ -215,7 +215,7 @@ func TestBodiesAreBounded(t *testing.T) {
 		if !c.known {
 			r.ContentLength = -1
 		}
-		body, release, err := ReadBody(r, 1000)
+		body, release, err := ReadBody(r, 1000, nil, "")
 		if c.status == 0 {
 			if err != nil || len(body) != c.size {
 				t.Errorf("%+v: %d bytes, %v", c, len(body), err)
@@ -227,7 +227,7 @@ func TestBodiesAreBounded(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader("{"), failing{}))
-	if _, _, err := ReadBody(r, 1000); ProblemOf(err).Status != 400 {
+	if _, _, err := ReadBody(r, 1000, nil, ""); ProblemOf(err).Status != 400 {
 		t.Errorf("a body that broke off: %v", err)
 	}
 }

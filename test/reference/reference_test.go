@@ -24,6 +24,7 @@ import (
 	// see: importing what is in it makes a changed binary a changed test.
 	_ "github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/tally"
 )
 
 var binary string
@@ -70,6 +71,7 @@ func serve(t *testing.T, args ...string) proof.API {
 func TestCurlExamples(t *testing.T) {
 	curl := newCurl(t)
 	api := serve(t)
+	tally.Count(t, "the reference's curl lines answer as the reference shows", len(examples(t)))
 	byMethod := make(map[string]example)
 	for _, e := range examples(t) {
 		byMethod[e.operation] = e

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -44,6 +45,10 @@ func (e *NewerError) Error() string {
 // explainOpen makes a sentence of why a file could not be opened.
 func explainOpen(path string, err error) error {
 	err = classify(err)
+	// database/sql has no value for it: a row holds what Posthorn does not write.
+	if strings.Contains(err.Error(), "sql: Scan error") {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	_, isLocked := errors.AsType[*LockedError](err)
 	_, isNewer := errors.AsType[*NewerError](err)
 	switch {

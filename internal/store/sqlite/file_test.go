@@ -158,6 +158,30 @@ func TestDamagedFilesAreNamedAndKept(t *testing.T) {
 	}
 }
 
+// TestLogWithoutItsFile: SQLite would remove the log and begin anew.
+func TestLogWithoutItsFile(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"empty":   func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"missing": os.Remove,
+	} {
+		path := filepath.Join(t.TempDir(), "a.db")
+		open(t, sqlite.Options{Path: path}).Close()
+		log := []byte("what was committed last")
+		if err := errors.Join(os.WriteFile(path+"-wal", log, 0o600), spoil(path)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sqlite.Open(t.Context(), sqlite.Options{Path: path}); !errors.Is(err, sqlite.ErrCorrupt) || !strings.Contains(err.Error(), "-wal") {
+			t.Errorf("%s: Open: %v", name, err)
+		}
+		if _, _, err := sqlite.Migrate(t.Context(), path); !errors.Is(err, sqlite.ErrCorrupt) {
+			t.Errorf("%s: Migrate: %v", name, err)
+		}
+		if after, _ := os.ReadFile(path + "-wal"); !bytes.Equal(after, log) {
+			t.Errorf("%s: the log was changed", name)
+		}
+	}
+}
+
 func TestMissingFilesAndFolders(t *testing.T) {
 	dir := t.TempDir()
 	_, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "a.db"), Role: sqlite.Admin})

@@ -88,11 +88,18 @@ func checkVersion(ctx context.Context, db *sql.DB, path string) error {
 func versions(ctx context.Context, db *sql.DB, p *goose.Provider) (file, binary int64, err error) {
 	sources := p.ListSources()
 	binary = sources[len(sources)-1].Version
-	var n int
-	err = db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master WHERE name = 'goose_db_version'`).Scan(&n)
-	if err != nil || n == 0 {
+	var ours, events, all int
+	err = db.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE name = 'goose_db_version'), count(*) FILTER (WHERE name = 'events'), count(*)
+		FROM sqlite_master`).Scan(&ours, &events, &all)
+	if err == nil && ours == 0 && all > 0 {
+		err = fmt.Errorf("%w: it holds tables that are not Posthorn's", ErrCorrupt)
+	}
+	if err != nil || ours == 0 {
 		return 0, binary, err
 	}
 	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&file)
+	if err == nil && file == 0 && events > 0 {
+		err = fmt.Errorf("%w: it has tables, but no version", ErrCorrupt)
+	}
 	return file, binary, err
 }

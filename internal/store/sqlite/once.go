@@ -11,12 +11,6 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// What a row of idempotency is for.
-const (
-	keyOfEvent = 1
-	keyOfOnce  = 2
-)
-
 func onceKey(o *store.Once) string { return o.Route + "\n" + o.Key }
 
 const selectOnce = `SELECT hash, answer FROM idempotency WHERE tenant = ? AND kind = 2 AND key = ? AND expires > ?`

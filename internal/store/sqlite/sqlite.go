@@ -13,6 +13,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -185,11 +186,14 @@ func (s *Store) serving() error {
 	return nil
 }
 
-// checkFile finds the faults that SQLite would report less clearly, and
-// creates a missing file so that only its owner can read it.
+// checkFile finds the faults that SQLite would report less clearly, or not at
+// all, and creates a missing file so that only its owner can read it.
 func checkFile(path string, create bool) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if create && errors.Is(err, os.ErrNotExist) {
+		if err := checkNoLog(path, "missing"); err != nil {
+			return err
+		}
 		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	if err != nil {
@@ -198,13 +202,32 @@ func checkFile(path string, create bool) error {
 	defer f.Close()
 	head := make([]byte, len(fileMagic))
 	n, err := f.ReadAt(head, 0)
-	if n > 0 && string(head) != fileMagic {
-		return fmt.Errorf("%w: it is not a SQLite database", ErrCorrupt)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
 	}
-	if n == 0 && !create {
+	switch {
+	case n > 0 && string(head) != fileMagic:
+		return fmt.Errorf("%w: it is not a SQLite database", ErrCorrupt)
+	case n == 0 && !create:
 		return fmt.Errorf("%w: it is empty", ErrCorrupt)
+	case n == 0:
+		return checkNoLog(path, "empty")
 	}
 	return nil
+}
+
+// checkNoLog refuses a log without its file: SQLite would remove it, and with it
+// what was committed last.
+func checkNoLog(path, state string) error {
+	wal := path + "-wal"
+	info, err := os.Stat(wal)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: it is %s, but its log %s is there and holds what was written last; to begin with an empty one, move the log away too", ErrCorrupt, state, wal)
 }
 
 const fileMagic = "SQLite format 3\x00"
