@@ -117,7 +117,7 @@ func (q *queue) take() (group []*op, closed bool) {
 	if len(q.ops) == 0 {
 		q.ops = nil
 	}
-	if len(q.ops)+len(q.sweeps) > 0 {
+	if len(q.ops)+len(q.sweeps) > 0 || q.closed { // the writer has to see that, too
 		q.signal()
 	}
 	q.room.Broadcast()
