@@ -13,7 +13,7 @@ import (
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
 	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before,
 	coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
-	coalesce((SELECT t.deleted_at FROM tenants t WHERE t.id = d.tenant), 1) <> 0, pg_current_xact_id()::text::bigint`
+	coalesce((SELECT t.deleted_at FROM tenants t WHERE t.id = d.tenant), 1) <> 0`
 
 const (
 	claimDue = `WITH c AS (
@@ -39,7 +39,7 @@ func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {
 		w, p := &c.work, &c.work.Progress
 		var accepted, next int64
 		err := r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
-			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &c.gone, &c.tenantGone, &tx.xid)
+			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &c.gone, &c.tenantGone)
 		w.AcceptedAt, p.NextAt = fromNanos(accepted), fromNanos(next)
 		c.gone = c.gone || c.tenantGone
 		claims = append(claims, c)
@@ -132,6 +132,12 @@ func (s *Store) owns(run int64, work []store.Work) {
 
 // take keeps what was claimed of the living, and cancels what was not.
 func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error) {
+	if len(claims) == 0 {
+		return nil, nil
+	}
+	if err := tx.assign(); err != nil {
+		return nil, err
+	}
 	var gone [2][]int64 // of deleted endpoints, of deleted tenants
 	for i := range claims {
 		c := &claims[i]

@@ -57,6 +57,9 @@ func (l *lease) register(ctx context.Context) error {
 	var run int64
 	var node int
 	err := l.s.write(ctx, func(tx *txn) error {
+		if err := tx.assign(); err != nil {
+			return err
+		}
 		if err := tx.exec(`LOCK TABLE runs IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
 		}
@@ -67,8 +70,7 @@ func (l *lease) register(ctx context.Context) error {
 		if !found {
 			return ErrTooManyNodes
 		}
-		return tx.c.QueryRow(tx.ctx, `INSERT INTO runs (node, host, started_at) VALUES ($1, $2, $3) RETURNING id, pg_current_xact_id()::text::bigint`,
-			node, l.s.o.Host, nanos(l.s.now())).Scan(&run, &tx.xid)
+		return tx.c.QueryRow(tx.ctx, `INSERT INTO runs (node, host, started_at) VALUES ($1, $2, $3) RETURNING id`, node, l.s.o.Host, nanos(l.s.now())).Scan(&run)
 	})
 	if err != nil {
 		return err

@@ -57,6 +57,11 @@ func newCluster(t *testing.T, url string) *cluster {
 
 func (c *cluster) node(url string) *postgres.Store {
 	c.Helper()
+	return c.nodeFor(url, lease)
+}
+
+func (c *cluster) nodeFor(url string, lease time.Duration) *postgres.Store {
+	c.Helper()
 	return open(c, postgres.Options{URL: url, Lease: lease, Log: logger()})
 }
 

@@ -136,7 +136,7 @@ func TestARestartOfTheDatabaseIsRiddenOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newCluster(t, server.URL())
-	nodes := []*postgres.Store{c.node(c.url), c.node(c.url)}
+	nodes := []*postgres.Store{c.nodeFor(c.url, 10*time.Second), c.nodeFor(c.url, 10*time.Second)}
 	stop := make(chan struct{})
 	var mu sync.Mutex
 	accepted, refused := map[string]posthorn.ID{}, map[string]error{}
@@ -184,7 +184,10 @@ func TestARestartOfTheDatabaseIsRiddenOut(t *testing.T) {
 						}
 						<-time.After(20 * time.Millisecond)
 					}
-					_ = rec // Lost when an answer was lost that was no commit's
+					if rec.Lost {
+						t.Errorf("the result of %x is lost although its node lives", id)
+						return
+					}
 					mu.Lock()
 					finished[id] = true
 					mu.Unlock()

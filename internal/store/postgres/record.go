@@ -41,10 +41,11 @@ type recorder struct {
 	s       *Store
 	queue   *queue[result]
 	running sync.WaitGroup
+	mark    mark // of the last transaction
 }
 
 func newRecorder(s *Store) *recorder {
-	return &recorder{s: s, queue: newQueue(true, func(r *result) (int, int) { return 1, len(r.Attempt.Snippet) })}
+	return &recorder{s: s, mark: mark{key: randomKey()}, queue: newQueue(true, func(r *result) (int, int) { return 1, len(r.Attempt.Snippet) })}
 }
 
 func (w *recorder) run() {
@@ -94,7 +95,8 @@ func (w *recorder) try(group []*result) error {
 	if err != nil {
 		run = noRun // what nobody owns can be recorded all the same
 	}
-	tx := &txn{ctx: ctx, c: conn.Conn(), hours: store.Hours{}, moved: opened{}}
+	w.mark.value++
+	tx := &txn{now: w.s.now, mark: w.mark, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, moved: opened{}}
 	set := &resultSet{tx: tx, run: run, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
 	if err = set.read(group); err == nil {
 		err = set.apply(group)
@@ -142,7 +144,7 @@ type deliveryRow struct {
 // selectResults locks the rows of results with their endpoints' health, so that
 // what is read holds until the commit. All lock in the same order.
 const selectResults = `SELECT d.id, d.tenant, d.endpoint, d.run, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.log,
-	` + healthColumns + `, pg_current_xact_id()::text::bigint
+	` + healthColumns + `
 	FROM due d JOIN endpoint_health h ON h.endpoint = d.endpoint WHERE d.id = ANY ($1) ORDER BY d.endpoint, d.id FOR UPDATE OF d, h`
 
 // read begins the transaction and reads the rows that the results are for.
@@ -178,8 +180,8 @@ func (set *resultSet) scanDue(r scanner) error {
 	h := &healthRow{}
 	p := &d.progress
 	var next int64
-	err := r.Scan(append(append([]any{(*int64)(&id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.log},
-		h.dest()...), &set.tx.xid)...)
+	err := r.Scan(append([]any{(*int64)(&id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.log},
+		h.dest()...)...)
 	p.NextAt = fromNanos(next)
 	set.rows[id] = d
 	if _, ok := set.health[d.endpoint]; !ok {
@@ -198,12 +200,12 @@ func (set *resultSet) readSettled(ids []int64) error {
 			missing = append(missing, id)
 		}
 	}
-	err := set.tx.rows(`SELECT id, tenant, endpoint, state, tries, attempts, waits, round, reason, log, pg_current_xact_id()::text::bigint
+	err := set.tx.rows(`SELECT id, tenant, endpoint, state, tries, attempts, waits, round, reason, log
 		FROM deliveries WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, []any{missing}, func(r scanner) error {
 		var id posthorn.ID
 		d := &deliveryRow{settled: true}
 		p := &d.progress
-		err := r.Scan((*int64)(&id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.reason, &d.log, &set.tx.xid)
+		err := r.Scan((*int64)(&id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.reason, &d.log)
 		set.rows[id] = d
 		return err
 	})

@@ -67,6 +67,11 @@ func (set *resultSet) write(s *Store) error {
 				int64(id), int64(d.progress.State), d.progress.Tries, d.progress.Attempts, string(d.reason), d.log)
 		}
 	}
+	if b.Len() == 0 {
+		tx.mark = mark{} // nothing to prove
+	} else {
+		b.Queue(writeMark, tx.mark.key, tx.mark.value, nanos(s.now()))
+	}
 	b.Queue("COMMIT")
 	answers := tx.c.SendBatch(tx.ctx, &b)
 	var err error

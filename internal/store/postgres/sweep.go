@@ -278,8 +278,15 @@ func (sw *sweep) eraseEndpoints() error {
 	return nil
 }
 
+// keepCommits is how long a node may be cut off and still learn what became of
+// its last commits.
+const keepCommits = time.Hour
+
 // dropExpired drops secrets whose overlap is over and idempotency keys.
 func (sw *sweep) dropExpired() error {
+	if err := sw.tx.exec(`DELETE FROM commits WHERE at < $1`, nanos(sw.now.Add(-keepCommits))); err != nil {
+		return err
+	}
 	if err := sw.tx.exec(`DELETE FROM endpoint_secrets WHERE expires_at <> 0 AND expires_at <= $1`, nanos(sw.now)); err != nil {
 		return err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,7 +18,8 @@ import (
 type txn struct {
 	ctx     context.Context
 	c       *pgx.Conn
-	xid     uint64 // 0: nothing was written yet
+	now     func() time.Time
+	mark    mark // zero: nothing to prove
 	notices []store.Notice
 	hours   store.Hours
 	moved   opened
@@ -52,7 +55,7 @@ func (s *Store) writeOnce(ctx context.Context, fn func(*txn) error) error {
 	defer conn.Release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
-	tx, err := begin(ctx, conn)
+	tx, err := s.begin(ctx, conn)
 	if err != nil {
 		return err
 	}
@@ -79,8 +82,8 @@ func (s *Store) committed(tx *txn) {
 	}
 }
 
-func begin(ctx context.Context, conn *pgxpool.Conn) (*txn, error) {
-	tx := &txn{ctx: ctx, c: conn.Conn(), hours: store.Hours{}, moved: opened{}}
+func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (*txn, error) {
+	tx := &txn{now: s.now, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, moved: opened{}}
 	_, err := tx.c.Exec(ctx, "BEGIN")
 	return tx, err
 }
@@ -117,11 +120,11 @@ func (s *Store) settleCommit(tx *txn, err error) error {
 		tx.rollback()
 		return err
 	}
-	if tx.xid == 0 {
+	if tx.mark.key == 0 {
 		return err
 	}
 	s.log.Warn("a commit was not answered; finding out what became of it", "error", err)
-	did, unknown := s.settle(tx.c, func(ctx context.Context, c *pgxpool.Conn) (fate, error) { return fateOf(ctx, c, tx.xid) })
+	did, unknown := s.settle(tx.c, tx.mark.fate)
 	if unknown != nil {
 		return errors.Join(unknown, err)
 	}
@@ -140,18 +143,14 @@ const (
 	fateAborted
 )
 
-func fateOf(ctx context.Context, c *pgxpool.Conn, xid uint64) (fate, error) {
-	var status *string
-	err := c.QueryRow(ctx, `SELECT pg_xact_status($1::text::xid8)`, fmt.Sprint(xid)).Scan(&status)
+func (m mark) fate(ctx context.Context, c *pgxpool.Conn) (fate, error) {
+	var took bool
+	err := c.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM commits WHERE key = $1 AND value = $2)`, m.key, m.value).Scan(&took)
 	switch {
-	case isCode(err, "22023"): // in the future: this server never had it
-		return fateAborted, nil
 	case err != nil:
 		return fateOpen, err
-	case status != nil && *status == "committed":
+	case took:
 		return fateCommitted, nil
-	case status != nil && *status == "in progress":
-		return fateOpen, nil
 	}
 	return fateAborted, nil
 }
@@ -190,13 +189,21 @@ func (s *Store) askFate(broken *pgx.Conn, ask func(context.Context, *pgxpool.Con
 	return ask(ctx, c)
 }
 
-// assign gives the transaction an id, by which its fate can be asked for.
+// mark is a row of commits that proves that a transaction took place.
+type mark struct{ key, value int64 }
+
+const writeMark = `INSERT INTO commits (key, value, at) VALUES ($1, $2, $3) ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at`
+
+// assign marks the transaction, so that its fate can be found out.
 func (tx *txn) assign() error {
-	if tx.xid != 0 {
+	if tx.mark.key != 0 {
 		return nil
 	}
-	return tx.c.QueryRow(tx.ctx, `SELECT pg_current_xact_id()::text::bigint`).Scan(&tx.xid)
+	tx.mark = mark{key: randomKey()}
+	return tx.exec(writeMark, tx.mark.key, tx.mark.value, nanos(tx.now()))
 }
+
+func randomKey() int64 { return rand.Int64N(math.MaxInt64-1) + 1 }
 
 func (tx *txn) exec(query string, args ...any) error {
 	_, err := tx.c.Exec(tx.ctx, query, args...)

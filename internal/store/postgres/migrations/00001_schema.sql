@@ -8,6 +8,14 @@ CREATE TABLE meta (
 );
 INSERT INTO meta (key, value) VALUES ('changes', 0), ('ping', 0);
 
+-- Proof that a transaction took place, for whoever did not get the answer to its
+-- COMMIT. The id of a transaction proves nothing: a crash gives it out again.
+CREATE TABLE commits (
+    key   bigint PRIMARY KEY,
+    value bigint NOT NULL,
+    at    bigint NOT NULL
+) WITH (fillfactor = 50);
+
 -- One row per run of a node: the lease. A row that is not taken is alive as
 -- long as beats moves on. The ids of runs are never used again.
 CREATE TABLE runs (
@@ -179,7 +187,7 @@ CREATE TABLE idempotency (
     expires bigint   NOT NULL, -- 0: with the event
     PRIMARY KEY (tenant, kind, key)
 );
-CREATE INDEX idempotency_expires ON idempotency (expires) WHERE expires <> 0;
+CREATE INDEX idempotency_expires ON idempotency (expires, tenant, key) WHERE expires <> 0;
 
 CREATE TABLE replays (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
