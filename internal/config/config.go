@@ -18,7 +18,8 @@ type Config struct {
 	Listen string
 	// OpsListen is the host:port of /metrics; empty for none.
 	OpsListen string
-	// StorePath is the SQLite file, as it was given; see [StorePath].
+	// StorePath is the SQLite file or the URL of the PostgreSQL database, as it was
+	// given; see [StorePath] and [IsPostgres].
 	StorePath string
 	// EncryptionKeys is a secret: id:base64[,id:base64…], the first encrypts.
 	EncryptionKeys string
@@ -130,6 +131,8 @@ func (c *Config) Shown(setting string) string {
 		return text
 	case s.Secret:
 		return maskKeys(text)
+	case setting == KeyStore:
+		return ShownStore(text)
 	case strings.Contains(text, "://"):
 		return redactURL(text)
 	}
