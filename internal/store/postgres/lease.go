@@ -336,14 +336,27 @@ func (s *Store) letWait(ctx context.Context, run int64) (total int, err error) {
 	}
 }
 
+// releaseTries is how often a node that ends tries to say so: its connections may
+// have broken while they rested.
+const releaseTries = 5
+
 // release ends the run: what it owns is due again, for whoever comes first.
 func (l *lease) release() error {
 	run, _, err := l.current()
 	if err != nil {
 		return nil // taken already
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
+	for range releaseTries {
+		if err = l.end(ctx, run); err == nil || !lost(err) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+func (l *lease) end(ctx context.Context, run int64) error {
 	if _, err := l.s.letWait(ctx, run); err != nil {
 		return fmt.Errorf("give back what this node owns: %w", classify(err))
 	}

@@ -1,11 +1,14 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
@@ -234,4 +237,56 @@ func TestARestartOfTheDatabaseIsRiddenOut(t *testing.T) {
 		}
 	}
 	tally.Count(t, "a crash of the database loses nothing that was accepted and keeps nothing that was refused", len(accepted)+len(refused))
+}
+
+// TestAStatementWithoutItsNodeIsEnded cuts a node off while its publish waits
+// for a lock in the database: it must not be stored after it was said to have
+// failed.
+func TestAStatementWithoutItsNodeIsEnded(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, database(t))
+	p := newProxy(t, socket(t))
+	s := c.node(p.url(c.url))
+	c.publish(s)
+	lock, err := pgx.Connect(t.Context(), c.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close(context.Background())
+	exec := func(query string) {
+		t.Helper()
+		if _, err := lock.Exec(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(query string) (n int) {
+		t.Helper()
+		if err := lock.QueryRow(t.Context(), query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	pub := c.publication(s, "")
+	exec("BEGIN")
+	exec("LOCK TABLE posthorn.events IN EXCLUSIVE MODE")
+	failed := make(chan error)
+	go func() {
+		_, err := s.Publish(t.Context(), pub)
+		failed <- err
+	}()
+	c.eventually("the publish waits for the lock", func() bool {
+		return count(`SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE d.datname = current_database() AND NOT l.granted`) > 0
+	})
+	p.set(func() { p.refuse = true })
+	p.set(func() { p.refuse = false })
+	if err := <-failed; !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("published with %v", err)
+	}
+	exec("COMMIT")
+	exec("BEGIN")
+	exec("LOCK TABLE posthorn.events IN EXCLUSIVE MODE") // waits for whoever inserts
+	if n := count("SELECT count(*) FROM posthorn.events"); n != 1 {
+		t.Errorf("%d events are stored, want the first alone", n)
+	}
+	exec("COMMIT")
 }
