@@ -19,15 +19,14 @@ type proxy struct {
 	dir    string
 	server string // the server's socket
 
-	mu      sync.Mutex
-	gate    sync.Cond
-	silent  bool   // nothing passes, as when a cable is out
-	refuse  bool   // connections break and no new ones are made
-	trap    []byte // when a node's message holds it, the connection breaks…
-	after   bool   // …when the database answers it, or before it gets it
-	sprung  int
-	links   map[net.Conn]bool
-	address string
+	mu     sync.Mutex
+	gate   sync.Cond
+	silent bool   // nothing passes, as when a cable is out
+	refuse bool   // connections break and no new ones are made
+	trap   []byte // when a node's message holds it, the connection breaks…
+	after  bool   // …when the database answers it, or before it gets it
+	sprung int
+	links  map[net.Conn]bool
 }
 
 func newProxy(t *testing.T, socket string) *proxy {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -34,19 +35,21 @@ const moveResults = `WITH gone AS (
 
 // insertHours adds to the statistics; its 18 parameters begin at first.
 func insertHours(first int) string {
-	p := make([]any, 18)
-	for i := range p {
-		p[i] = first + i
+	arrays := make([]string, 18)
+	for i := range arrays {
+		arrays[i] = fmt.Sprintf("$%d::int[]", first+i)
+		if i < 2 {
+			arrays[i] = fmt.Sprintf("$%d::bigint[]", first+i)
+		}
 	}
-	return fmt.Sprintf(`
+	return `
 INSERT INTO endpoint_stats AS s (endpoint, hour, ok, failed, succeeded, exhausted, canceled, expired, b0, b1, b2, b3, b4, b5, b6, b7, b8, b9)
-SELECT * FROM unnest($%d::bigint[], $%d::bigint[], $%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[],
-	$%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[], $%d::int[])
+SELECT * FROM unnest(` + strings.Join(arrays, ", ") + `)
 ON CONFLICT (endpoint, hour) DO UPDATE SET ok = s.ok + excluded.ok, failed = s.failed + excluded.failed,
 	succeeded = s.succeeded + excluded.succeeded, exhausted = s.exhausted + excluded.exhausted,
 	canceled = s.canceled + excluded.canceled, expired = s.expired + excluded.expired,
 	b0 = s.b0 + excluded.b0, b1 = s.b1 + excluded.b1, b2 = s.b2 + excluded.b2, b3 = s.b3 + excluded.b3, b4 = s.b4 + excluded.b4,
-	b5 = s.b5 + excluded.b5, b6 = s.b6 + excluded.b6, b7 = s.b7 + excluded.b7, b8 = s.b8 + excluded.b8, b9 = s.b9 + excluded.b9`, p...)
+	b5 = s.b5 + excluded.b5, b6 = s.b6 + excluded.b6, b7 = s.b7 + excluded.b7, b8 = s.b8 + excluded.b8, b9 = s.b9 + excluded.b9`
 }
 
 var (
