@@ -32,14 +32,14 @@ func logger() *slog.Logger {
 
 // cluster is a database with a tenant and an endpoint.
 type cluster struct {
-	*testing.T
+	testing.TB
 	url    string
 	tenant posthorn.Tenant
 	to     posthorn.Endpoint
 }
 
-func newCluster(t *testing.T, url string) *cluster {
-	c := &cluster{T: t, url: url}
+func newCluster(t testing.TB, url string) *cluster {
+	c := &cluster{TB: t, url: url}
 	admin := open(t, postgres.Options{URL: url, Role: postgres.Admin})
 	change := store.Change{Actor: "test", At: time.Now()}
 	var err error
