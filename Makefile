@@ -31,8 +31,8 @@ crash: ## kill -9 the real binary KILLS (default 20) times under load; nothing m
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
 
-bench: ## throughput, latency and isolation of this machine, with the raw ceiling beside
-	go run ./cmd/posthorn bench --suite
+bench: ## the table of docs/performance.md on this machine, medians of RUNS (default 5), 20 minutes
+	go run ./cmd/posthorn bench --table --runs $(or $(RUNS),5)
 
 schedule: ## the first waits of the default retry schedule in real time, 6 minutes
 	go test -count=1 -timeout 15m -run TestDefaultSchedule -v ./test/reference -long

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -137,6 +138,33 @@ func TestTimeReachesSQLAsAParameter(t *testing.T) {
 			}
 		}
 	})
+}
+
+var testName = regexp.MustCompile("`(?:[a-z]+\\.)?((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+
+func TestProofsNameTestsThatExist(t *testing.T) {
+	defined := map[string]bool{}
+	eachGoFile(t, func(file string, f *ast.File) {
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && strings.HasSuffix(file, "_test.go") {
+				defined[fn.Name.Name] = true
+			}
+		}
+	})
+	named := 0
+	walk(t, func(file string) {
+		if file != "SECURITY.md" && !strings.HasPrefix(file, "docs/proofs/") {
+			return
+		}
+		for _, m := range testName.FindAllStringSubmatch(readFile(t, file), -1) {
+			if named++; !defined[m[1]] {
+				t.Errorf("%s names %s, which is no test: a promise without its proof", file, m[1])
+			}
+		}
+	})
+	if named < 50 {
+		t.Errorf("%d tests are named as proofs; is this looking in the right place?", named)
+	}
 }
 
 func TestGoModHasNoReplace(t *testing.T) {

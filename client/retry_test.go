@@ -119,7 +119,10 @@ func TestUnreachable(t *testing.T) {
 func TestAContextThatEndsIsTheError(t *testing.T) {
 	why := errors.New("the user went away")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	c := connect(t, func(http.ResponseWriter, *http.Request) { cancel(why) })
+	c := connect(t, func(_ http.ResponseWriter, r *http.Request) {
+		cancel(why)
+		<-r.Context().Done() // an answer must not be faster than the end
+	})
 	if _, err := c.Endpoint(ctx, "wh_1"); !errors.Is(err, why) {
 		t.Errorf("got %v", err)
 	}

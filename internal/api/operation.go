@@ -31,6 +31,8 @@ type operation struct {
 	// headers are the request headers that mean something here, for the document.
 	headers []param
 	body    *bodyRule // nil: a body is not read
+	// quiet: a success has a line in the access log at debug level only.
+	quiet   bool
 	success []success // the first is the usual one
 	// failures are the codes beyond those that every operation may answer.
 	failures []posthorn.Code
@@ -161,6 +163,9 @@ func ok[T any](status int, v T) (*reply, error) {
 func (s *server) serve(op *operation) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		q := &request{Request: r, op: op, at: s.Now().UTC()}
+		if op.quiet {
+			web.Quiet(r.Context())
+		}
 		if err := s.admit(w, q); err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ func (jsonObject) Schema(huma.Registry) *huma.Schema {
 func (s *server) publishOperations() []*operation {
 	failures := []posthorn.Code{posthorn.Conflict, posthorn.TooLarge}
 	return []*operation{{
-		id: "publish-event", method: "POST", path: "/events", tag: "Events", scope: access.ScopePublish, reach: ofPublisher,
+		id: "publish-event", method: "POST", path: "/events", tag: "Events", scope: access.ScopePublish, reach: ofPublisher, quiet: true,
 		summary:     "Publish an event",
 		description: "Answered once the event and its deliveries are durable.",
 		body:        &bodyRule{types: []string{typeJSON}, limit: maxEventBody, model: reflect.TypeFor[PublishEvent](), example: eventExample},
@@ -71,7 +71,7 @@ func (s *server) publishOperations() []*operation {
 		failures:    failures,
 		handle:      s.publishOne,
 	}, {
-		id: "publish-batch", method: "POST", path: "/events/batch", tag: "Events", scope: access.ScopePublish, reach: ofPublisher,
+		id: "publish-batch", method: "POST", path: "/events/batch", tag: "Events", scope: access.ScopePublish, reach: ofPublisher, quiet: true,
 		summary:     "Publish up to 1,000 events",
 		description: "All of them or none. The events come as one JSON document or one per line (application/x-ndjson); they belong to one tenant.",
 		body:        &bodyRule{types: []string{typeJSON, typeNDJSON}, limit: maxBatchBody, model: reflect.TypeFor[PublishBatch](), example: `{"events": [` + eventExample + `]}`},

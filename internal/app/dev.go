@@ -31,7 +31,8 @@ func Dev(ctx context.Context, cfg config.Dev, out, stderr io.Writer) error {
 	if err := prepareDev(&cfg); err != nil {
 		return err
 	}
-	log := newLogger(stderr, &cfg.Config)
+	log, flush := newLogger(stderr, &cfg.Config)
+	defer flush()
 	inbox := newInbox(out, time.Now)
 	if err := inbox.listen(devInboxAddr); err != nil {
 		return fmt.Errorf("the inbox cannot listen: %w", err)

@@ -12,17 +12,19 @@ import (
 )
 
 // newLogger writes text to a terminal and JSON to everything else, unless the
-// configuration says which.
-func newLogger(w io.Writer, cfg *config.Config) *slog.Logger {
+// configuration says which. flush writes what JSON lines may still wait; it is
+// called last.
+func newLogger(w io.Writer, cfg *config.Config) (log *slog.Logger, flush func()) {
 	text := cfg.LogFormat == "text" || cfg.LogFormat != "json" && isTerminal(w)
 	if !text {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel}))
+		b := &logBuffer{w: w}
+		return slog.New(promptHandler{slog.NewJSONHandler(b, &slog.HandlerOptions{Level: cfg.LogLevel}), b}), b.Flush
 	}
 	return slog.New(tint.NewTextHandler(w, &tint.Options{
 		Level:      cfg.LogLevel,
 		TimeFormat: time.TimeOnly,
 		NoColor:    os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !isTerminal(w),
-	}))
+	})), func() {}
 }
 
 // isTerminal reports whether w is a character device.

@@ -35,6 +35,7 @@ func networkForTest(t *testing.T, zone hell.Zone, more ...string) *network {
 	cfg, err := config.Load(config.Sources{Environ: append([]string{
 		"POSTHORN_LISTEN=127.0.0.1:0", "POSTHORN_OPS_LISTEN=127.0.0.1:0", "POSTHORN_STORE=sqlite:" + w.at.path,
 		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_RETRY_SCHEDULE=none", "POSTHORN_DRAIN_TIMEOUT=1s",
+		"POSTHORN_MAX_IN_FLIGHT=32", // the name server is one socket, whose buffer a burst of hundreds overflows
 	}, more...)})
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +45,9 @@ func networkForTest(t *testing.T, zone hell.Zone, more ...string) *network {
 		dns := hell.NewNameServer(t, zone)
 		change = append(change, func(c *send.Config) { c.Resolver = dns.Resolver() })
 	}
-	if w.node, err = newNode(t.Context(), cfg, newLogger(w.at.log, &cfg), nil, change...); err != nil {
+	log, flush := newLogger(w.at.log, &cfg)
+	t.Cleanup(flush)
+	if w.node, err = newNode(t.Context(), cfg, log, nil, change...); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.node.start(context.WithoutCancel(t.Context())); err != nil {

@@ -228,7 +228,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 	}
 	if n.opsLn != nil {
 		n.ops = &http.Server{
-			Handler:           n.metrics.handler(),
+			Handler:           n.opsHandler(),
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       10 * time.Second,
 			WriteTimeout:      time.Minute,
@@ -260,9 +260,10 @@ func (n *node) notice(c store.Notice) {
 
 // observe is called once per attempt, from the engine.
 func (n *node) observe(o lane.Observation) {
+	now := n.now()
 	n.metrics.observe(&o)
-	logAttempt(n.log, &o)
-	if t, ok := turnOf(&o, n.now()); ok {
+	logAttempt(n.log, &o, now)
+	if t, ok := turnOf(&o, now); ok {
 		select {
 		case n.turns <- t:
 		default: // a thousand endpoints turned at once; the log and health show it all the same

@@ -12,7 +12,7 @@ import (
 
 // logAttempt writes the one wide line of an attempt. It holds no secret, no
 // payload and no path or query of the url.
-func logAttempt(log *slog.Logger, o *lane.Observation) {
+func logAttempt(log *slog.Logger, o *lane.Observation, now time.Time) {
 	level := slog.LevelInfo
 	if o.Err != nil {
 		level = slog.LevelError
@@ -52,7 +52,9 @@ func logAttempt(log *slog.Logger, o *lane.Observation) {
 	if o.Recorded.Paused != "" {
 		attrs = append(attrs, slog.String("endpoint_paused", string(o.Recorded.Paused)))
 	}
-	log.LogAttrs(ctx, level, "attempt", attrs...)
+	line := slog.NewRecord(now, level, "attempt", 0) // LogAttrs would look up where it was called
+	line.AddAttrs(attrs...)
+	_ = log.Handler().Handle(ctx, line) // as slog does
 }
 
 // milliseconds reads the same in JSON and in text; slog's durations do not.

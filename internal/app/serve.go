@@ -11,7 +11,9 @@ import (
 // Serve runs a node until ctx ends, then drains and returns. What it has to say
 // goes to stderr as log lines; stdout stays empty.
 func Serve(ctx context.Context, cfg config.Config, _, stderr io.Writer) error {
-	log := newLogger(stderr, &cfg)
+	log, flush := newLogger(stderr, &cfg)
+	defer flush()
+	tuneGC()
 	n, err := newNode(ctx, cfg, log, nil)
 	if err != nil {
 		return err

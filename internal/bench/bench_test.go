@@ -3,8 +3,10 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/xml"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,7 +16,6 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/posthorn/posthorn"
-	"github.com/posthorn/posthorn/internal/proof"
 )
 
 func TestDataIsAsLargeAsAskedAndNumbered(t *testing.T) {
@@ -59,8 +60,8 @@ func TestRequestsSayWhatIsMeant(t *testing.T) {
 	defer server.Close()
 	c := Default()
 	c.Batch, c.Endpoints, c.Conns = 3, 2, 1
-	l := newLedger(7) // two requests; the third would go beyond
-	g := generator{config: c, ledger: l, request: publishing(c, proof.API{URL: server.URL, Token: "secret"})}
+	l := newLedger(c, 7) // two requests; the third would go beyond
+	g := generator{config: c, ledger: l, request: publishing(c, server.URL, []string{"secret"}, shape{})}
 	if err := g.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -69,27 +70,30 @@ func TestRequestsSayWhatIsMeant(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("published\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if r := l.report(c, func(int) bool { return true }); r.Accepted != 6 || r.Lost != 6 {
+	if r := l.report(); r.Accepted != 6 || r.Lost != 6 {
 		t.Errorf("accepted %d, lost %d, want 6 and 6: there is no receiver", r.Accepted, r.Lost)
 	}
 }
 
 func TestReportCounts(t *testing.T) {
 	ms := func(n int) int64 { return int64(time.Duration(n) * time.Millisecond) }
-	l := newLedger(5)
+	c := Default()
+	c.Endpoints, c.FanOut, c.Hang = 2, 2, 1 // each event goes to both, the second hangs
+	l := newLedger(c, 5)
 	for i, at := range []int{0, 2000, 2000, 2000, 2000} {
 		l.due[i] = ms(at)
 	}
+	l.next.Store(9)                                                // workers count on beyond the end
 	l.accepted = []int64{ms(900), ms(2001), ms(2002), ms(2003), 0} // the last was refused
 	for n, at := range []int{950, 2010, 2020, 0, 0} {
-		l.received[n].Store(ms(at))
+		l.received[2*n].Store(ms(at))
 	}
-	l.copies[2].Store(2)
+	l.copies[4].Store(2)
 	l.lastSent = ms(2500)
 	l.last.Store(ms(3000))
-	r := l.report(Config{}, func(n int) bool { return true })
-	if r.Accepted != 4 || r.Lost != 1 || r.Duplicates != 2 {
-		t.Errorf("accepted %d, lost %d, duplicates %d; want 4, 1, 2", r.Accepted, r.Lost, r.Duplicates)
+	r := l.report()
+	if r.Accepted != 4 || r.Delivered != 3 || r.Lost != 1 || r.Duplicates != 2 {
+		t.Errorf("accepted %d, delivered %d, lost %d, duplicates %d; want 4, 3, 1, 2", r.Accepted, r.Delivered, r.Lost, r.Duplicates)
 	}
 	if math.Abs(r.Receipt.Max-20) > 0.1 || math.Abs(r.Publish.Max-3) > 0.1 {
 		t.Errorf("receipt max %v, publish max %v; want 20 and 3 ms: the first second does not count", r.Receipt.Max, r.Publish.Max)
@@ -97,9 +101,46 @@ func TestReportCounts(t *testing.T) {
 	if math.Abs(r.AcceptedPerSecond-1.6) > 0.01 || math.Abs(r.DeliveredPerSecond-1) > 0.01 {
 		t.Errorf("%v accepted and %v delivered a second, want 1.6 and 1", r.AcceptedPerSecond, r.DeliveredPerSecond)
 	}
-	// Endpoints that never answer are not asked for their events.
-	if r = l.report(Config{}, func(n int) bool { return n != 3 }); r.Lost != 0 {
-		t.Errorf("lost %d of an endpoint that hangs, want 0", r.Lost)
+}
+
+// Every event goes to endpoints of the tenant whose token its request has, the
+// endpoints of a tenant have equal shares, and a share for bad ones is kept.
+func TestEventsAreSharedOut(t *testing.T) {
+	count := func(c Config, events int) (tenants, groups map[int]int) {
+		tenants, groups = map[int]int{}, map[int]int{}
+		for n := range events {
+			tenants[c.tenantOf(n)]++
+			groups[c.groupOf(n)]++
+			if c.tenantOf(n) != c.tenantOf(n/c.Batch*c.Batch) {
+				t.Fatalf("event %d has another tenant than the first of its batch", n)
+			}
+		}
+		return tenants, groups
+	}
+	c := Default()
+	c.Tenants, c.Endpoints, c.FanOut, c.Batch = 5, 100, 4, 10
+	tenants, groups := count(c, 5*20*c.Batch)
+	if len(tenants) != 5 || len(groups) != 5 {
+		t.Errorf("%d tenants and %d groups, want 5 and 5: %v %v", len(tenants), len(groups), tenants, groups)
+	}
+	for g, n := range groups {
+		if n != 200 {
+			t.Errorf("group %d gets %d of 1000 events", g, n)
+		}
+	}
+	c = Default()
+	c.Endpoints, c.Hang, c.BadShare = 110, 100, 0.1
+	_, groups = count(c, 10_000)
+	bad := 0
+	for g, n := range groups {
+		if g >= 10 {
+			bad += n
+		} else if n != 900 {
+			t.Errorf("good endpoint %d gets %d events, want 900", g, n)
+		}
+	}
+	if bad != 1000 || len(groups) != 110 {
+		t.Errorf("%d of 10000 events go to bad endpoints, want 1000; %d endpoints get any, want 110", bad, len(groups))
 	}
 }
 
@@ -117,12 +158,12 @@ func TestOpenLoopCountsFromWhenEventsWereDue(t *testing.T) {
 	defer server.Close()
 	c := Default()
 	c.Rate, c.Conns, c.Duration = 20, 1, 2500*time.Millisecond
-	l := newLedger(c.cells())
-	g := generator{config: c, ledger: l, request: publishing(c, proof.API{URL: server.URL, Token: "secret"})}
+	l := newLedger(c, c.events())
+	g := generator{config: c, ledger: l, request: publishing(c, server.URL, []string{"secret"}, shape{})}
 	if err := g.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r := l.report(c, func(int) bool { return true })
+	r := l.report()
 	if r.Accepted != 50 {
 		t.Errorf("%d events in 2.5 s at 20/s, want 50", r.Accepted)
 	}
@@ -132,34 +173,59 @@ func TestOpenLoopCountsFromWhenEventsWereDue(t *testing.T) {
 	}
 }
 
-func TestCeilingCountsAtTheReceiver(t *testing.T) {
-	r, err := newReceiver(1, 1, 0)
+// The yardsticks' requests arrive as they are meant, each once. The relay runs in
+// this process here, and as one of its own in TestRunMeasuresTheRealBinary.
+func TestYardsticksCountAtTheReceiver(t *testing.T) {
+	c := Default()
+	c.Duration, c.Conns, c.Rate = 2*time.Second, 8, 0
+	y, err := raw(t.Context(), c)
+	if err != nil || y.PerSecond == 0 {
+		t.Fatalf("raw: %v, %v", y, err)
+	}
+	c = c.plain()
+	r, err := newReceiver(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	c := Default()
-	c.Duration, c.Conns = 2*time.Second, 8
-	perSecond, err := ceiling(t.Context(), c, r)
+	in, stop := io.Pipe()
+	out, address := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- Relay(t.Context(), r.url(0), in, address) }()
+	line := make([]byte, 64)
+	n, err := out.Read(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := r.ledger.Load()
-	if report := l.report(c, r.healthy); report.Lost != 0 || report.Duplicates != 0 || report.Accepted == 0 || perSecond == 0 {
-		t.Errorf("accepted %d, lost %d, duplicates %d, %.0f/s", report.Accepted, report.Lost, report.Duplicates, perSecond)
+	l := newLedger(c, 500)
+	r.ledger.Store(l)
+	g := generator{config: c, ledger: l, request: relaying(c, strings.TrimSpace(string(line[:n])))}
+	if err := g.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if report := l.report(); report.Accepted != 500 || report.Delivered != 500 || report.Lost+report.Duplicates != 0 {
+		t.Errorf("relay: accepted %d, delivered %d, lost %d, duplicates %d", report.Accepted, report.Delivered, report.Lost, report.Duplicates)
+	}
+	stop.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("the relay ended with %v", err)
 	}
 }
 
 func TestValidateNamesTheFault(t *testing.T) {
 	for want, set := range map[string]func(*Config){
-		"endpoints": func(c *Config) { c.Endpoints = 0 },
-		"at least":  func(c *Config) { c.Endpoints, c.Hang, c.Fail = 2, 1, 1 },
-		"conns":     func(c *Config) { c.Conns = 0 },
-		"batch":     func(c *Config) { c.Batch = 1001 },
-		"8 MiB":     func(c *Config) { c.Batch, c.BodySize = 1000, 100_000 },
-		"body-size": func(c *Config) { c.BodySize = 1 },
-		"duration":  func(c *Config) { c.Duration = 0 },
-		"rate":      func(c *Config) { c.Rate = -1 },
+		"endpoints":    func(c *Config) { c.Endpoints = 0 },
+		"at least":     func(c *Config) { c.Endpoints, c.Hang, c.Fail = 2, 1, 1 },
+		"conns":        func(c *Config) { c.Conns = 0 },
+		"batch":        func(c *Config) { c.Batch = 1001 },
+		"8 MiB":        func(c *Config) { c.Batch, c.BodySize = 1000, 100_000 },
+		"body-size":    func(c *Config) { c.BodySize = 1 },
+		"duration":     func(c *Config) { c.Duration = 0 },
+		"rate":         func(c *Config) { c.Rate = -1 },
+		"multiples":    func(c *Config) { c.Endpoints, c.Tenants = 10, 3 },
+		"whole groups": func(c *Config) { c.Endpoints, c.FanOut = 10, 3 },
+		"bad-share":    func(c *Config) { c.BadShare = 0.5 },
+		"own":          func(c *Config) { c.Server, c.Backlog = "http://localhost:1", 10 },
 	} {
 		c := Default()
 		set(&c)
@@ -174,18 +240,57 @@ func TestValidateNamesTheFault(t *testing.T) {
 
 func TestReportsPrint(t *testing.T) {
 	var out bytes.Buffer
-	s := Suite{Latency: Report{Refused: map[int]int{503: 2, 0: 1}}}
-	s.Bars = s.bars()
-	s.Print(&out)
-	for _, want := range []string{"map[0:1 503:2]", "MISSED", "met", "p99"} {
+	r := Report{Config: Default(), Refused: map[int]int{503: 2, 0: 1}, Relay: &Yardstick{PerSecond: 10}, Raw: &Yardstick{PerSecond: 20}}
+	r.Print(&out)
+	for _, want := range []string{"map[0:1 503:2]", "p99", "10/s", "20/s"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}
 	}
-	if b, err := jsonv2.Marshal(s); err != nil || !json.Valid(b) {
+	if b, err := jsonv2.Marshal(r); err != nil || !json.Valid(b) {
 		t.Errorf("-o json: %s, %v", b, err)
 	}
-	if s.Met() {
-		t.Error("an empty suite reaches 3,000 events/s")
+}
+
+func TestTableTakesMedians(t *testing.T) {
+	p := Plan{}
+	full := &node{c: p.fullStore()}
+	var table Table
+	for _, relay := range []float64{0.9, 0.5, 0.8} {
+		r := round{full: full}
+		r.single.Relay, r.single.Raw = &Yardstick{Ratio: relay, PerSecond: 1}, &Yardstick{PerSecond: 1}
+		r.batch.Raw = &Yardstick{}
+		r.slow.Relay, r.steady.Relay = &Yardstick{}, &Yardstick{}
+		table.add(r.rows())
+	}
+	var out bytes.Buffer
+	table.Print(&out)
+	for _, want := range []string{"| at least 0.70 times | 0.80 times | 0.90, 0.50, 0.80 | met", "MISSED"} {
+		if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+	if table.Met() {
+		t.Error("a table of nothing delivered is met")
+	}
+}
+
+func TestPlotIsXML(t *testing.T) {
+	c := Default()
+	l := newLedger(c, 1000)
+	for n := range l.due {
+		l.due[n] = int64(time.Second) + int64(n)*int64(time.Millisecond)
+		l.accepted[n] = l.due[n] + int64(n)*1000
+		l.received[n].Store(l.due[n] + int64(n)*2000)
+	}
+	l.next.Store(1000)
+	for name, r := range map[string]Report{"a load": l.report(), "nothing": {}} {
+		var out bytes.Buffer
+		if err := r.Plot(&out); err != nil {
+			t.Fatal(err)
+		}
+		if err := xml.Unmarshal(out.Bytes(), new(struct{})); err != nil || strings.Contains(out.String(), "NaN") || strings.Contains(out.String(), "Inf") {
+			t.Errorf("%s: %v in\n%.500s", name, err, &out)
+		}
 	}
 }

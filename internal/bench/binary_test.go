@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -25,7 +26,8 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("command", func(t *testing.T) {
-		out, err := exec.CommandContext(t.Context(), binary, "bench", "--duration", "1s", "--conns", "4", "--dir", t.TempDir(), "-o", "json").Output()
+		plot := filepath.Join(t.TempDir(), "plot.svg")
+		out, err := exec.CommandContext(t.Context(), binary, "bench", "--duration", "1s", "--conns", "4", "--dir", t.TempDir(), "--plot", plot, "-o", "json").Output()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,8 +35,11 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 		if err := json.Unmarshal(out, &r, json.RejectUnknownMembers(true)); err != nil {
 			t.Fatalf("%v in %s", err, out)
 		}
-		if r.Accepted == 0 || r.Lost != 0 || r.RawPerSecond <= r.DeliveredPerSecond || r.Config.Conns != 4 {
+		if r.Accepted == 0 || r.Lost != 0 || r.Raw.PerSecond == 0 || r.Relay.PerSecond == 0 || r.Config.Conns != 4 {
 			t.Errorf("%s", out)
+		}
+		if picture, err := os.ReadFile(plot); err != nil || !bytes.HasPrefix(picture, []byte("<svg")) {
+			t.Errorf("--plot: %.100s, %v", picture, err)
 		}
 		err = exec.CommandContext(t.Context(), binary, "bench", "--endpoints", "1", "--hang", "1").Run()
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 2 {
@@ -44,11 +49,12 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 	for name, set := range map[string]func(*bench.Config){
 		"closed loop":                     func(c *bench.Config) {},
 		"open loop, one hangs, one fails": func(c *bench.Config) { c.Rate, c.Endpoints, c.Hang, c.Fail = 300, 3, 1, 1 },
-		"batches":                         func(c *bench.Config) { c.Batch, c.Conns = 50, 2 },
+		"batches as lines, two tenants":   func(c *bench.Config) { c.Batch, c.NDJSON, c.Conns, c.Endpoints, c.Tenants = 50, true, 2, 4, 2 },
+		"fan-out beside a backlog":        func(c *bench.Config) { c.Endpoints, c.FanOut, c.Backlog = 10, 5, 2000 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := bench.Default()
-			c.Binary, c.Dir, c.Conns, c.Duration, c.Raw = binary, t.TempDir(), 8, 1500*time.Millisecond, false
+			c.Binary, c.Dir, c.Conns, c.Duration, c.Relay, c.Raw = binary, t.TempDir(), 8, 1200*time.Millisecond, false, false
 			set(&c)
 			r, err := bench.Run(t.Context(), c)
 			if err != nil {
@@ -63,9 +69,30 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 			if r.Publish.P50 <= 0 || r.Receipt.P50 <= 0 || r.DeliveredPerSecond <= 0 {
 				t.Errorf("figures are missing: %+v", r)
 			}
-			if _, err := os.Stat("/proc/self/status"); err == nil && r.PeakAnon <= 0 {
-				t.Errorf("memory %v MiB", r.PeakAnon)
+			if _, err := os.Stat("/proc/self/io"); err == nil && (r.PeakAnon <= 0 || r.WrittenKiB <= 0) {
+				t.Errorf("memory %v MiB, written %v KiB", r.PeakAnon, r.WrittenKiB)
 			}
 		})
 	}
+	t.Run("a node that runs", func(t *testing.T) {
+		server, err := proof.Start(t.Context(), proof.Options{Binary: binary, Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Kill()
+		c := bench.Default()
+		c.Conns, c.Duration, c.Relay, c.Raw, c.Server = 4, 1200*time.Millisecond, false, false, server.URL()
+		if c.Token, err = server.Token(t.Context(), "acme", "webhooks:read", "webhooks:write", "events:publish"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := bench.Run(t.Context(), c)
+		if err != nil || r.Accepted == 0 || r.Lost+r.Duplicates != 0 {
+			t.Errorf("accepted %d, lost %d, duplicates %d, %v", r.Accepted, r.Lost, r.Duplicates, err)
+		}
+		var left []proof.Endpoint
+		api := proof.API{URL: c.Server, Token: c.Token}
+		if err := api.Call(t.Context(), "GET", "/endpoints", nil, &left); err != nil || len(left) != 0 {
+			t.Errorf("%d endpoints are left, %v", len(left), err)
+		}
+	})
 }

@@ -99,3 +99,19 @@ func watchMemory(pid int) (peak func() (rss, anon float64)) {
 		return maxRSS, maxAnon
 	}
 }
+
+// written is how many bytes a process has had written to disk; 0 where the
+// system has no /proc.
+func written(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, "write_bytes: "); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64) // 0 if the format changes
+			return n
+		}
+	}
+	return 0
+}

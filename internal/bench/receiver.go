@@ -6,38 +6,44 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-// receiver is all endpoints of a load: a plain HTTP server that counts.
+// receiver is all endpoints of a load: a plain HTTP server that counts. Those
+// that answer say 204.
 type receiver struct {
-	endpoints, good, hang int
-	listener              net.Listener
-	server                *http.Server
-	closed                chan struct{}
-	ledger                atomic.Pointer[ledger]
-	buffers               sync.Pool
+	c        Config
+	listener net.Listener
+	server   *http.Server
+	closed   chan struct{}
+	ledger   atomic.Pointer[ledger]
+	hanging  atomic.Int64 // requests that get no answer
+	buffers  sync.Pool
 }
 
-// newReceiver listens on a free port of the loopback. Of the endpoints the first
-// good ones answer 200, the last hang ones never, those between 500.
-func newReceiver(endpoints, good, hang int) (*receiver, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func newReceiver(c Config) (*receiver, error) {
+	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return nil, err
 	}
-	r := &receiver{endpoints: endpoints, good: good, hang: hang, listener: l, closed: make(chan struct{})}
+	r := &receiver{c: c, listener: l, closed: make(chan struct{})}
 	r.buffers.New = func() any { return new(bytes.Buffer) }
 	r.server = &http.Server{Handler: r}
 	go r.server.Serve(l) // ends with Close
 	return r, nil
 }
 
-func (r *receiver) address() string    { return r.listener.Addr().String() }
-func (r *receiver) url(i int) string   { return fmt.Sprintf("http://%s/%d", r.address(), i) }
-func (r *receiver) healthy(n int) bool { return n%r.endpoints < r.good }
+func (r *receiver) address() string { return r.listener.Addr().String() }
+
+// url is where the node sends what is for an endpoint, of all tenants'.
+func (r *receiver) url(i int) string {
+	base := r.c.ReceiverURL
+	if base == "" {
+		base = "http://" + r.address()
+	}
+	return fmt.Sprintf("%s/%d", base, i)
+}
 
 // Close lets go of the requests that hang and ends the server.
 func (r *receiver) Close() {
@@ -49,19 +55,31 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	buffer := r.buffers.Get().(*bytes.Buffer)
 	defer r.buffers.Put(buffer)
 	buffer.Reset()
-	if _, err := buffer.ReadFrom(req.Body); err != nil || req.Header.Get("Webhook-Signature") == "" {
+	path := req.URL.Path
+	endpoint, err := strconv.Atoi(path[bytes.LastIndexByte([]byte(path), '/')+1:])
+	if err != nil || req.Header.Get("Webhook-Signature") == "" {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	switch i, _ := strconv.Atoi(strings.TrimPrefix(req.URL.Path, "/")); {
-	case i >= r.endpoints-r.hang:
+	if _, err := buffer.ReadFrom(req.Body); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	endpoint %= r.c.perTenant()
+	switch good := r.c.good(); {
+	case endpoint >= good+r.c.Fail/r.c.Tenants:
+		r.hanging.Add(1)
+		defer r.hanging.Add(-1)
 		select {
 		case <-r.closed:
 		case <-req.Context().Done():
 		}
-	case i >= r.good:
+	case endpoint >= good:
 		w.WriteHeader(http.StatusInternalServerError)
 	default:
-		r.ledger.Load().receive(number(buffer.Bytes()))
+		if l := r.ledger.Load(); l != nil {
+			l.receive(number(buffer.Bytes()), endpoint)
+		}
+		w.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -3,7 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
-	"time"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
@@ -11,35 +11,56 @@ import (
 	"github.com/posthorn/posthorn/internal/bench"
 )
 
+// benchFlags are what bench knows beyond the load itself.
+type benchFlags struct {
+	table, quick bool
+	runs         int
+	plot         string
+}
+
 func (r *runner) benchCommand() *cobra.Command {
 	c := bench.Default()
-	var suite bool
+	var flags benchFlags
 	cmd := &cobra.Command{
 		Use: "bench", Short: "Load test a node, with a built-in receiver", Args: takes(),
 		Example: `  posthorn bench                                   # as fast as it goes, and how fast the machine would go without it
   posthorn bench --rate 100 --duration 20s         # latency at a steady rate
-  posthorn bench --rate 1000 --endpoints 10 --hang 5
-  posthorn bench --suite                           # all figures that Posthorn is held to, 3 minutes`,
+  posthorn bench --batch 100 --ndjson --conns 8
+  posthorn bench --rate 1000 --endpoints 10 --hang 5 --plot latency.svg
+  posthorn bench --endpoints 10000 --tenants 1000
+  posthorn bench --table                           # all figures that Posthorn is held to, 20 minutes
+  posthorn bench --table --quick                   # once and shorter, 3 minutes`,
 		Long: "Starts a server of its own on a temporary store, with fsync, publishes to it and\n" +
-			"receives from it in this process, and removes it again. It touches no other\n" +
-			"server. Load and receiver share the machine with the server: the CPU per event\n" +
-			"says what each took.",
+			"receives from it in this process, and removes it again. With --server it takes\n" +
+			"a node that runs, on which it makes endpoints and deletes them again; CPU,\n" +
+			"memory and disk of that one are not known.\n\n" +
+			"Two yardsticks run beside: relay, the same two HTTP hops and a signature with\n" +
+			"nothing behind them, and raw, a bare loop of signed requests to the receiver.\n" +
+			"Load and receiver share the machine with the server: compare ratios, not rates.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if c.Binary, err = os.Executable(); err != nil {
 				return err
 			}
-			if suite {
-				if !cmd.Flags().Changed("duration") {
-					c.Duration = time.Minute
+			watch, done := r.watchBench()
+			c.Watch = watch
+			if flags.table {
+				return r.benchTable(cmd, c, flags, done)
+			}
+			if c.Server = r.remote.server; c.Server != "" {
+				if c.Token, err = r.token(); err != nil {
+					return err
 				}
-				return r.benchSuite(cmd, c)
 			}
 			if err := c.Validate(); err != nil {
 				return usage("%s", sentence(err.Error()))
 			}
 			report, err := bench.Run(cmd.Context(), c)
+			done()
 			if err != nil {
+				return err
+			}
+			if err := plotTo(flags.plot, report); err != nil {
 				return err
 			}
 			if err := r.printBench(report, func() { report.Print(r.Out) }); err != nil {
@@ -52,33 +73,109 @@ func (r *runner) benchCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&suite, "suite", false, "take all figures that Posthorn is held to; of the load only --duration counts, for isolation (1m)")
+	f.BoolVar(&flags.table, "table", false, "take all figures that Posthorn is held to; of the load's flags only --dir and --serve-arg count")
+	f.IntVar(&flags.runs, "runs", 5, "with --table: `how many` times; medians are printed")
+	f.BoolVar(&flags.quick, "quick", false, "with --table: once, with shorter loads and a tenth of the backlog")
+	f.StringVar(&flags.plot, "plot", "", "write latencies and arrivals as a picture to this `file` (SVG)")
 	f.Float64Var(&c.Rate, "rate", c.Rate, "`events` a second, published on time; 0 for as fast as answers come")
 	f.DurationVar(&c.Duration, "duration", c.Duration, "how long to publish")
 	f.IntVar(&c.Conns, "conns", c.Conns, "connections that publish")
 	f.IntVar(&c.Batch, "batch", c.Batch, "events in a request")
+	f.BoolVar(&c.NDJSON, "ndjson", c.NDJSON, "send batches as lines")
 	f.IntVar(&c.BodySize, "body-size", c.BodySize, "`bytes` of an event's data")
-	f.IntVar(&c.Endpoints, "endpoints", c.Endpoints, "endpoints that take the events in turn")
-	f.IntVar(&c.Hang, "hang", c.Hang, "how many of them accept and never answer")
-	f.IntVar(&c.Fail, "fail", c.Fail, "how many of them answer 500")
-	f.BoolVar(&c.Raw, "raw", c.Raw, "measure load and receiver without Posthorn between them, too")
+	f.IntVar(&c.Endpoints, "endpoints", c.Endpoints, "endpoints in all, which take the events in turn")
+	f.IntVar(&c.Tenants, "tenants", c.Tenants, "tenants, which share the endpoints evenly and publish in turn")
+	f.IntVar(&c.FanOut, "fan-out", c.FanOut, "`endpoints` that each event goes to")
+	f.IntVar(&c.Hang, "hang", c.Hang, "how many endpoints accept and never answer")
+	f.IntVar(&c.Fail, "fail", c.Fail, "how many endpoints answer 500")
+	f.Float64Var(&c.BadShare, "bad-share", c.BadShare, "`share` of the events that goes to those that hang or fail; 0 for their share of the endpoints")
+	f.IntVar(&c.Backlog, "backlog", c.Backlog, "`deliveries` that are pending beforehand, half held and half due later")
+	f.BoolVar(&c.Relay, "relay", c.Relay, "measure the relay, too")
+	f.BoolVar(&c.Raw, "raw", c.Raw, "measure the bare loop, too")
 	f.StringVar(&c.Dir, "dir", c.Dir, "where the temporary store goes; a RAM disk makes fsync free and the figures mean less")
 	f.StringArrayVar(&c.ServeArgs, "serve-arg", nil, "a further `flag` of \"posthorn serve\", as --serve-arg=--log-level=warn")
+	f.StringVar(&r.remote.server, "server", "", "`URL` of a node that runs, instead of one of its own")
+	f.StringVar(&r.remote.token, "token", "", "with --server: access `token` of a tenant (better: POSTHORN_TOKEN or --token-file)")
+	f.StringVar(&r.remote.tokenFile, "token-file", "", "with --server: `file` that holds the token, - for standard input")
+	f.StringVar(&c.Listen, "receive-on", c.Listen, "`address` that the receiver listens on")
+	f.StringVar(&c.ReceiverURL, "receiver-url", "", "`URL` by which the node reaches the receiver, if it is another")
+	cmd.AddCommand(r.relayCommand())
 	return cmd
 }
 
-func (r *runner) benchSuite(cmd *cobra.Command, c bench.Config) error {
-	suite, err := bench.RunSuite(cmd.Context(), c, func(what string) { r.say("%s", what) })
+// relayCommand is the yardstick's server, which bench runs as a process.
+func (r *runner) relayCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "relay URL", Short: "Sign and pass on what comes in", Args: takes("URL"), Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return bench.Relay(cmd.Context(), args[0], r.In, r.Out)
+		},
+	}
+}
+
+func (r *runner) benchTable(cmd *cobra.Command, c bench.Config, flags benchFlags, done func()) error {
+	plan := bench.Plan{Base: c, Runs: flags.runs, Quick: flags.quick}
+	if flags.quick && !cmd.Flags().Changed("runs") {
+		plan.Runs = 1
+	}
+	if plan.Runs < 1 {
+		return usage("--runs %d is not at least 1.", plan.Runs)
+	}
+	table, err := bench.RunTable(cmd.Context(), plan)
+	done()
 	if err != nil {
 		return err
 	}
-	if err := r.printBench(suite, func() { suite.Print(r.Out) }); err != nil {
+	if err := r.printBench(table, func() { table.Print(r.Out) }); err != nil {
 		return err
 	}
-	if !suite.Met() {
-		return &fault{exit: ExitTestFailed, message: "Not every bar is met."}
+	if !table.Met() {
+		return &fault{exit: ExitTestFailed, message: "Not every row is met."}
 	}
 	return nil
+}
+
+// watchBench shows how a load goes: a bar that is drawn over on a terminal, a
+// line for each step elsewhere. done ends the bar.
+func (r *runner) watchBench() (watch func(bench.Progress), done func()) {
+	if !isTerminal(r.Err) {
+		said := ""
+		return func(p bench.Progress) {
+			if p.What != said {
+				said = p.What
+				r.say("%s", p.What)
+			}
+		}, func() {}
+	}
+	const clear = "\r\x1b[K"
+	return func(p bench.Progress) {
+		if p.Share < 0 {
+			fmt.Fprint(r.Err, clear, p.What)
+			return
+		}
+		const width = 24
+		full := int(p.Share * width)
+		fmt.Fprintf(r.Err, "%s[%s%s] %6.0f/s  %s", clear, strings.Repeat("#", full), strings.Repeat("-", width-full), p.PerSecond, p.What)
+	}, func() { fmt.Fprint(r.Err, clear) }
+}
+
+func plotTo(file string, report bench.Report) error {
+	if file == "" {
+		return nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return unwritable(file, err)
+	}
+	if err := report.Plot(f); err != nil {
+		f.Close()
+		return unwritable(file, err)
+	}
+	return f.Close()
+}
+
+func unwritable(file string, err error) error {
+	return fmt.Errorf("%s cannot be written: %w", file, err)
 }
 
 // printBench prints v as JSON or, by asTable, for people.

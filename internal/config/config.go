@@ -18,6 +18,8 @@ type Config struct {
 	Listen string
 	// OpsListen is the host:port of /metrics; empty for none.
 	OpsListen string
+	// Pprof serves /debug/pprof/ beside the metrics.
+	Pprof bool
 	// StorePath is the SQLite file or the URL of the PostgreSQL database, as it was
 	// given; see [StorePath] and [IsPostgres].
 	StorePath string

@@ -91,6 +91,7 @@ func (w *world) refusing(p *load, n int64) {
 // met the faults, then with one that reads what it left on disk.
 func (w *world) complete(p *load, promise string) {
 	w.t.Helper()
+	w.ledger.forgotten = forgottenByABadDisk
 	w.publish(p, 200)
 	w.kill()
 	w.relaunch()

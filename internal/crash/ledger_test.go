@@ -55,10 +55,12 @@ type ledger struct {
 	kills  []time.Time
 	faults []string // what must never happen, as it happened
 	open   int      // deliveries of accepted events that are not received yet
+	// forgotten is how long before a kill an acknowledgement may be lost by it.
+	forgotten time.Duration
 }
 
 func newLedger() *ledger {
-	return &ledger{events: make(map[string]*event)}
+	return &ledger{events: make(map[string]*event), forgotten: forgotten}
 }
 
 func (l *ledger) add(id string, e *event) {
@@ -152,9 +154,13 @@ type row struct {
 	ids []string
 }
 
-// forgotten is how long before a kill an acknowledgement can have come and not
-// be durable: its record waits for the next commit. Generous, for slow disks.
-const forgotten = 3 * time.Second
+// How long before a kill an acknowledgement can have come and not be durable: its
+// record waits for the next commit, or, where the disk fails, for the next of its
+// tries, which come five seconds apart at most. Generous, for slow machines.
+const (
+	forgotten           = 3 * time.Second
+	forgottenByABadDisk = 10 * time.Second
+)
 
 // count sums up. A second acknowledgement is explained by a kill shortly after
 // the first.
@@ -200,7 +206,7 @@ func (l *ledger) count() (rows [targets]row, accepted int) {
 
 func (l *ledger) explained(first, second time.Time) (time.Duration, bool) {
 	for _, k := range l.kills {
-		if first.Before(k) && second.After(k) && k.Sub(first) < forgotten {
+		if first.Before(k) && second.After(k) && k.Sub(first) < l.forgotten {
 			return k.Sub(first), true
 		}
 	}

@@ -13,8 +13,31 @@ const (
 	maxRecordRetry = 5 * time.Second
 )
 
-// attempt carries one delivery from its start to its record, on a goroutine of
-// its own.
+// carry makes an attempt, and then others that start while few goroutines wait
+// for one.
+func (e *Engine) carry(it *item) {
+	for it != nil {
+		e.attempt(it)
+		it = e.another()
+	}
+}
+
+// another returns the next attempt to carry, or nil when that is left to a new
+// goroutine.
+func (e *Engine) another() *item {
+	defer e.idle.Add(-1)
+	if e.idle.Add(1) > maxIdle {
+		return nil
+	}
+	select {
+	case it := <-e.hand:
+		return it
+	case <-e.stopWork:
+		return nil
+	}
+}
+
+// attempt takes one delivery from its start to its record.
 func (e *Engine) attempt(it *item) {
 	w := &it.work
 	var unread error

@@ -112,14 +112,17 @@ func (e *Engine) refill(l *lane) error {
 		return nil
 	}
 	// One is always fetched: a lane must not starve because others fill the memory.
-	limit := max(1, min(l.room(), int((e.cfg.QueueBytes-e.bytes)/itemOverhead)))
-	e.bytes += int64(limit) * itemOverhead // for what is on its way
+	limit, coming := 1, int64(itemOverhead)
+	if fit := min(l.room(), int((e.cfg.QueueBytes-e.bytes)/claimCost)); fit > 0 {
+		limit, coming = fit, int64(fit)*claimCost
+	}
+	e.bytes += coming
 	l.fresh = false
 	returns := l.returns
 	e.mu.Unlock()
 	works, more, err := e.cfg.Store.ClaimParked(e.ctx, l.endpoint, limit)
 	e.mu.Lock()
-	e.bytes -= int64(limit) * itemOverhead
+	e.bytes -= coming
 	var claimed itemList
 	for i := range works {
 		it := &item{work: works[i], cost: int64(len(works[i].Body)) + itemOverhead}

@@ -48,7 +48,7 @@ type Config struct {
 	// MaxUnrecorded is how many results may wait to be recorded before no attempt
 	// starts (1,000). Attempts in flight then may still add theirs.
 	MaxUnrecorded int
-	// QueuePerLane bounds what one lane keeps in memory (256).
+	// QueuePerLane bounds what one lane keeps in memory (1,024).
 	QueuePerLane int
 	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB);
 	// each lane may have one delivery more.
@@ -78,15 +78,20 @@ type Observation struct {
 const (
 	defaultMaxInFlight   = 4096
 	defaultMaxUnrecorded = 1000
-	defaultQueuePerLane  = 256
+	defaultQueuePerLane  = 1024
 	defaultQueueBytes    = 64 << 20
 
 	// itemOverhead is what a queued delivery costs beside its body.
 	itemOverhead = 384
+	// claimCost is what one may cost that a claim brings.
+	claimCost = itemOverhead + store.ClaimedBody
 	// failingQueue is how much of its queue a failing lane keeps in memory.
 	failingQueue = 16
 	// maxResting bounds the lanes that are kept for their target alone.
-	maxResting = 8192
+	maxResting = 16_384
+	// maxIdle is how many goroutines wait for another attempt to carry. Their
+	// stacks have grown already, which cost a busy engine 3 % of its time.
+	maxIdle = 64
 	// attendants is how many goroutines load targets and fetch backlogs.
 	attendants = 8
 )
@@ -143,6 +148,8 @@ type Engine struct {
 	stopped        chan struct{} // closed when all is over
 	workers        sync.WaitGroup
 	attempts       sync.WaitGroup
+	hand           chan *item   // to a goroutine that has just carried another
+	idle           atomic.Int32 // of those
 	parker         sync.WaitGroup
 }
 
@@ -175,6 +182,7 @@ func New(c Config) *Engine {
 		wake:     make(chan struct{}, 1),
 		quiet:    make(chan struct{}),
 		stopWork: make(chan struct{}),
+		hand:     make(chan *item),
 		stopped:  make(chan struct{}),
 	}
 	e.attendant.L = &e.mu

@@ -227,7 +227,7 @@ func (l *lane) needsTarget() bool { return !l.known() }
 func (l *lane) needsRefill() bool {
 	return l.backlog != backlogNone && l.fresh && l.known() && l.active &&
 		l.parking == 0 && l.e.sending == sendingOn && l.queue.n <= l.capacity()/2 &&
-		(l.queue.n == 0 || l.e.bytes+itemOverhead <= l.e.cfg.QueueBytes)
+		(l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes)
 }
 
 // settleRest keeps lanes with nothing to do for their target, the last used

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"maps"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -195,7 +196,10 @@ func TestHangingEndpointsSlowNobody(t *testing.T) {
 		if late := time.Duration(late.Load()); late > 5*time.Millisecond {
 			t.Errorf("a delivery to the healthy endpoint waited %s", late)
 		}
-		for id, n := range r.most {
+		r.mu.Lock()
+		most := maps.Clone(r.most)
+		r.mu.Unlock()
+		for id, n := range most {
 			if id != healthy && n > 1 {
 				t.Errorf("endpoint %d held %d attempts", id, n)
 			}

@@ -152,7 +152,11 @@ func (e *Engine) start(l *lane) {
 	if !it.proven {
 		e.unproven++
 	}
-	e.attempts.Go(func() { e.attempt(it) })
+	select {
+	case e.hand <- it:
+	default:
+		e.attempts.Go(func() { e.carry(it) })
+	}
 }
 
 // wakeHeap holds lanes that wait for a time, the earliest first.

@@ -13,9 +13,12 @@ import (
 const (
 	// idleTime is how long a connection is kept without use.
 	idleTime = 60 * time.Second
-	// maxIdle bounds the idle connections of all endpoints; past it the one
-	// unused for longest goes.
-	maxIdle = 2048
+	// watchAfter is how long a connection is idle before a goroutine watches it. A
+	// busy endpoint's next attempt comes earlier and looks for itself.
+	watchAfter = 2 * time.Second
+	// maxIdle bounds the idle connections of all endpoints; past it, or past half
+	// of the files that the process may open, the one unused for longest goes.
+	maxIdle = 12_288
 )
 
 // conn is a connection to an endpoint's receiver. An attempt owns it, or the
@@ -35,17 +38,32 @@ type conn struct {
 	origin   string
 	reused   bool
 
-	// The pool's: where the connection stands in the order of use, and what its
-	// watcher found when it was taken.
+	// The pool's: where the connection stands in the order of use, since when, and
+	// what its watcher found when it was taken; nil while it has none.
 	older, newer *conn
 	idle         bool
+	since        time.Time
 	watched      chan bool
 }
 
 func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
 	c := &conn{Conn: nc, raw: raw, endpoint: endpoint, origin: origin, left: math.MaxInt64}
-	c.br = bufio.NewReader(c)
+	c.takeReader()
 	return c
+}
+
+// readers are those of connections that are idle and not watched.
+var readers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+
+func (c *conn) takeReader() {
+	c.br = readers.Get().(*bufio.Reader)
+	c.br.Reset(c)
+}
+
+func (c *conn) leaveReader() {
+	c.br.Reset(nil)
+	readers.Put(c.br)
+	c.br = nil
 }
 
 // Read is for the bufio.Reader: it stops where the bound is reached.
@@ -77,17 +95,20 @@ var longAgo = time.Unix(1, 0)
 // pool keeps idle connections, each for the endpoint and origin that it was
 // made for. An endpoint cannot take another's, and needs no bound of its own:
 // it leaves no more than it had attempts in flight, and each goes after
-// idleTime. An idle connection takes about 8 KiB (its buffer, a waiting
-// goroutine), 20 KiB with TLS, and a descriptor; an endpoint without one takes
-// nothing.
+// idleTime. An idle connection takes a descriptor and, once it is watched,
+// about 8 KiB (a buffer, a waiting goroutine), 12 KiB more with TLS; an endpoint
+// without one takes nothing.
 type pool struct {
 	mu         sync.Mutex
 	byEndpoint map[int64][]*conn // oldest first
 	oldest     *conn
 	newest     *conn
 	count      int
+	most       int // of count; 0 before the first put
 	closed     bool
 	watchers   sync.WaitGroup
+	look       *time.Timer // runs while connections have no watcher yet
+	looking    bool
 }
 
 // get returns a connection that is still open, or nil.
@@ -97,10 +118,15 @@ func (p *pool) get(endpoint int64, origin string) *conn {
 		if c == nil {
 			return nil
 		}
-		// Wake the watcher; it reports whether the receiver was silent.
-		c.SetReadDeadline(longAgo)
-		silent := <-c.watched
-		c.SetReadDeadline(time.Time{})
+		silent := true
+		if c.watched != nil {
+			// Wake the watcher; it reports whether the receiver was silent.
+			c.SetReadDeadline(longAgo)
+			silent = <-c.watched
+			c.watched = nil
+		} else {
+			c.takeReader()
+		}
 		if silent && c.origin == origin && stillOpen(c.raw) {
 			c.reused = true
 			return c
@@ -125,18 +151,25 @@ func (p *pool) take(endpoint int64) *conn {
 // put keeps the connection for the endpoint's next attempt.
 func (p *pool) put(c *conn) {
 	c.left = math.MaxInt64
-	c.watched = make(chan bool, 1)
-	c.SetDeadline(time.Now().Add(idleTime))
+	c.since = time.Now()
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		c.Close()
 		return
 	}
+	if p.most == 0 {
+		p.most = min(maxIdle, max(openFiles()/2, 64))
+	}
 	p.add(c)
-	p.watchers.Go(func() { p.watch(c) })
+	c.leaveReader()
+	if canLook(c.raw) {
+		p.lookLater()
+	} else {
+		p.startWatch(c)
+	}
 	var evicted *conn
-	if p.count > maxIdle {
+	if p.count > p.most {
 		evicted = p.oldest
 		p.remove(evicted)
 	}
@@ -144,6 +177,46 @@ func (p *pool) put(c *conn) {
 	if evicted != nil {
 		evicted.Close()
 	}
+}
+
+// lookLater, startWatch and watchIdle are called with mu held.
+func (p *pool) lookLater() {
+	switch {
+	case p.looking:
+		return
+	case p.look == nil:
+		p.look = time.AfterFunc(watchAfter, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.watchIdle()
+		})
+	default:
+		p.look.Reset(watchAfter)
+	}
+	p.looking = true
+}
+
+// watchIdle has the connections watched that nobody took for a while. Those
+// without a watcher are the newest.
+func (p *pool) watchIdle() {
+	p.looking = false
+	if p.closed {
+		return
+	}
+	for c := p.newest; c != nil && c.watched == nil; c = c.older {
+		if time.Since(c.since) >= watchAfter {
+			p.startWatch(c)
+		} else {
+			p.lookLater()
+		}
+	}
+}
+
+func (p *pool) startWatch(c *conn) {
+	c.watched = make(chan bool, 1)
+	c.takeReader()
+	c.SetDeadline(c.since.Add(idleTime))
+	p.watchers.Go(func() { p.watch(c) })
 }
 
 // watch waits until the connection is taken, or the receiver closes it or says
@@ -178,6 +251,9 @@ func (p *pool) forget(endpoint int64) {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
+	if p.look != nil {
+		p.look.Stop()
+	}
 	var list []*conn
 	for p.oldest != nil {
 		list = append(list, p.oldest)

@@ -2,6 +2,7 @@ package send
 
 import (
 	"net"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,16 +17,16 @@ func pipeConn(endpoint int64) (*conn, net.Conn) {
 // longest goes first.
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var p pool
+		p := pool{most: 2048}
 		var peers []net.Conn
-		for i := range maxIdle + 10 {
+		for i := range p.most + 10 {
 			c, peer := pipeConn(int64(i % 100))
 			peers = append(peers, peer)
 			p.put(c)
 			advance(time.Millisecond)
 		}
 		synctest.Wait()
-		if p.count != maxIdle {
+		if p.count != p.most {
 			t.Errorf("%d idle connections", p.count)
 		}
 		for i, peer := range peers {
@@ -77,3 +78,70 @@ func TestIdleConnectionsGo(t *testing.T) {
 
 // advance lets the bubble's time pass.
 func advance(d time.Duration) { <-time.After(d) }
+
+// A connection that was just used has no goroutine; taking it notices that the
+// receiver closed it or spoke. One that nobody takes is watched in the end.
+func TestAFreshConnectionIsLookedAtAndAnIdleOneWatched(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dial := func(endpoint int64) (c *conn, peer net.Conn) {
+		ours, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if peer, err = l.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		return newConn(ours, ours, endpoint, "http://x"), peer
+	}
+	if c, peer := dial(0); !canLook(c.raw) {
+		peer.Close()
+		t.Skip("sockets cannot be looked into here")
+	}
+	var p pool
+	defer p.close()
+	for i, spoil := range []func(net.Conn){
+		func(net.Conn) {},
+		func(peer net.Conn) { peer.Close() },
+		func(peer net.Conn) { peer.Write([]byte("HTTP/1.1 408 Request Timeout\r\n\r\n")) },
+	} {
+		c, peer := dial(int64(i))
+		defer peer.Close()
+		p.put(c)
+		if c.watched != nil {
+			t.Error("a connection that was just used has a watcher")
+		}
+		spoil(peer)
+		for deadline := time.Now().Add(5 * time.Second); i > 0 && stillOpen(c.raw) && time.Now().Before(deadline); {
+			runtime.Gosched() // the loopback delivers what the peer did
+		}
+		if got := p.get(int64(i), "http://x"); (got == c) != (i == 0) {
+			t.Errorf("case %d: handed out %v", i, got != nil)
+		}
+	}
+	c, peer := dial(9)
+	p.put(c)
+	p.mu.Lock()
+	c.since = c.since.Add(-watchAfter)
+	p.watchIdle()
+	watched := c.watched != nil
+	p.mu.Unlock()
+	if !watched {
+		t.Fatal("an idle connection has no watcher")
+	}
+	peer.Close()
+	for deadline := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
+		p.mu.Lock()
+		n := p.count
+		p.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("an idle connection that the receiver closed is kept")
+		}
+	}
+}

@@ -190,13 +190,6 @@ func (h *history) loud(whom string) {
 	}
 }
 
-func (h *history) isQuiet(whom string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := h.quiets[whom]
-	return len(s) > 0 && s[len(s)-1].to.IsZero()
-}
-
 // created notes a new endpoint whose creation began at a moment.
 func (h *history) created(from int64, e posthorn.Endpoint, host, secret string) {
 	h.mu.Lock()

@@ -339,6 +339,9 @@ type Publisher interface {
 	Publish(ctx context.Context, p Publication) ([]Accepted, error)
 }
 
+// ClaimedBody bounds the bodies that claims bring.
+const ClaimedBody = 4096
+
 // Work is an open delivery that this process owns.
 type Work struct {
 	ID       posthorn.ID
@@ -351,7 +354,8 @@ type Work struct {
 	Progress posthorn.Progress
 	// AcceptedAt is when the event was accepted; for the lag metric.
 	AcceptedAt time.Time
-	// Size is the body's length. Body is nil until it is needed: see Payload.
+	// Size is the body's length. Claims may bring small bodies, at most
+	// [ClaimedBody] long; a nil one is read when it is needed: see Payload.
 	Size int
 	Body []byte
 }

@@ -130,6 +130,19 @@ func TestTheAccessLogHoldsNothingOfTheRequest(t *testing.T) {
 	}
 }
 
+func TestQuietRequestsAreLoggedWhenTheyFail(t *testing.T) {
+	for status, logged := range map[int]bool{202: false, 400: true, 503: true} {
+		_, log := serve(t, Handler(func(w http.ResponseWriter, r *http.Request) error {
+			Quiet(r.Context())
+			w.WriteHeader(status)
+			return nil
+		}), httptest.NewRequest("POST", "/", nil))
+		if strings.Contains(log, `"msg":"request"`) != logged {
+			t.Errorf("%d: log %q", status, log)
+		}
+	}
+}
+
 func TestRequestIDs(t *testing.T) {
 	h := Handler(func(w http.ResponseWriter, r *http.Request) error {
 		_, err := io.WriteString(w, RequestID(r.Context()))

@@ -10,8 +10,10 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
+// Small bodies come with the claim (store.ClaimedBody).
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
 	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before,
+	CASE WHEN e.size <= 4096 THEN e.body END,
 	coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
 	coalesce((SELECT t.deleted_at FROM tenants t WHERE t.id = d.tenant), 1) <> 0`
 
@@ -39,7 +41,7 @@ func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {
 		w, p := &c.work, &c.work.Progress
 		var accepted, next int64
 		err := r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
-			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &c.gone, &c.tenantGone)
+			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &w.Body, &c.gone, &c.tenantGone)
 		w.AcceptedAt, p.NextAt = fromNanos(accepted), fromNanos(next)
 		c.gone = c.gone || c.tenantGone
 		claims = append(claims, c)

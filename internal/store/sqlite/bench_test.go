@@ -100,3 +100,40 @@ func fixtures(b *testing.B, s store.Store, tenants, endpoints int) (targets []be
 	}
 	return targets
 }
+
+// BenchmarkParked is the way of a delivery that did not fit into memory: it is
+// published as parked, claimed by its lane, and its result recorded.
+func BenchmarkParked(b *testing.B) {
+	s := open(b, sqlite.Options{Path: filepath.Join(b.TempDir(), "bench.db"), Synchronous: "FULL"})
+	to := fixtures(b, s, 1, 1)[0]
+	data := fmt.Appendf(nil, `{"fill":"%01000d"}`, 7)
+	var results sync.WaitGroup
+	b.ResetTimer()
+	for done := 0; done < b.N; {
+		now := time.Now()
+		events := make([]store.NewEvent, min(256, b.N-done))
+		for i := range events {
+			events[i] = store.NewEvent{
+				Type: "cases.updated", Hash: sha256.Sum256(data), OccurredAt: now,
+				Body:    posthorn.AppendBody(nil, "", "cases.updated", now, data),
+				Targets: []store.PublishTarget{{Endpoint: to.endpoint, Parked: true}},
+			}
+		}
+		if _, err := s.Publish(b.Context(), store.Publication{Tenant: to.tenant, SetVersion: to.version, At: now, Events: events}); err != nil {
+			b.Fatal(err)
+		}
+		works, _, err := s.ClaimParked(b.Context(), to.endpoint, len(events))
+		if err != nil || len(works) != len(events) {
+			b.Fatalf("claimed %d of %d, %v", len(works), len(events), err)
+		}
+		for i := range works {
+			results.Add(1)
+			s.Record(store.Result{
+				ID: works[i].ID, Endpoint: to.endpoint, Tenant: to.tenant, EndedAt: now, Policy: posthorn.DefaultPolicy(),
+				Attempt: posthorn.Attempt{Number: 1, At: now, Duration: time.Millisecond, Status: 204},
+			}, func(store.Recorded, error) { results.Done() })
+		}
+		results.Wait()
+		done += len(events)
+	}
+}

@@ -11,7 +11,7 @@ import (
 )
 
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
-	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before`
+	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, b.body`
 
 // claim is a row that may be taken over. gone tells that its endpoint or
 // tenant was deleted.
@@ -27,20 +27,24 @@ func scanClaim(r scanner) (c claim, err error) {
 	p := &w.Progress
 	var accepted, next int64
 	err = r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
-		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &c.gone, &c.tenantGone)
+		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &w.Body, &c.gone, &c.tenantGone)
 	w.AcceptedAt, p.NextAt = fromNanos(accepted), nextAt(c.place, next)
 	c.gone = c.gone || c.tenantGone
 	return c, err
 }
 
+// Small bodies come with the claim: fetching each by itself took a fifth of the
+// time of sending what was parked.
 const (
 	claimDue = `SELECT ` + workColumns + `, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
 		FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.id = d.event
+		LEFT JOIN payloads b ON b.event = d.event AND e.size <= 4096
 		LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
 		WHERE d.place IN (1, 2) AND d.next_at <= ? ORDER BY d.next_at LIMIT ?`
 
 	claimParked = `SELECT ` + workColumns + `, coalesce(p.deleted_at, 1) <> 0, coalesce(t.deleted_at, 1) <> 0
 		FROM deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event
+		LEFT JOIN payloads b ON b.event = d.event AND e.size <= 4096
 		LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
 		WHERE d.place = 3 AND d.endpoint = ? ORDER BY d.id LIMIT ?`
 )
@@ -190,7 +194,13 @@ func (s *Store) Park(ctx context.Context, ids []posthorn.ID) error {
 }
 
 // Payload implements [store.Queue].
-func (s *Store) Payload(ctx context.Context, event posthorn.ID) ([]byte, error) {
-	return one(ctx, s, func(r scanner) (b []byte, err error) { return b, r.Scan(&b) },
-		`SELECT body FROM payloads WHERE event = ?`, int64(event))
+func (s *Store) Payload(ctx context.Context, event posthorn.ID) (body []byte, err error) {
+	err = s.prepared[selectPayload].QueryRowContext(ctx, int64(event)).Scan(&body)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, store.ErrNotFound
+	case err != nil:
+		return nil, readError(ctx, err)
+	}
+	return body, nil
 }

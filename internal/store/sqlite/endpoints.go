@@ -235,7 +235,7 @@ func (s *Store) snapshot(ctx context.Context, fn func(querier) error) error {
 		return readError(ctx, err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to keep
-	return fn(tx)
+	return fn(s.prepared.within(tx))
 }
 
 // EndpointSet implements [store.Endpoints].

@@ -28,7 +28,7 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 		return h, nil
 	}
 	h := &healthRow{}
-	err := tx.rows(`SELECT `+healthColumns+` FROM endpoint_health WHERE endpoint = ?`, []any{endpoint}, func(r scanner) (err error) {
+	err := tx.rows(selectHealth, []any{endpoint}, func(r scanner) (err error) {
 		h.Health, err = scanHealth(r)
 		return err
 	})

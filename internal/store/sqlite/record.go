@@ -65,6 +65,9 @@ func nextAt(p place, next int64) time.Time {
 }
 
 func (tx *txn) record(r *store.Result) (store.Recorded, error) {
+	if rec, done, err := tx.recordFirst(r); done || err != nil {
+		return rec, err
+	}
 	d, found, err := tx.delivery(r.ID)
 	if err != nil {
 		return store.Recorded{}, err
@@ -85,6 +88,11 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 	if err := tx.saveResult(&d, next); err != nil {
 		return store.Recorded{}, err
 	}
+	return tx.settled(r, &d, next)
+}
+
+// settled counts a result that was written.
+func (tx *txn) settled(r *store.Result, d *deliveryRow, next posthorn.Progress) (store.Recorded, error) {
 	rec := store.Recorded{Progress: next}
 	if r.Kind == posthorn.EventTest {
 		h, err := tx.healthOf(d.endpoint)
@@ -92,7 +100,34 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 		return rec, err
 	}
 	tx.hours.Count(r, d.progress, next.State)
-	return rec, tx.observe(r, &d, &rec)
+	return rec, tx.observe(r, d, &rec)
+}
+
+// recordFirst records what nearly every result is, the success of a delivery's
+// first attempt, without reading the row: the update holds only if the row is
+// as it was published. Else nothing is done.
+func (tx *txn) recordFirst(r *store.Result) (rec store.Recorded, done bool, err error) {
+	if r.Tries != 0 || r.Attempt.Number != 1 || r.Attempt.Manual || !r.Attempt.Succeeded() {
+		return rec, false, nil
+	}
+	d := deliveryRow{id: r.ID, tenant: r.Tenant, endpoint: r.Endpoint, place: owned}
+	next, err := r.Policy.Step(d.progress, posthorn.Input{Move: posthorn.Attempted, Outcome: r.Attempt.Class, Now: r.EndedAt, Random: r.Random})
+	if err != nil || next != (posthorn.Progress{State: posthorn.Succeeded, Tries: 1, Attempts: 1}) {
+		return rec, false, nil
+	}
+	if d.log, err = store.AppendAttempt(nil, &r.Attempt); err != nil {
+		return rec, false, refuse(err)
+	}
+	n, err := tx.execCount(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, tries = 1, attempts = 1, reason = '', log = ?
+		WHERE id = ? AND tenant = ? AND endpoint = ? AND state = 0 AND place = 1 AND tries = 0 AND attempts = 0 AND waits = 0
+		AND round = 0 AND extra = 0 AND before = 0 AND log IS NULL`,
+		int64(next.State), d.log, int64(d.id), d.tenant, d.endpoint)
+	if err != nil || n == 0 {
+		return rec, false, err
+	}
+	tx.move(d.tenant, d.endpoint, owned, nowhere)
+	rec, err = tx.settled(r, &d, next)
+	return rec, true, err
 }
 
 // saveResult writes the delivery after an attempt: it waits, or is finished.

@@ -62,6 +62,8 @@ type Store struct {
 	readers *sql.DB
 	writer  *writer
 
+	prepared prepared
+
 	watchers watchers
 	sweeper  sweeper
 	oldest   atomic.Int64 // no open delivery has a lower id
@@ -134,6 +136,9 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	}
 	s.readers.SetMaxOpenConns(4)
 	s.readers.SetMaxIdleConns(4)
+	if s.prepared, err = prepare(ctx, s.readers); err != nil {
+		return errors.Join(err, s.readers.Close(), s.writer.close())
+	}
 	s.writer.start()
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 // Target implements [store.Endpoints].
 func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err error) {
 	err = s.snapshot(ctx, func(q querier) error {
-		found, err := all(ctx, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints WHERE id = ?`, endpoint)
+		found, err := all(ctx, q, scanEndpoint, selectTarget, endpoint)
 		if err != nil {
 			return err
 		}
@@ -19,15 +19,12 @@ func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err
 			return store.ErrNotFound
 		}
 		t.Endpoint = found[0]
-		err = q.QueryRowContext(ctx, `SELECT
-			EXISTS (SELECT 1 FROM tenants WHERE id = ? AND suspended_at <> 0),
-			EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_parked WHERE place = 3 AND endpoint = ?)`,
+		err = q.QueryRowContext(ctx, selectTargetState,
 			t.Endpoint.Tenant, endpoint).Scan(&t.TenantSuspended, &t.Parked)
 		if err != nil {
 			return readError(ctx, err)
 		}
-		if t.Secrets, err = all(ctx, q, scanSecret, `SELECT id, key_id, box, created_at, expires_at FROM endpoint_secrets
-			WHERE endpoint = ? AND kind = 'signing' ORDER BY expires_at <> 0, id DESC`, endpoint); err != nil {
+		if t.Secrets, err = all(ctx, q, scanSecret, selectSigning, endpoint); err != nil {
 			return err
 		}
 		t.Health, err = health(ctx, q, endpoint)
@@ -44,7 +41,7 @@ func scanSecret(r scanner) (s store.Sealed, err error) {
 }
 
 func health(ctx context.Context, q querier, endpoint int64) (posthorn.Health, error) {
-	rows, err := all(ctx, q, scanHealth, `SELECT `+healthColumns+` FROM endpoint_health WHERE endpoint = ?`, endpoint)
+	rows, err := all(ctx, q, scanHealth, selectHealth, endpoint)
 	if err != nil || len(rows) == 0 {
 		return posthorn.Health{}, err
 	}

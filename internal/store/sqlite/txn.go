@@ -60,20 +60,13 @@ func (tx *txn) run(group []*op) error {
 }
 
 func (tx *txn) exec(query string, args ...any) error {
-	s, err := tx.w.stmt(query)
-	if err == nil {
-		_, err = s.Exec(args...)
-	}
+	_, err := tx.w.run(query, args)
 	return err
 }
 
 // execCount also returns how many rows changed.
 func (tx *txn) execCount(query string, args ...any) (int, error) {
-	s, err := tx.w.stmt(query)
-	if err != nil {
-		return 0, err
-	}
-	r, err := s.Exec(args...)
+	r, err := tx.w.run(query, args)
 	if err != nil {
 		return 0, err
 	}
@@ -83,11 +76,7 @@ func (tx *txn) execCount(query string, args ...any) (int, error) {
 
 // insert returns the new row's id.
 func (tx *txn) insert(query string, args ...any) (int64, error) {
-	s, err := tx.w.stmt(query)
-	if err != nil {
-		return 0, err
-	}
-	r, err := s.Exec(args...)
+	r, err := tx.w.run(query, args)
 	if err != nil {
 		return 0, err
 	}

@@ -27,7 +27,8 @@ type writer struct {
 
 	db          *sql.DB
 	conn        *sql.Conn
-	stmts       map[string]*sql.Stmt
+	stmts       map[string]*sql.Stmt // for queries
+	commands    commands
 	last        posthorn.ID // the highest id given out
 	lead        time.Duration
 	dataVersion int64
@@ -98,6 +99,7 @@ func (w *writer) stop() {
 func (w *writer) close() error {
 	w.stop()
 	var errs []error
+	errs = append(errs, w.commands.close())
 	for _, s := range w.stmts {
 		errs = append(errs, s.Close())
 	}
@@ -187,10 +189,7 @@ func (w *writer) begin() error {
 }
 
 func (w *writer) execute(query string) error {
-	s, err := w.stmt(query)
-	if err == nil {
-		_, err = s.Exec()
-	}
+	_, err := w.run(query, nil)
 	return err
 }
 
