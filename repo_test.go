@@ -35,6 +35,8 @@ var rules = []struct {
 		why: "the contract is for every store and names no engine"},
 	{pkg: "internal/store/sqlite", deny: []string{module + "/internal/"}, but: []string{module + "/internal/store"},
 		why: "a store keeps rows; what they mean is decided in the root package"},
+	{pkg: "internal/store/postgres", deny: []string{module + "/internal/"}, but: []string{module + "/internal/store"},
+		why: "a store keeps rows; what they mean is decided in the root package, and it shares no SQL with the other one"},
 	{pkg: "internal/lane", deny: []string{"net/http", "database/sql", module + "/internal/"}, but: []string{module + "/internal/store"},
 		why: "the engine decides when; how to send and how to store are behind narrow interfaces, which is what lets days pass in milliseconds in its tests"},
 	{pkg: "internal/send", deny: []string{module + "/internal/", "database/sql"},
@@ -77,7 +79,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			continue
 		}
 		for _, imp := range imports {
-			if imp == module+"/internal/store/sqlite" {
+			if imp == module+"/internal/store/sqlite" || imp == module+"/internal/store/postgres" {
 				t.Errorf("%s imports %s.\n\tOnly app knows concrete types: everything else must run on either store.", pkg, imp)
 			}
 		}

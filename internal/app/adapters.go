@@ -27,6 +27,7 @@ func (l lanes) Reserve(tenant, endpoint int64, size int) publish.Slot {
 type sender struct {
 	client *send.Client
 	keys   *secretbox.Keyring
+	may    func(context.Context, posthorn.ID) bool
 	now    func() time.Time
 	log    *slog.Logger
 
@@ -39,14 +40,17 @@ type sender struct {
 
 const maxOpened = 20_000
 
-func newSender(client *send.Client, keys *secretbox.Keyring, now func() time.Time, log *slog.Logger) *sender {
-	return &sender{client: client, keys: keys, now: now, log: log, opened: map[int64][]byte{}}
+func newSender(client *send.Client, keys *secretbox.Keyring, may func(context.Context, posthorn.ID) bool, now func() time.Time, log *slog.Logger) *sender {
+	return &sender{client: client, keys: keys, may: may, now: now, log: log, opened: map[int64][]byte{}}
 }
 
 // Send makes one attempt. A secret that cannot be opened is a fault of our own
 // side: class local, nothing is sent.
 func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
 	number := w.Progress.Attempts + 1
+	if !s.may(ctx, w.ID) {
+		return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "another node has the delivery"}
+	}
 	keys := make([][]byte, 0, len(t.Secrets))
 	now := s.now()
 	for i := range t.Secrets {

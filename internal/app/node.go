@@ -27,7 +27,6 @@ import (
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/internal/store"
-	"github.com/posthorn/posthorn/internal/store/sqlite"
 )
 
 // node is one running service. Its parts are made by newNode, started by start
@@ -36,7 +35,7 @@ type node struct {
 	cfg      config.Config
 	log      *slog.Logger
 	now      func() time.Time
-	store    *sqlite.Store
+	store    store.Store
 	keys     *secretbox.Keyring
 	catalog  *catalog.Catalog
 	client   *send.Client
@@ -77,8 +76,8 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	if err = n.listen(); err != nil {
 		return nil, err
 	}
-	if n.store, err = sqlite.Open(ctx, sqlite.Options{Path: cfg.StorePath, Role: sqlite.Serve, Now: n.now, Log: log}); err != nil {
-		return nil, explainOpen(err)
+	if n.store, err = openServing(ctx, cfg.StorePath, n.now, log); err != nil {
+		return nil, err
 	}
 	if err = n.noteKeys(ctx); err != nil {
 		return nil, err
@@ -96,7 +95,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
 	n.engine = lane.New(lane.Config{
 		Store:       n.store,
-		Sender:      newSender(n.client, n.keys, n.now, log),
+		Sender:      newSender(n.client, n.keys, mayAttempt(n.store), n.now, log),
 		Policy:      policy,
 		MaxInFlight: cfg.MaxInFlight,
 		Now:         n.now,
@@ -119,14 +118,6 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.metrics.watch(n.engine, n.store, n.now)
 	n.metrics.watchConnections(n.listener)
 	return n, n.serveAPI(send.NewGuard(guard))
-}
-
-// explainOpen gives the errors that the command line tells apart their kind.
-func explainOpen(err error) error {
-	if locked, ok := errors.AsType[*sqlite.LockedError](err); ok {
-		return posthorn.Errorf(posthorn.Conflict, "%v", locked)
-	}
-	return err
 }
 
 // openKeys reads the operator's keys. That they are there is config's to check.

@@ -48,6 +48,14 @@ func (r *runner) storePath(cmd *cobra.Command) (string, error) {
 	if err != nil {
 		return "", settingsFault(err)
 	}
+	return whole(path)
+}
+
+// whole makes a file's path absolute, for logs and errors; a URL stays as it is.
+func whole(path string) (string, error) {
+	if config.IsPostgres(path) {
+		return path, nil
+	}
 	return filepath.Abs(path)
 }
 
@@ -88,6 +96,9 @@ func (r *runner) withStore(cmd *cobra.Command, fn func(context.Context, Store) e
 }
 
 func (r *runner) mayOpen(cmd *cobra.Command, path string) error {
+	if config.IsPostgres(path) {
+		return nil // the database knows who may
+	}
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +22,7 @@ func (r *runner) serveCommand() *cobra.Command {
 			if err != nil {
 				return settingsFault(err)
 			}
-			if cfg.StorePath, err = filepath.Abs(cfg.StorePath); err != nil { // logs and errors name the whole path
+			if cfg.StorePath, err = whole(cfg.StorePath); err != nil { // logs and errors name the whole path
 				return err
 			}
 			return r.programs.Serve(cmd.Context(), cfg, r.Out, r.Err)
@@ -110,8 +109,9 @@ func (r *runner) migrateCommand() *cobra.Command {
 					Path string `json:"path"`
 					From int64  `json:"from"`
 					To   int64  `json:"to"`
-				}{path, from, to}))
+				}{config.ShownStore(path), from, to}))
 			}
+			path = config.ShownStore(path)
 			switch from {
 			case to:
 				r.say("%s has schema %d, which is the newest.", path, to)
@@ -164,7 +164,7 @@ func (r *runner) keyRotate() *cobra.Command {
 			if err != nil {
 				return settingsFault(err)
 			}
-			if path, err = filepath.Abs(path); err != nil {
+			if path, err = whole(path); err != nil {
 				return err
 			}
 			if err := r.mayOpen(cmd, path); err != nil {

@@ -20,7 +20,8 @@ type Config struct {
 	OpsListen string
 	// Pprof serves /debug/pprof/ beside the metrics.
 	Pprof bool
-	// StorePath is the SQLite file, as it was given; see [StorePath].
+	// StorePath is the SQLite file or the URL of the PostgreSQL database, as it was
+	// given; see [StorePath] and [IsPostgres].
 	StorePath string
 	// EncryptionKeys is a secret: id:base64[,id:base64…], the first encrypts.
 	EncryptionKeys string
@@ -132,6 +133,8 @@ func (c *Config) Shown(setting string) string {
 		return text
 	case s.Secret:
 		return maskKeys(text)
+	case setting == KeyStore:
+		return ShownStore(text)
 	case strings.Contains(text, "://"):
 		return redactURL(text)
 	}

@@ -16,16 +16,44 @@ import (
 	"github.com/posthorn/posthorn/internal/secretbox"
 )
 
-// StorePath returns the file of a store given as "sqlite:PATH".
+// IsPostgres reports whether a store's path, as [StorePath] returns it, is the
+// URL of a PostgreSQL database.
+func IsPostgres(path string) bool {
+	return strings.HasPrefix(path, "postgres://") || strings.HasPrefix(path, "postgresql://")
+}
+
+// ShownStore is a store's path as it may be printed: without password or options.
+func ShownStore(path string) string {
+	if !IsPostgres(path) {
+		return path
+	}
+	u, err := url.Parse(path)
+	if err != nil {
+		return "postgres://***"
+	}
+	if u.RawQuery = ""; u.User != nil {
+		u.User = url.User("***")
+	}
+	return u.String()
+}
+
+// StorePath returns the file of a store given as "sqlite:PATH", or the URL of one
+// on PostgreSQL.
 func StorePath(text string) (string, error) {
 	scheme, path, ok := strings.Cut(text, ":")
 	switch {
 	case !ok || len(scheme) < 2: // one letter is a Windows drive
 		return "", fmt.Errorf("a store is sqlite:PATH, so write sqlite:%s", text)
 	case scheme == "postgres" || scheme == "postgresql":
-		return "", errors.New("this version keeps its data in SQLite; use sqlite:PATH")
+		if !IsPostgres(text) {
+			return "", errors.New("a PostgreSQL store is postgres://USER@HOST:PORT/DATABASE")
+		}
+		if u, err := url.Parse(text); err != nil || strings.Trim(u.Path, "/") == "" {
+			return "", errors.New("a PostgreSQL store is postgres://USER@HOST:PORT/DATABASE; special characters of a password are written as %XX")
+		}
+		return text, nil
 	case scheme != "sqlite":
-		return "", fmt.Errorf("there is no store of the kind %q; use sqlite:PATH", scheme)
+		return "", fmt.Errorf("there is no store of the kind %q; use sqlite:PATH or postgres://…", scheme)
 	case path == "" || path == ":memory:":
 		return "", errors.New("the store needs a file: sqlite:PATH")
 	case strings.HasPrefix(path, "//"):

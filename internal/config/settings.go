@@ -109,9 +109,9 @@ var settings = []Setting{
 		Help: "serve Go's profiles at /debug/pprof/ on ops-listen",
 		More: "For whoever looks for a fault or tunes; a profile shows nothing of payloads, but costs processor time while it is taken.",
 		set:  func(c *Config, v string) error { return parseBool(v, &c.Pprof) }},
-	{Name: KeyStore, Arg: "sqlite:PATH", Default: DefaultStore, for_: forServe,
+	{Name: KeyStore, Arg: "sqlite:PATH|postgres://…", Default: DefaultStore, for_: forServe,
 		Help: "where everything is kept",
-		More: "The file is made, readable by its owner only, if it is not there. A relative path counts from the working directory.",
+		More: "The file is made, readable by its owner only, if it is not there. A relative path counts from the working directory. On PostgreSQL 15 or newer several nodes share one database; give an address with a password as `POSTHORN_STORE` or by the file, as other users of the machine can read flags.",
 		set: func(c *Config, v string) (err error) {
 			c.StorePath, err = StorePath(v)
 			return err

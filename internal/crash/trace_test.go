@@ -94,7 +94,11 @@ func (t traced) read(ctx context.Context, tracer int, dir string) ([]step, error
 	}
 	p := parser{dir: dir, open: make(map[string]*call)}
 	for line := range bytes.Lines(text) {
-		if err := p.line(string(bytes.TrimSuffix(line, []byte("\n")))); err != nil {
+		line, whole := bytes.CutSuffix(line, []byte("\n"))
+		if !whole {
+			break // the tracer ended within it: a call that no power loss needs to keep
+		}
+		if err := p.line(string(line)); err != nil {
 			return nil, fmt.Errorf("line %d of the trace: %w\n%.200s", p.n, err, line)
 		}
 	}

@@ -115,7 +115,7 @@ func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error
 		c := &claims[i]
 		w := &c.work
 		if c.gone {
-			if err := tx.settle(w.ID, w.Tenant, w.Endpoint, c.place, posthorn.Canceled, goneReason(c.tenantGone), now); err != nil {
+			if err := tx.settle(w.ID, w.Tenant, w.Endpoint, c.place, posthorn.Canceled, store.GoneReason(c.tenantGone), now); err != nil {
 				return nil, err
 			}
 			continue
@@ -129,19 +129,12 @@ func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error
 	return work, nil
 }
 
-func goneReason(tenantGone bool) posthorn.Reason {
-	if tenantGone {
-		return posthorn.ReasonTenantDeleted
-	}
-	return posthorn.ReasonEndpointDeleted
-}
-
 // settle finishes an open delivery without an attempt.
 func (tx *txn) settle(id posthorn.ID, tenant, endpoint int64, from place, state posthorn.State, reason posthorn.Reason, now time.Time) error {
 	if state == posthorn.Canceled {
-		tx.stat(endpoint, now).canceled++
+		tx.hours.At(endpoint, now).Canceled++
 	} else {
-		tx.stat(endpoint, now).expired++
+		tx.hours.At(endpoint, now).Expired++
 	}
 	tx.move(tenant, endpoint, from, nowhere)
 	return tx.exec(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, extra = 0, before = 0, reason = ? WHERE id = ?`,

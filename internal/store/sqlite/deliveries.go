@@ -1,11 +1,8 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
@@ -18,31 +15,24 @@ const (
 	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
 )
 
-// scanDelivery reads a delivery as users see it: what is open at a deleted
-// endpoint is canceled, even where Sweep has not been yet.
+// scanDelivery reads a delivery as users see it.
 func scanDelivery(r scanner) (d posthorn.Delivery, err error) {
 	var key string
 	var accepted, next int64
 	var at place
 	var log []byte
-	var paused, deleted, suspended, tenantDeleted bool
+	var o store.Owners
 	p := &d.Progress
 	err = r.Scan((*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
 		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log,
-		&d.EndpointRef, &paused, &deleted, &suspended, &tenantDeleted)
+		&d.EndpointRef, &o.Paused, &o.Deleted, &o.Suspended, &o.TenantDeleted)
 	if err != nil {
 		return d, err
 	}
 	ref := posthorn.Event{ID: d.Event, Key: key}
 	d.EventRef, d.CreatedAt = ref.Ref(), fromNanos(accepted)
 	p.NextAt = nextAt(at, next)
-	if p.State == posthorn.Pending {
-		d.Held = paused || suspended
-		if deleted || tenantDeleted {
-			d.Held, d.Reason = false, goneReason(tenantDeleted)
-			p.State, p.NextAt, p.Extra, p.Before = posthorn.Canceled, time.Time{}, false, posthorn.Pending
-		}
-	}
+	o.Show(&d)
 	d.Attempts, err = store.Attempts(log)
 	return d, err
 }
@@ -53,7 +43,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 	if err != nil {
 		return nil, 0, err
 	}
-	var l list[posthorn.Delivery]
+	var l store.List[posthorn.Delivery]
 	err = s.snapshot(ctx, func(q querier) (err error) {
 		query, args := deliveryWalk(&f, from, to)
 		if l, err = walkDeliveries(ctx, q, &f, p.Limit, query, args); err != nil {
@@ -62,14 +52,14 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 		if f.Tenant == 0 && f.Event == 0 && f.Endpoint == 0 {
 			return nil // the walk met the late ones too
 		}
-		late, err := walkDeliveries(ctx, q, &f, p.Limit, lateWalk, []any{f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(p.Before)), pageRows + 1})
-		l = merge(l, late)
+		late, err := walkDeliveries(ctx, q, &f, p.Limit, lateWalk, []any{f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(p.Before)), store.PageRows + 1})
+		l = store.Merge(l, late)
 		return err
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("list deliveries: %w", err)
 	}
-	return l.items, l.next, nil
+	return l.Items, l.Next, nil
 }
 
 // lateWalk finds deliveries that were made after their event: their ids stand
@@ -87,55 +77,30 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args [
 	case f.Event != 0:
 		return `SELECT ` + deliveryColumns + ` FROM events e CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
 			WHERE e.id = ? AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
-			[]any{int64(f.Event), from, to, pageRows + 1}
+			[]any{int64(f.Event), from, to, store.PageRows + 1}
 	case f.Endpoint != 0:
 		return `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_endpoint CROSS JOIN events e ON e.id = d.event` + withOwners + `
 			WHERE d.endpoint = ? AND d.late = 0 AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
-			[]any{f.Endpoint, from, to, pageRows + 1}
+			[]any{f.Endpoint, from, to, store.PageRows + 1}
 	case f.Tenant != 0:
 		return `SELECT ` + deliveryColumns + ` FROM events e INDEXED BY events_tenant CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
 			WHERE e.tenant = ?1 AND e.id >= ?2 AND e.id < ?3 AND d.id < ?3 ORDER BY e.id DESC, d.id DESC LIMIT ?4`,
-			[]any{f.Tenant, from, to, pageRows + 1}
+			[]any{f.Tenant, from, to, store.PageRows + 1}
 	}
 	return `SELECT ` + deliveryColumns + ` FROM deliveries d CROSS JOIN events e ON e.id = d.event` + withOwners + `
-		WHERE d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`, []any{from, to, pageRows + 1}
+		WHERE d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`, []any{from, to, store.PageRows + 1}
 }
 
-func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int, query string, args []any) (list[posthorn.Delivery], error) {
-	l := list[posthorn.Delivery]{limit: limit}
+func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int, query string, args []any) (store.List[posthorn.Delivery], error) {
+	l := store.List[posthorn.Delivery]{Limit: limit}
 	err := fill(ctx, q, query, args, func(r scanner) error {
 		d, err := scanDelivery(r)
 		if err != nil {
 			return err
 		}
-		return l.row(d.ID, d, selects(f, &d))
+		return l.Row(d.ID, d, f.Selects(&d))
 	})
 	return l, err
-}
-
-func selects(f *store.DeliveryFilter, d *posthorn.Delivery) bool {
-	return (f.Tenant == 0 || d.Tenant == f.Tenant) &&
-		(f.Endpoint == 0 || d.Endpoint == f.Endpoint) &&
-		(f.Event == 0 || d.Event == f.Event) &&
-		(f.Type == "" || f.Type.Match(d.Type)) &&
-		(f.State == "" || d.Shown() == f.State) &&
-		within(d.CreatedAt, f.Since, f.Until)
-}
-
-// merge makes one page of two. Where a walk stopped, nothing below is known of
-// it, so the page ends there.
-func merge(a, b list[posthorn.Delivery]) list[posthorn.Delivery] {
-	a.items = append(a.items, b.items...)
-	slices.SortFunc(a.items, func(x, y posthorn.Delivery) int { return cmp.Compare(y.ID, x.ID) })
-	a.next = max(a.next, b.next)
-	if i := slices.IndexFunc(a.items, func(d posthorn.Delivery) bool { return d.ID < a.next }); i >= 0 {
-		a.items = a.items[:i]
-	}
-	if len(a.items) > a.limit {
-		a.items = a.items[:a.limit]
-		a.next = a.items[a.limit-1].ID
-	}
-	return a
 }
 
 // DeliveryByID implements [store.Log].

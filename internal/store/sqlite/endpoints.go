@@ -3,8 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"slices"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -45,21 +43,12 @@ func documents(e *posthorn.Endpoint) (events, settings string, err error) {
 	return string(b), string(doc), err
 }
 
-func checkEndpoint(e *posthorn.Endpoint) error {
-	for _, p := range e.Events {
-		if err := checkText(string(p)); err != nil {
-			return err
-		}
-	}
-	return checkText(e.Ref, e.URL, e.Description, string(e.Status), string(e.PausedReason), e.Settings.Filter)
-}
-
 // CreateEndpoint implements [store.Endpoints].
 func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.Endpoint, seal func(id int64) (store.Sealed, error), limit int) (posthorn.Endpoint, error) {
-	if err := checkEndpoint(&e); err != nil {
+	if err := store.CheckEndpoint(&e); err != nil {
 		return posthorn.Endpoint{}, err
 	}
-	settleNew(&e, c.At)
+	store.SettleNew(&e, c.At)
 	err := s.change(ctx, c, func(tx *txn) error {
 		if err := tx.roomForEndpoint(e.Tenant, e.Ref, limit); err != nil {
 			return err
@@ -76,38 +65,6 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		return posthorn.Endpoint{}, err
 	}
 	return e, nil
-}
-
-// settleNew fills in what a new endpoint has by rule.
-func settleNew(e *posthorn.Endpoint, at time.Time) {
-	e.Version = 1
-	e.DeletedAt = time.Time{}
-	if e.CreatedAt.IsZero() {
-		e.CreatedAt = at
-	}
-	if e.UpdatedAt.IsZero() {
-		e.UpdatedAt = e.CreatedAt
-	}
-	e.CreatedAt, e.UpdatedAt = e.CreatedAt.UTC(), e.UpdatedAt.UTC()
-	if e.Status == "" {
-		e.Status = posthorn.StatusActive
-	}
-	settlePause(e, at)
-}
-
-// settlePause keeps reason and time of a pause in step with the status.
-func settlePause(e *posthorn.Endpoint, at time.Time) {
-	if e.Status != posthorn.StatusPaused {
-		e.PausedReason, e.PausedAt = "", time.Time{}
-		return
-	}
-	if e.PausedReason == "" {
-		e.PausedReason = posthorn.PausedByUser
-	}
-	if e.PausedAt.IsZero() {
-		e.PausedAt = at
-	}
-	e.PausedAt = e.PausedAt.UTC()
 }
 
 func (tx *txn) roomForEndpoint(tenant int64, ref string, limit int) error {
@@ -207,10 +164,10 @@ func (s *Store) UpdateEndpoint(ctx context.Context, c store.Change, tenant int64
 		if err != nil {
 			return err
 		}
-		if e, err = edited(old, c.At, fn); err != nil {
+		if e, err = store.Edited(old, c.At, fn); err != nil {
 			return refuse(err)
 		}
-		if sameToUsers(&old, &e) {
+		if store.SameToUsers(&old, &e) {
 			e = old
 			return nil
 		}
@@ -220,33 +177,6 @@ func (s *Store) UpdateEndpoint(ctx context.Context, c store.Change, tenant int64
 		return posthorn.Endpoint{}, err
 	}
 	return e, nil
-}
-
-// edited is what fn makes of the endpoint, with what fn may not change.
-func edited(old posthorn.Endpoint, at time.Time, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error) {
-	e := old
-	e.Events = slices.Clone(old.Events)
-	e.Settings.RetrySchedule = slices.Clone(old.Settings.RetrySchedule)
-	if err := fn(&e); err != nil {
-		return e, err
-	}
-	if err := checkEndpoint(&e); err != nil {
-		return e, err
-	}
-	e.ID, e.Ref, e.Tenant, e.Version = old.ID, old.Ref, old.Tenant, old.Version
-	e.CreatedAt, e.UpdatedAt, e.DeletedAt = old.CreatedAt, old.UpdatedAt, old.DeletedAt
-	settlePause(&e, at)
-	return e, nil
-}
-
-func sameToUsers(a, b *posthorn.Endpoint) bool {
-	x, y := a.Settings, b.Settings
-	sameSchedule := slices.Equal(x.RetrySchedule, y.RetrySchedule)
-	x.RetrySchedule, y.RetrySchedule = nil, nil
-	return a.URL == b.URL && a.Description == b.Description && slices.Equal(a.Events, b.Events) &&
-		a.Status == b.Status && a.PausedReason == b.PausedReason && sameSchedule &&
-		x.MaxInFlight == y.MaxInFlight && x.TimeoutSeconds == y.TimeoutSeconds &&
-		x.RatePerSecond == y.RatePerSecond && x.Filter == y.Filter && x.Ordered == y.Ordered
 }
 
 func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {

@@ -1,35 +1,21 @@
 package sqlite
 
 import (
-	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
 )
-
-// errTooMany: an event and its deliveries take their ids from one millisecond.
-var errTooMany = fmt.Errorf("sqlite: an event can have at most %d deliveries", posthorn.MaxSequence-1)
 
 // allocate gives out n contiguous ids of one millisecond, above all before
 // and not before at.
 func (tx *txn) allocate(at time.Time, n int) (posthorn.ID, error) {
-	if n > posthorn.MaxSequence {
-		return 0, errTooMany
-	}
 	if now := tx.w.now(); now.After(at) {
 		at = now
 	}
-	first := posthorn.MakeID(at, tx.w.node, 0)
-	if last := tx.last; first.Time().Compare(last.Time()) <= 0 {
-		// The clock has not moved on, or stepped back.
-		next := int(last.Sequence()) + 1
-		if last.Node() == tx.w.node && next+n <= posthorn.MaxSequence {
-			first = posthorn.MakeID(last.Time(), tx.w.node, uint16(next))
-		} else {
-			first = posthorn.MakeID(last.Time().Add(time.Millisecond), tx.w.node, 0)
-		}
+	first, err := store.NextIDs(tx.last, tx.w.node, at, n)
+	if err != nil {
+		return 0, err
 	}
 	tx.last = first + posthorn.ID(n-1)
 	return first, nil
@@ -58,15 +44,4 @@ func (tx *txn) setMeta(key string, value int64) error {
 func (tx *txn) meta(key string, missing int64) (int64, error) {
 	_, err := tx.row(`SELECT value FROM meta WHERE key = ?`, []any{key}, &missing)
 	return missing, err
-}
-
-var errNUL = errors.New("sqlite: text holds a NUL byte")
-
-func checkText(texts ...string) error {
-	for _, s := range texts {
-		if strings.IndexByte(s, 0) >= 0 {
-			return errNUL
-		}
-	}
-	return nil
 }

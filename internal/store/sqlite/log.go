@@ -12,9 +12,6 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// pageRows bounds the rows that one page of a list reads.
-const pageRows = 2000
-
 const eventColumns = `e.id, e.tenant, e.key, e.type, e.kind, e.occurred_at, e.accepted_at, e.deliver_at, e.deliveries, e.source, e.subject, e.source_id`
 
 func scanEvent(r scanner) (e posthorn.Event, err error) {
@@ -29,38 +26,13 @@ func scanEventInto(r scanner, e *posthorn.Event, more ...any) error {
 	return err
 }
 
-// list collects a page from rows that come newest first.
-type list[T any] struct {
-	limit int
-	items []T
-	read  int
-	last  posthorn.ID // of the last row read
-	next  posthorn.ID
-}
-
-var errPageFull = errors.New("page full")
-
-// row takes the next row; keep tells whether it belongs to the list. It
-// returns errPageFull when a row is left that the next page begins with.
-func (l *list[T]) row(id posthorn.ID, item T, keep bool) error {
-	if len(l.items) >= l.limit || l.read >= pageRows {
-		l.next = l.last
-		return errPageFull
-	}
-	l.read, l.last = l.read+1, id
-	if keep {
-		l.items = append(l.items, item)
-	}
-	return nil
-}
-
 // fill runs a query and gives its rows to scan until the page is full.
 func fill(ctx context.Context, q querier, query string, args []any, scan func(scanner) error) error {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return readError(ctx, err)
 	}
-	if err := eachRow(rows, scan); err != nil && err != errPageFull {
+	if err := eachRow(rows, scan); err != nil && err != store.ErrPageFull {
 		return readError(ctx, err)
 	}
 	return nil
@@ -87,33 +59,29 @@ func (s *Store) bounds(ctx context.Context, since, until time.Time, before posth
 	return from, to, nil
 }
 
-func within(t, since, until time.Time) bool {
-	return !t.Before(since) && (until.IsZero() || t.Before(until))
-}
-
 // Events implements [store.Log].
 func (s *Store) Events(ctx context.Context, f store.EventFilter, p store.Page) ([]posthorn.Event, posthorn.ID, error) {
 	from, to, err := s.bounds(ctx, f.Since, f.Until, p.Before)
 	if err != nil {
 		return nil, 0, err
 	}
-	query, args := `SELECT `+eventColumns+` FROM events e WHERE e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`, []any{from, to, pageRows + 1}
+	query, args := `SELECT `+eventColumns+` FROM events e WHERE e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`, []any{from, to, store.PageRows + 1}
 	if f.Tenant != 0 {
 		query = `SELECT ` + eventColumns + ` FROM events e INDEXED BY events_tenant WHERE e.tenant = ? AND e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`
 		args = slices.Insert(args, 0, any(f.Tenant))
 	}
-	l := list[posthorn.Event]{limit: p.Limit}
+	l := store.List[posthorn.Event]{Limit: p.Limit}
 	err = fill(ctx, s.readers, query, args, func(r scanner) error {
 		e, err := scanEvent(r)
 		if err != nil {
 			return err
 		}
-		return l.row(e.ID, e, (f.Type == "" || f.Type.Match(e.Type)) && within(e.AcceptedAt, f.Since, f.Until))
+		return l.Row(e.ID, e, f.Selects(&e))
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("list events: %w", err)
 	}
-	return l.items, l.next, nil
+	return l.Items, l.Next, nil
 }
 
 // EventByRef implements [store.Log].

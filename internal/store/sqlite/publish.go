@@ -17,17 +17,17 @@ func (s *Store) Publish(ctx context.Context, p store.Publication) ([]store.Accep
 	o := &op{kind: opPublish, ctx: ctx, rows: len(p.Events)}
 	for i := range p.Events {
 		e := &p.Events[i]
-		if err := checkText(e.Key, e.Type, e.Source, e.Subject, e.SourceID); err != nil {
+		if err := store.CheckText(e.Key, e.Type, e.Source, e.Subject, e.SourceID); err != nil {
 			return nil, err
 		}
 		if len(e.Targets) >= posthorn.MaxSequence {
-			return nil, errTooMany
+			return nil, store.ErrTooMany
 		}
 		o.rows += len(e.Targets)
 		o.bytes += len(e.Body)
 	}
 	if p.Once != nil {
-		if err := checkText(p.Once.Route, p.Once.Key); err != nil {
+		if err := store.CheckText(p.Once.Route, p.Once.Key); err != nil {
 			return nil, err
 		}
 	}
@@ -170,7 +170,7 @@ func (tx *txn) insertDeliveries(p *store.Publication, e *store.NewEvent, event p
 		switch {
 		case i >= open:
 			state, at, next, reason = posthorn.Expired, nowhere, 0, posthorn.ReasonBacklogFull
-			tx.stat(t.Endpoint, p.At).expired++
+			tx.hours.At(t.Endpoint, p.At).Expired++
 		case later:
 			at, next = waiting, nanos(e.DeliverAt)
 		case t.Parked:

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/posthorn/posthorn/internal/store"
 )
@@ -57,15 +56,7 @@ type queue struct {
 	count  [opKinds]int
 	bytes  int
 	closed bool
-	linger *time.Timer // runs while nothing but results waits
 }
-
-// Results wait for company, as nobody waits for them: a commit costs as much for
-// one as for thirty. Any other operation takes them along.
-const (
-	resultLinger = 3 * time.Millisecond
-	resultGroup  = 32
-)
 
 func newQueue() *queue {
 	q := &queue{wake: make(chan struct{}, 1)}
@@ -93,22 +84,8 @@ func (q *queue) add(o *op) error {
 	} else {
 		q.ops = append(q.ops, o)
 	}
-	if o.kind == opResult && len(q.ops) == q.count[opResult] && len(q.ops) < resultGroup && !q.closed {
-		q.signalSoon()
-	} else {
-		q.signal()
-	}
+	q.signal()
 	return nil
-}
-
-func (q *queue) signalSoon() {
-	switch {
-	case len(q.ops) > 1: // the first has set the timer
-	case q.linger == nil:
-		q.linger = time.AfterFunc(resultLinger, q.signal)
-	default:
-		q.linger.Reset(resultLinger)
-	}
 }
 
 func (q *queue) signal() {
@@ -140,7 +117,7 @@ func (q *queue) take() (group []*op, closed bool) {
 	if len(q.ops) == 0 {
 		q.ops = nil
 	}
-	if len(q.ops)+len(q.sweeps) > 0 {
+	if len(q.ops)+len(q.sweeps) > 0 || q.closed { // the writer has to see that, too
 		q.signal()
 	}
 	q.room.Broadcast()

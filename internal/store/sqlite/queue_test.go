@@ -110,3 +110,25 @@ func TestSweepGivesWayButHasItsTurn(t *testing.T) {
 		t.Error("the sweep starves")
 	}
 }
+
+// TestCloseIsNotMissed: an add and a close may share one wake-up. Whoever takes
+// what was added must be woken once more to see that the queue was closed.
+func TestCloseIsNotMissed(t *testing.T) {
+	q := newQueue()
+	if err := q.add(&op{kind: opResult}); err != nil {
+		t.Fatal(err)
+	}
+	q.close()
+	<-q.wake
+	if group, _ := q.take(); len(group) != 1 {
+		t.Fatalf("took %d", len(group))
+	}
+	select {
+	case <-q.wake:
+	default:
+		t.Fatal("nothing wakes the writer to see that the queue was closed: Close waits for ever")
+	}
+	if group, closed := q.take(); len(group) != 0 || !closed {
+		t.Errorf("took %d, closed %v", len(group), closed)
+	}
+}

@@ -99,7 +99,7 @@ func (tx *txn) settled(r *store.Result, d *deliveryRow, next posthorn.Progress) 
 		rec.Health = h.Health
 		return rec, err
 	}
-	tx.countAttempt(r, d, d.progress.State, next.State)
+	tx.hours.Count(r, d.progress, next.State)
 	return rec, tx.observe(r, d, &rec)
 }
 

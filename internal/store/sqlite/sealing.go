@@ -14,7 +14,7 @@ const keyMeta = "key/"
 // NoteKeys implements [store.Sealing].
 func (s *Store) NoteKeys(ctx context.Context, keys map[string]int64) error {
 	for id := range keys {
-		if err := checkText(id); err != nil {
+		if err := store.CheckText(id); err != nil {
 			return err
 		}
 	}

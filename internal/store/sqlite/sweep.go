@@ -108,7 +108,7 @@ func (sw *sweep) cancelDeleted() error {
 			return err
 		}
 		sw.budget--
-		if done, err := sw.cancelOf(endpoint, goneReason(tenantGone)); err != nil || !done {
+		if done, err := sw.cancelOf(endpoint, store.GoneReason(tenantGone)); err != nil || !done {
 			return err
 		}
 		if err := sw.tx.exec(`UPDATE endpoints SET settled = 1 WHERE id = ?`, endpoint); err != nil {

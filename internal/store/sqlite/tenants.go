@@ -17,7 +17,7 @@ func (s *Store) change(ctx context.Context, c store.Change, apply func(*txn) err
 	if c.Once != nil {
 		texts = append(texts, c.Once.Route, c.Once.Key)
 	}
-	if err := checkText(texts...); err != nil {
+	if err := store.CheckText(texts...); err != nil {
 		return err
 	}
 	return s.writer.do(ctx, func(tx *txn) error {
@@ -80,7 +80,7 @@ func scanTenant(r scanner) (t posthorn.Tenant, err error) {
 
 // CreateTenant implements [store.Tenants].
 func (s *Store) CreateTenant(ctx context.Context, c store.Change, name string) (t posthorn.Tenant, err error) {
-	if err := checkText(name); err != nil {
+	if err := store.CheckText(name); err != nil {
 		return t, err
 	}
 	t = posthorn.Tenant{Name: name, CreatedAt: c.At.UTC()}

@@ -24,7 +24,7 @@ func scanToken(r scanner) (t store.Token, err error) {
 // CreateToken implements [store.Tokens].
 func (s *Store) CreateToken(ctx context.Context, c store.Change, t store.Token) (store.Token, error) {
 	scopes := strings.Join(t.Scopes, " ")
-	if err := checkText(t.Ref, t.Name, scopes); err != nil {
+	if err := store.CheckText(t.Ref, t.Name, scopes); err != nil {
 		return store.Token{}, err
 	}
 	if t.CreatedAt.IsZero() {

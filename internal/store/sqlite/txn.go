@@ -22,7 +22,7 @@ type txn struct {
 	// Read once and, for health and stats, written once per transaction.
 	tenants map[int64]*tenantRow
 	health  map[int64]*healthRow
-	stats   map[statKey]*stat
+	hours   store.Hours
 }
 
 func newTxn(w *writer) *txn {
@@ -31,7 +31,7 @@ func newTxn(w *writer) *txn {
 		opened:  make(map[int64]int),
 		tenants: make(map[int64]*tenantRow),
 		health:  make(map[int64]*healthRow),
-		stats:   make(map[statKey]*stat),
+		hours:   make(store.Hours),
 	}
 }
 

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/postgres"
+	"github.com/posthorn/posthorn/internal/store/sqlite"
+)
+
+// openServing opens the store that a node serves.
+func openServing(ctx context.Context, path string, now func() time.Time, log *slog.Logger) (store.Store, error) {
+	if config.IsPostgres(path) {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "unknown"
+		}
+		return opened(postgres.Open(ctx, postgres.Options{
+			URL: path, Role: postgres.Serve, Now: now, Log: log, Host: fmt.Sprintf("%s/%d", host, os.Getpid()),
+		}))
+	}
+	s, err := opened(sqlite.Open(ctx, sqlite.Options{Path: path, Role: sqlite.Serve, Now: now, Log: log}))
+	if locked, ok := errors.AsType[*sqlite.LockedError](err); ok {
+		return nil, posthorn.Errorf(posthorn.Conflict, "%v", locked)
+	}
+	return s, err
+}
+
+// OpenStore opens the store of an installation that may be running, for the
+// commands that work on it directly.
+func OpenStore(ctx context.Context, path string) (store.Store, error) {
+	if config.IsPostgres(path) {
+		return opened(postgres.Open(ctx, postgres.Options{URL: path, Role: postgres.Admin, Now: time.Now}))
+	}
+	return opened(sqlite.Open(ctx, sqlite.Options{Path: path, Role: sqlite.Admin, Now: time.Now}))
+}
+
+// opened keeps a nil pointer from becoming a store that is not nil.
+func opened[S store.Store](s S, err error) (store.Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Migrate makes the store at path if there is none and brings it to the schema
+// of this version.
+func Migrate(ctx context.Context, path string) (from, to int64, err error) {
+	if config.IsPostgres(path) {
+		return postgres.Migrate(ctx, path)
+	}
+	return sqlite.Migrate(ctx, path)
+}
+
+// leaseholder is a store whose deliveries belong to a node only as long as its
+// lease holds.
+type leaseholder interface {
+	// MayAttempt waits for the lease and reports whether the delivery is still
+	// this node's.
+	MayAttempt(ctx context.Context, id posthorn.ID) bool
+}
+
+// mayAttempt is what is asked before each attempt.
+func mayAttempt(s store.Store) func(context.Context, posthorn.ID) bool {
+	if l, ok := s.(leaseholder); ok {
+		return l.MayAttempt
+	}
+	return func(context.Context, posthorn.ID) bool { return true }
+}

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+// ErrNUL is returned for text that holds a NUL byte, which not every store can
+// keep.
+var ErrNUL = errors.New("store: text holds a NUL byte")
+
+// CheckText returns ErrNUL when one of the texts holds a NUL byte.
+func CheckText(texts ...string) error {
+	for _, s := range texts {
+		if strings.IndexByte(s, 0) >= 0 {
+			return ErrNUL
+		}
+	}
+	return nil
+}
+
+// CheckEndpoint checks all text of an endpoint.
+func CheckEndpoint(e *posthorn.Endpoint) error {
+	for _, p := range e.Events {
+		if err := CheckText(string(p)); err != nil {
+			return err
+		}
+	}
+	return CheckText(e.Ref, e.URL, e.Description, string(e.Status), string(e.PausedReason), e.Settings.Filter)
+}
+
+// SettleNew fills in what a new endpoint has by rule.
+func SettleNew(e *posthorn.Endpoint, at time.Time) {
+	e.Version = 1
+	e.DeletedAt = time.Time{}
+	if e.CreatedAt.IsZero() {
+		e.CreatedAt = at
+	}
+	if e.UpdatedAt.IsZero() {
+		e.UpdatedAt = e.CreatedAt
+	}
+	e.CreatedAt, e.UpdatedAt = e.CreatedAt.UTC(), e.UpdatedAt.UTC()
+	if e.Status == "" {
+		e.Status = posthorn.StatusActive
+	}
+	settlePause(e, at)
+}
+
+// settlePause keeps reason and time of a pause in step with the status.
+func settlePause(e *posthorn.Endpoint, at time.Time) {
+	if e.Status != posthorn.StatusPaused {
+		e.PausedReason, e.PausedAt = "", time.Time{}
+		return
+	}
+	if e.PausedReason == "" {
+		e.PausedReason = posthorn.PausedByUser
+	}
+	if e.PausedAt.IsZero() {
+		e.PausedAt = at
+	}
+	e.PausedAt = e.PausedAt.UTC()
+}
+
+// Edited is what fn makes of the endpoint, with what fn may not change.
+func Edited(old posthorn.Endpoint, at time.Time, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error) {
+	e := old
+	e.Events = slices.Clone(old.Events)
+	e.Settings.RetrySchedule = slices.Clone(old.Settings.RetrySchedule)
+	if err := fn(&e); err != nil {
+		return e, err
+	}
+	if err := CheckEndpoint(&e); err != nil {
+		return e, err
+	}
+	e.ID, e.Ref, e.Tenant, e.Version = old.ID, old.Ref, old.Tenant, old.Version
+	e.CreatedAt, e.UpdatedAt, e.DeletedAt = old.CreatedAt, old.UpdatedAt, old.DeletedAt
+	settlePause(&e, at)
+	return e, nil
+}
+
+// SameToUsers reports whether two states of an endpoint differ in nothing that
+// users see.
+func SameToUsers(a, b *posthorn.Endpoint) bool {
+	x, y := a.Settings, b.Settings
+	sameSchedule := slices.Equal(x.RetrySchedule, y.RetrySchedule)
+	x.RetrySchedule, y.RetrySchedule = nil, nil
+	return a.URL == b.URL && a.Description == b.Description && slices.Equal(a.Events, b.Events) &&
+		a.Status == b.Status && a.PausedReason == b.PausedReason && sameSchedule &&
+		x.MaxInFlight == y.MaxInFlight && x.TimeoutSeconds == y.TimeoutSeconds &&
+		x.RatePerSecond == y.RatePerSecond && x.Filter == y.Filter && x.Ordered == y.Ordered
+}

@@ -1,0 +1,101 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/posthorn/posthorn"
+)
+
+// PageRows bounds the rows that one page of a list reads.
+const PageRows = 2000
+
+// ErrPageFull ends the walk over a list's rows: the page is full.
+var ErrPageFull = errors.New("page full")
+
+// List collects a page from rows that come newest first.
+type List[T any] struct {
+	Limit int
+	Items []T
+	// Next is the cursor of the next page; 0 while nothing is known to be left.
+	Next posthorn.ID
+
+	read int
+	last posthorn.ID // of the last row read
+}
+
+// Row takes the next row; keep tells whether it belongs to the list. It returns
+// ErrPageFull when a row is left that the next page begins with.
+func (l *List[T]) Row(id posthorn.ID, item T, keep bool) error {
+	if len(l.Items) >= l.Limit || l.read >= PageRows {
+		l.Next = l.last
+		return ErrPageFull
+	}
+	l.read, l.last = l.read+1, id
+	if keep {
+		l.Items = append(l.Items, item)
+	}
+	return nil
+}
+
+// Merge makes one page of two. Where a walk stopped, nothing below is known of
+// it, so the page ends there.
+func Merge(a, b List[posthorn.Delivery]) List[posthorn.Delivery] {
+	a.Items = append(a.Items, b.Items...)
+	slices.SortFunc(a.Items, func(x, y posthorn.Delivery) int { return cmp.Compare(y.ID, x.ID) })
+	a.Next = max(a.Next, b.Next)
+	if i := slices.IndexFunc(a.Items, func(d posthorn.Delivery) bool { return d.ID < a.Next }); i >= 0 {
+		a.Items = a.Items[:i]
+	}
+	if len(a.Items) > a.Limit {
+		a.Items = a.Items[:a.Limit]
+		a.Next = a.Items[a.Limit-1].ID
+	}
+	return a
+}
+
+// Selects reports whether the delivery, as users see it, is one of the filter's.
+func (f *DeliveryFilter) Selects(d *posthorn.Delivery) bool {
+	return (f.Tenant == 0 || d.Tenant == f.Tenant) &&
+		(f.Endpoint == 0 || d.Endpoint == f.Endpoint) &&
+		(f.Event == 0 || d.Event == f.Event) &&
+		(f.Type == "" || f.Type.Match(d.Type)) &&
+		(f.State == "" || d.Shown() == f.State) &&
+		within(d.CreatedAt, f.Since, f.Until)
+}
+
+// Selects reports whether the event is one of the filter's.
+func (f *EventFilter) Selects(e *posthorn.Event) bool {
+	return (f.Tenant == 0 || e.Tenant == f.Tenant) && (f.Type == "" || f.Type.Match(e.Type)) && within(e.AcceptedAt, f.Since, f.Until)
+}
+
+func within(t, since, until time.Time) bool {
+	return !t.Before(since) && (until.IsZero() || t.Before(until))
+}
+
+// Owners is what decides how an open delivery is shown.
+type Owners struct{ Paused, Deleted, Suspended, TenantDeleted bool }
+
+// Show turns a delivery as it is stored into what users see: what is open at a
+// deleted endpoint is canceled, even where Sweep has not been yet.
+func (o Owners) Show(d *posthorn.Delivery) {
+	p := &d.Progress
+	if p.State != posthorn.Pending {
+		return
+	}
+	d.Held = o.Paused || o.Suspended
+	if o.Deleted || o.TenantDeleted {
+		d.Held, d.Reason = false, GoneReason(o.TenantDeleted)
+		p.State, p.NextAt, p.Extra, p.Before = posthorn.Canceled, time.Time{}, false, posthorn.Pending
+	}
+}
+
+// GoneReason is why a delivery of a deleted endpoint is canceled.
+func GoneReason(tenantGone bool) posthorn.Reason {
+	if tenantGone {
+		return posthorn.ReasonTenantDeleted
+	}
+	return posthorn.ReasonEndpointDeleted
+}

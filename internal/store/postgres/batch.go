@@ -1,0 +1,395 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// batch gathers the rows of a group of publications, column by column, as the
+// statement takes them. In each, pub is the place of its publication in pubs.
+type batch struct {
+	p    *publisher
+	run  int64
+	node uint8
+
+	pubs   []*publication
+	opened opened // what the batch opens, by tenant
+	lead   time.Duration
+	used   map[key]bool // keys that this batch stores
+	stale  []key        // keys that are over and in the way
+	at     int64
+
+	tenants, versions []int64 // by publication
+
+	events struct {
+		pub, id, tenant, occurred, accepted, deliver, deliveries, size, kind []int64
+		key, typ, source, subject, sourceID                                  []string
+		body                                                                 [][]byte
+	}
+	due     struct{ pub, id, event, tenant, endpoint, run, next []int64 }
+	expired struct{ pub, id, event, tenant, endpoint, hour []int64 }
+	keys    struct {
+		pub, tenant, kind, event, expires []int64
+		text                              []string
+		hash, answer                      [][]byte
+	}
+}
+
+func newBatch(p *publisher, run int64, node uint8) *batch {
+	return &batch{p: p, run: run, node: node, opened: opened{}, used: map[key]bool{}}
+}
+
+// add takes in a publication, or says that it must wait for another one of the
+// batch, or refuses it.
+func (b *batch) add(o *publication, known lookedUp) (wait bool, err error) {
+	hasKeys := false
+	var once key
+	if o.Once != nil {
+		hasKeys, once = true, key{o.Once.Tenant, keyOfOnce, onceKey(o.Once)}
+		wait = b.used[once]
+	}
+	for i := range o.Events {
+		if k := o.Events[i].Key; k != "" {
+			hasKeys, wait = true, wait || b.used[key{o.Tenant, keyOfEvent, k}]
+		}
+	}
+	if wait {
+		return true, nil
+	}
+	if hasKeys && !known.tenants[o.Tenant] {
+		return false, store.ErrNotFound
+	}
+	if o.Once != nil {
+		if row, ok := known.keys[once]; ok {
+			if row.expires > nanos(o.At) {
+				return false, onceError(o.Once, row.hash, row.answer)
+			}
+			b.stale = append(b.stale, once)
+		}
+	}
+	accepted, fresh, err := o.repeated(known)
+	if err != nil {
+		return false, err
+	}
+	pub := int64(len(b.pubs))
+	version := o.SetVersion
+	if !fresh {
+		version = anyVersion
+	}
+	for i := range o.Events {
+		switch {
+		case !accepted[i].Repeated:
+			if accepted[i], err = b.addEvent(pub, o, &o.Events[i]); err != nil {
+				return false, err
+			}
+		case o.first[i] >= 0: // repeats an earlier one of this publication
+			accepted[i] = accepted[o.first[i]]
+			accepted[i].Repeated, accepted[i].Open = true, 0
+		}
+	}
+	if o.Once == nil && !fresh {
+		if !known.tenants[o.Tenant] && len(o.Events) > 0 {
+			return false, store.ErrNotFound
+		}
+		if len(o.Events) > 0 {
+			o.answer(accepted, nil) // nothing to write
+			return false, nil
+		}
+	}
+	if o.Once != nil {
+		answer := o.Once.Answer
+		if o.Answer != nil {
+			answer = o.Answer(accepted)
+		}
+		b.addKey(pub, once, o.Once.Hash, 0, answer, nanos(o.Once.Expires))
+	}
+	o.accepted = accepted
+	b.pubs = append(b.pubs, o)
+	b.tenants, b.versions = append(b.tenants, o.Tenant), append(b.versions, version)
+	b.at = max(b.at, nanos(o.At))
+	return false, nil
+}
+
+// anyVersion stands for publications that match nothing anew.
+const anyVersion = -1 << 62
+
+func (b *batch) addKey(pub int64, k key, hash [32]byte, event posthorn.ID, answer []byte, expires int64) {
+	b.used[k] = true
+	c := &b.keys
+	c.pub, c.tenant, c.kind, c.text = append(c.pub, pub), append(c.tenant, k.tenant), append(c.kind, int64(k.kind)), append(c.text, k.text)
+	c.hash, c.event, c.answer, c.expires = append(c.hash, hash[:]), append(c.event, int64(event)), append(c.answer, answer), append(c.expires, expires)
+}
+
+func (b *batch) addEvent(pub int64, o *publication, e *store.NewEvent) (store.Accepted, error) {
+	at := o.At
+	if now := b.p.s.now(); now.After(at) {
+		at = now
+	}
+	id, err := store.NextIDs(b.p.last, b.node, at, 1+len(e.Targets))
+	if err != nil {
+		return store.Accepted{}, err
+	}
+	b.p.last = id + posthorn.ID(len(e.Targets))
+	b.lead = max(b.lead, id.Time().Sub(o.At))
+	if e.Key == "" {
+		posthorn.FillRef(e.Body, id)
+	} else {
+		b.addKey(pub, key{o.Tenant, keyOfEvent, e.Key}, e.Hash, id, nil, 0)
+	}
+	c := &b.events
+	c.pub, c.id, c.tenant = append(c.pub, pub), append(c.id, int64(id)), append(c.tenant, o.Tenant)
+	c.occurred, c.accepted, c.deliver = append(c.occurred, nanos(e.OccurredAt)), append(c.accepted, nanos(o.At)), append(c.deliver, nanos(e.DeliverAt))
+	c.deliveries, c.size, c.kind = append(c.deliveries, int64(len(e.Targets))), append(c.size, int64(len(e.Body))), append(c.kind, int64(e.Kind))
+	c.key, c.typ, c.body = append(c.key, e.Key), append(c.typ, e.Type), append(c.body, e.Body)
+	c.source, c.subject, c.sourceID = append(c.source, e.Source), append(c.subject, e.Subject), append(c.sourceID, e.SourceID)
+	return store.Accepted{ID: id, OccurredAt: e.OccurredAt, Deliveries: len(e.Targets), Open: b.addDeliveries(pub, o, e, id)}, nil
+}
+
+// addDeliveries adds the event's deliveries, as many open ones as the tenant's
+// backlog has room for.
+func (b *batch) addDeliveries(pub int64, o *publication, e *store.NewEvent, event posthorn.ID) (open int) {
+	open = len(e.Targets)
+	if o.BacklogLimit > 0 {
+		open = min(open, max(0, o.BacklogLimit-b.p.s.open.tenant(o.Tenant)-b.opened[o.Tenant]))
+	}
+	b.opened[o.Tenant] += open
+	later := e.DeliverAt.After(o.At)
+	for i, t := range e.Targets {
+		id := int64(event) + 1 + int64(i)
+		if i >= open {
+			x := &b.expired
+			x.pub, x.id, x.event, x.tenant = append(x.pub, pub), append(x.id, id), append(x.event, int64(event)), append(x.tenant, o.Tenant)
+			x.endpoint, x.hour = append(x.endpoint, t.Endpoint), append(x.hour, o.At.Unix()/3600)
+			continue
+		}
+		run, next := b.run, nanos(o.At)
+		switch {
+		case later:
+			run, next = waiting, nanos(e.DeliverAt)
+		case t.Parked:
+			run = parked
+		}
+		d := &b.due
+		d.pub, d.id, d.event, d.tenant = append(d.pub, pub), append(d.id, id), append(d.event, int64(event)), append(d.tenant, o.Tenant)
+		d.endpoint, d.run, d.next = append(d.endpoint, t.Endpoint), append(d.run, run), append(d.next, next)
+	}
+	return open
+}
+
+// insertBatch stores, of the publications whose tenant lives and has the version
+// of endpoints that they matched, everything, as long as this node's run is not
+// taken. It returns the places of those.
+const insertBatch = `WITH ok AS (
+	SELECT p.n - 1 AS pub FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY p (tenant, version, n)
+		JOIN tenants t ON t.id = p.tenant AND t.deleted_at = 0 AND (p.version = t.set_version OR p.version = ` + anyVersionText + `)
+		WHERE EXISTS (SELECT 1 FROM runs WHERE id = $3 AND taken_at = 0)
+), e AS (
+	INSERT INTO events (id, tenant, occurred_at, accepted_at, deliver_at, deliveries, size, kind, key, type, source, subject, source_id, body)
+	SELECT e.id, e.tenant, e.occurred, e.accepted, e.deliver, e.deliveries, e.size, e.kind, e.key, e.typ, e.source, e.subject, e.source_id, e.body
+	FROM unnest($4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
+		$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[])
+		e (pub, id, tenant, occurred, accepted, deliver, deliveries, size, kind, key, typ, source, subject, source_id, body) JOIN ok USING (pub)
+), d AS (
+	INSERT INTO due (id, event, tenant, endpoint, run, next_at)
+	SELECT d.id, d.event, d.tenant, d.endpoint, d.run, d.next_at
+	FROM unnest($19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[])
+		d (pub, id, event, tenant, endpoint, run, next_at) JOIN ok USING (pub)
+)`
+
+// insertRest is for what is rare: keys, and deliveries beyond the backlog.
+const insertRest = `, k AS (
+	INSERT INTO idempotency (tenant, kind, key, hash, event, answer, expires)
+	SELECT k.tenant, k.kind, k.key, k.hash, k.event, k.answer, k.expires
+	FROM unnest($26::bigint[], $27::bigint[], $28::bigint[], $29::text[], $30::bytea[], $31::bigint[], $32::bytea[], $33::bigint[])
+		k (pub, tenant, kind, key, hash, event, answer, expires) JOIN ok USING (pub)
+), x AS (
+	INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
+	SELECT x.id, x.event, x.tenant, x.endpoint, 0, 0, 0, 0, 0, $41::smallint, false, $40::text, NULL
+	FROM unnest($34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[]) x (pub, id, event, tenant, endpoint) JOIN ok USING (pub)
+), s AS (
+	INSERT INTO endpoint_stats (endpoint, hour, expired)
+	SELECT x.endpoint, x.hour, count(*) FROM unnest($34::bigint[], $38::bigint[], $39::bigint[]) x (pub, endpoint, hour) JOIN ok USING (pub)
+	GROUP BY 1, 2 ORDER BY 1, 2
+	ON CONFLICT (endpoint, hour) DO UPDATE SET expired = endpoint_stats.expired + excluded.expired
+)`
+
+const anyVersionText = `-4611686018427387904`
+
+// insert runs the statement and returns the places of what was stored. When its
+// answer is lost, it finds out what became of it.
+func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err error) {
+	if len(b.stale) > 0 {
+		if err := b.dropStale(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
+	e, d := &b.events, &b.due
+	args := []any{b.tenants, b.versions, b.run,
+		e.pub, e.id, e.tenant, e.occurred, e.accepted, e.deliver, e.deliveries, e.size, e.kind, e.key, e.typ, e.source, e.subject, e.sourceID, e.body,
+		d.pub, d.id, d.event, d.tenant, d.endpoint, d.run, d.next}
+	query := insertBatch
+	if len(b.keys.pub)+len(b.expired.pub) > 0 {
+		k, x := &b.keys, &b.expired
+		query += insertRest
+		args = append(args, k.pub, k.tenant, k.kind, k.text, k.hash, k.event, k.answer, k.expires,
+			x.pub, x.id, x.event, x.tenant, x.endpoint, x.hour, string(posthorn.ReasonBacklogFull), int64(posthorn.Expired))
+	}
+	places, err := collect(conn.Query(ctx, query+` SELECT pub FROM ok`, args...))
+	if err == nil {
+		return b.marked(places), nil
+	}
+	if !conn.Conn().IsClosed() {
+		return nil, err
+	}
+	return b.fate(conn, err)
+}
+
+func collect(rows pgx.Rows, err error) (list []int64, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	err = eachRow(rows, func(r scanner) error {
+		var n int64
+		err := r.Scan(&n)
+		list = append(list, n)
+		return err
+	})
+	return list, err
+}
+
+func (b *batch) marked(places []int64) []bool {
+	ok := make([]bool, len(b.pubs))
+	for _, n := range places {
+		ok[n] = true
+	}
+	return ok
+}
+
+// fate finds out whether a statement without an answer was committed: all that
+// it stores became visible at once.
+func (b *batch) fate(conn *pgxpool.Conn, why error) ([]bool, error) {
+	// Not sent, or only an answer to keep, which is safe to fail: it is looked up again.
+	if pgconn.SafeToRetry(why) || len(b.events.id) == 0 {
+		return nil, why
+	}
+	b.p.s.log.Warn("a publish was not answered by the database; finding out what became of it", "error", why)
+	b.p.refuse.Store(true)
+	defer b.p.refuse.Store(false)
+	b.p.refuseQueued()
+	var stored []int64
+	_, err := b.p.s.settle(conn.Conn(), func(ctx context.Context, c *pgxpool.Conn) (fate, error) {
+		var err error
+		stored, err = collect(c.Query(ctx, `SELECT id FROM events WHERE id = ANY ($1)`, b.events.id))
+		return fateCommitted, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(stored) == 0 {
+		return nil, why
+	}
+	var places []int64
+	for i, id := range b.events.id {
+		if slices.Contains(stored, id) {
+			places = append(places, b.events.pub[i])
+		}
+	}
+	return b.marked(places), nil
+}
+
+// dropStale removes Idempotency-Keys that are over, so that they can be used
+// again.
+func (b *batch) dropStale(ctx context.Context, conn *pgxpool.Conn) error {
+	var tenants []int64
+	var texts []string
+	for _, k := range b.stale {
+		tenants, texts = append(tenants, k.tenant), append(texts, k.text)
+	}
+	_, err := conn.Exec(ctx, `DELETE FROM idempotency i USING unnest($1::bigint[], $2::text[]) u (tenant, key)
+		WHERE i.tenant = u.tenant AND i.kind = 2 AND i.key = u.key AND i.expires <= $3`, tenants, texts, b.at)
+	return err
+}
+
+// settle answers everybody: those that were stored, and why the others were not.
+func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error {
+	s := b.p.s
+	var alive map[int64]bool
+	runTaken := false
+	if slices.Contains(ok, false) {
+		var err error
+		if alive, runTaken, err = b.whyNot(ctx, conn); err != nil {
+			alive, runTaken = nil, false
+			for i, o := range b.pubs {
+				if !ok[i] {
+					o.answer(nil, classify(err))
+				}
+			}
+		}
+	}
+	moved, own, lowest := opened{}, []posthorn.ID(nil), int64(0)
+	for i, pub := range b.due.pub {
+		if !ok[pub] {
+			continue
+		}
+		moved[b.due.tenant[i]]++
+		switch b.due.run[i] {
+		case b.run:
+			own = append(own, posthorn.ID(b.due.id[i]))
+		case waiting:
+			if lowest == 0 || b.due.next[i] < lowest {
+				lowest = b.due.next[i]
+			}
+		}
+	}
+	s.open.apply(moved)
+	if len(own) > 0 {
+		s.lease.own(b.run, own...)
+	}
+	if lowest != 0 {
+		s.floor.lower(lowest)
+	}
+	for i, o := range b.pubs {
+		switch {
+		case ok[i]:
+			o.answer(o.accepted, nil)
+		case alive == nil: // answered above
+		case runTaken:
+			o.answer(nil, errRunTaken)
+		case !alive[o.Tenant]:
+			o.answer(nil, store.ErrNotFound)
+		default:
+			o.answer(nil, store.ErrStale)
+		}
+	}
+	return nil
+}
+
+func (b *batch) whyNot(ctx context.Context, conn *pgxpool.Conn) (alive map[int64]bool, runTaken bool, err error) {
+	alive = map[int64]bool{}
+	ids, err := collect(conn.Query(ctx, `SELECT id FROM tenants WHERE id = ANY ($1) AND deleted_at = 0`, b.tenants))
+	if err != nil {
+		return nil, false, err
+	}
+	for _, id := range ids {
+		alive[id] = true
+	}
+	err = conn.QueryRow(ctx, `SELECT NOT EXISTS (SELECT 1 FROM runs WHERE id = $1 AND taken_at = 0)`, b.run).Scan(&runTaken)
+	return alive, runTaken, err
+}
+
+// failed prepares the publications for being tried again.
+func (b *batch) failed(err error) error {
+	for _, o := range b.pubs {
+		o.accepted = nil
+	}
+	return fmt.Errorf("publish: %w", err)
+}

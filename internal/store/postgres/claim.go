@@ -1,0 +1,248 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Small bodies come with the claim (store.ClaimedBody).
+const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
+	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before,
+	CASE WHEN e.size <= 4096 THEN e.body END,
+	coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
+	coalesce((SELECT t.deleted_at FROM tenants t WHERE t.id = d.tenant), 1) <> 0`
+
+const (
+	claimDue = `WITH c AS (
+			SELECT id FROM due WHERE run = 0 AND next_at <= $1 AND next_at >= $2 ORDER BY next_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
+		UPDATE due d SET run = $4 FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
+
+	claimParked = `WITH c AS (
+			SELECT id FROM due WHERE run = -1 AND endpoint = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
+		UPDATE due d SET run = $3 FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
+)
+
+// claim is a row that was taken over. gone tells that its endpoint or tenant was
+// deleted.
+type claim struct {
+	work       store.Work
+	gone       bool
+	tenantGone bool
+}
+
+func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {
+	err = tx.rows(query, args, func(r scanner) error {
+		var c claim
+		w, p := &c.work, &c.work.Progress
+		var accepted, next int64
+		err := r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
+			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &w.Body, &c.gone, &c.tenantGone)
+		w.AcceptedAt, p.NextAt = fromNanos(accepted), fromNanos(next)
+		c.gone = c.gone || c.tenantGone
+		claims = append(claims, c)
+		return err
+	})
+	return claims, err
+}
+
+// ClaimDue implements [store.Queue]. Rows of deleted endpoints and tenants are
+// canceled where they are met, so fewer may come back than there is room for;
+// next then tells to call again at once.
+func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []store.Work, next time.Time, err error) {
+	if err := s.serving(); err != nil {
+		return nil, time.Time{}, err
+	}
+	run, _, err := s.lease.current()
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	floor := s.floor.get()
+	var at int64
+	err = s.write(ctx, func(tx *txn) error {
+		work, at = nil, 0
+		claims, err := tx.claims(claimDue, nanos(now), floor, limit, run)
+		if err != nil {
+			return err
+		}
+		if work, err = tx.take(claims, now); err != nil {
+			return err
+		}
+		_, err = tx.row(`SELECT next_at FROM due WHERE run = 0 AND next_at >= $1 ORDER BY next_at LIMIT 1`, []any{floor}, &at)
+		return err
+	})
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	s.owns(run, work)
+	slices.SortFunc(work, func(a, b store.Work) int {
+		return cmp.Or(a.Progress.NextAt.Compare(b.Progress.NextAt), cmp.Compare(a.ID, b.ID))
+	})
+	if at != 0 {
+		s.floor.raise(floor, at)
+	}
+	return work, fromNanos(at), nil
+}
+
+// ClaimParked implements [store.Queue].
+func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (work []store.Work, more bool, err error) {
+	if err := s.serving(); err != nil {
+		return nil, false, err
+	}
+	run, _, err := s.lease.current()
+	if err != nil {
+		return nil, false, err
+	}
+	err = s.write(ctx, func(tx *txn) error {
+		work, more = nil, false
+		var gone bool
+		// Sweep cancels those of a deleted endpoint.
+		found, err := tx.row(`SELECT coalesce(p.deleted_at, 1) <> 0 OR coalesce(t.deleted_at, 1) <> 0
+			FROM endpoints p LEFT JOIN tenants t ON t.id = p.tenant WHERE p.id = $1`, []any{endpoint}, &gone)
+		if err != nil || !found || gone {
+			return err
+		}
+		claims, err := tx.claims(claimParked, endpoint, limit, run)
+		if err != nil {
+			return err
+		}
+		if work, err = tx.take(claims, s.now()); err != nil {
+			return err
+		}
+		_, err = tx.row(`SELECT EXISTS (SELECT 1 FROM due WHERE run = -1 AND endpoint = $1)`, []any{endpoint}, &more)
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	s.owns(run, work)
+	slices.SortFunc(work, func(a, b store.Work) int { return cmp.Compare(a.ID, b.ID) })
+	return work, more, nil
+}
+
+func (s *Store) owns(run int64, work []store.Work) {
+	ids := make([]posthorn.ID, len(work))
+	for i := range work {
+		ids[i] = work[i].ID
+	}
+	s.lease.own(run, ids...)
+}
+
+// take keeps what was claimed of the living, and cancels what was not.
+func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error) {
+	if len(claims) == 0 {
+		return nil, nil
+	}
+	if err := tx.assign(); err != nil {
+		return nil, err
+	}
+	var gone [2][]int64 // of deleted endpoints, of deleted tenants
+	for i := range claims {
+		c := &claims[i]
+		switch {
+		case c.tenantGone:
+			gone[1] = append(gone[1], int64(c.work.ID))
+		case c.gone:
+			gone[0] = append(gone[0], int64(c.work.ID))
+		default:
+			work = append(work, c.work)
+		}
+	}
+	for i, ids := range gone {
+		if len(ids) == 0 {
+			continue
+		}
+		if _, err := tx.settle(posthorn.Canceled, store.GoneReason(i == 1), now, `SELECT id FROM due WHERE id = ANY ($3)`, ids); err != nil {
+			return nil, err
+		}
+	}
+	return work, tx.writeHours()
+}
+
+// settle finishes the open deliveries that a query finds, without an attempt. The
+// query's parameters begin at $3. What others hold locked is left out.
+func (tx *txn) settle(state posthorn.State, reason posthorn.Reason, now time.Time, query string, args ...any) (n int, err error) {
+	args = append([]any{int64(state), string(reason)}, args...)
+	err = tx.rows(`WITH s AS (`+query+` FOR UPDATE SKIP LOCKED), g AS (
+			DELETE FROM due d USING s WHERE d.id = s.id RETURNING d.*)
+		INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
+		SELECT id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, $1::smallint, late, $2::text, log FROM g
+		RETURNING tenant, endpoint`, args, func(r scanner) error {
+		var tenant, endpoint int64
+		err := r.Scan(&tenant, &endpoint)
+		n++
+		tx.moved[tenant]--
+		if h := tx.hours.At(endpoint, now); state == posthorn.Canceled {
+			h.Canceled++
+		} else {
+			h.Expired++
+		}
+		return err
+	})
+	return n, err
+}
+
+// writeHours writes the statistics that the transaction gathered.
+func (tx *txn) writeHours() error {
+	if len(tx.hours) == 0 {
+		return nil
+	}
+	err := tx.exec(writeHours, hourColumns(tx.hours)...)
+	tx.hours = store.Hours{}
+	return err
+}
+
+// ParkedEndpoints implements [store.Queue]. It hops over the parked index from
+// endpoint to endpoint and leaves out those of suspended tenants as well, as
+// nothing is sent to them.
+func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error) {
+	return all(ctx, s, s.other, func(r scanner) (id int64, err error) { return id, r.Scan(&id) }, `WITH RECURSIVE r (endpoint) AS (
+			(SELECT endpoint FROM due WHERE run = -1 AND endpoint > $1 ORDER BY endpoint LIMIT 1)
+			UNION ALL
+			SELECT (SELECT d.endpoint FROM due d WHERE d.run = -1 AND d.endpoint > r.endpoint ORDER BY d.endpoint LIMIT 1) FROM r WHERE r.endpoint IS NOT NULL)
+		SELECT r.endpoint FROM r JOIN endpoints p ON p.id = r.endpoint JOIN tenants t ON t.id = p.tenant
+		WHERE p.deleted_at = 0 AND p.status = 'active' AND t.deleted_at = 0 AND t.suspended_at = 0 ORDER BY 1 LIMIT $2`, after, limit)
+}
+
+// Park implements [store.Queue].
+func (s *Store) Park(ctx context.Context, ids []posthorn.ID) error {
+	if err := s.serving(); err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	run, _, err := s.lease.current()
+	if err != nil {
+		s.lease.disown(ids...) // others have them
+		return nil
+	}
+	list := make([]int64, len(ids))
+	for i, id := range ids {
+		list[i] = int64(id)
+	}
+	slices.Sort(list)
+	err = s.write(ctx, func(tx *txn) error {
+		if err := tx.assign(); err != nil {
+			return err
+		}
+		return tx.exec(`UPDATE due SET run = -1 WHERE id = ANY ($1) AND run = $2`, list, run)
+	})
+	if err == nil {
+		s.lease.disown(ids...)
+	}
+	return err
+}
+
+// Payload implements [store.Queue].
+func (s *Store) Payload(ctx context.Context, event posthorn.ID) ([]byte, error) {
+	b, err := one(ctx, s, func(r scanner) (b []byte, err error) { return b, r.Scan(&b) }, `SELECT body FROM events WHERE id = $1`, int64(event))
+	if err == nil && b == nil {
+		return nil, store.ErrNotFound
+	}
+	return b, err
+}

@@ -1,0 +1,258 @@
+package postgres
+
+import (
+	"context"
+	"math"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+const endpointColumns = `id, ref, tenant, url, description, events, status, paused_reason, paused_at, version, created_at, updated_at, deleted_at, settings`
+
+// settingsVersion is the version of the settings document that is written.
+const settingsVersion = 1
+
+func scanEndpoint(r scanner) (e posthorn.Endpoint, err error) {
+	var events, settings []byte
+	var paused, created, updated, deleted int64
+	if err := r.Scan(&e.ID, &e.Ref, &e.Tenant, &e.URL, &e.Description, &events, &e.Status, &e.PausedReason, &paused,
+		&e.Version, &created, &updated, &deleted, &settings); err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(events, &e.Events); err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(settings, &e.Settings); err != nil {
+		return e, err
+	}
+	e.PausedAt, e.CreatedAt = fromNanos(paused), fromNanos(created)
+	e.UpdatedAt, e.DeletedAt = fromNanos(updated), fromNanos(deleted)
+	return e, nil
+}
+
+// documents encodes what of an endpoint is stored as JSON.
+func documents(e *posthorn.Endpoint) (events, settings string, err error) {
+	b, err := json.Marshal(e.Events)
+	if err != nil {
+		return "", "", err
+	}
+	doc, err := json.Marshal(e.Settings)
+	return string(b), string(doc), err
+}
+
+// CreateEndpoint implements [store.Endpoints].
+func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.Endpoint, seal func(id int64) (store.Sealed, error), limit int) (posthorn.Endpoint, error) {
+	if err := store.CheckEndpoint(&e); err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	store.SettleNew(&e, c.At)
+	err := s.change(ctx, c, func(tx *txn) error {
+		if err := tx.roomForEndpoint(e.Tenant, e.Ref, limit); err != nil {
+			return err
+		}
+		if err := tx.insertEndpoint(&e, seal); err != nil {
+			return err
+		}
+		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+			return err
+		}
+		return tx.audit(c, e.Tenant, "endpoint.create", e.Ref, "")
+	})
+	if err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	return e, nil
+}
+
+func (tx *txn) roomForEndpoint(tenant int64, ref string, limit int) error {
+	if _, err := tx.tenant(tenant); err != nil {
+		return err
+	}
+	var taken int64
+	found, err := tx.row(`SELECT id FROM endpoints WHERE ref = $1`, []any{ref}, &taken)
+	if err != nil {
+		return err
+	}
+	if found {
+		return store.ErrExists
+	}
+	var n int
+	if _, err := tx.row(`SELECT count(*) FROM endpoints WHERE tenant = $1 AND deleted_at = 0`, []any{tenant}, &n); err != nil {
+		return err
+	}
+	if limit > 0 && n >= limit {
+		return store.ErrEndpointLimit
+	}
+	return nil
+}
+
+func (tx *txn) insertEndpoint(e *posthorn.Endpoint, seal func(id int64) (store.Sealed, error)) error {
+	events, settings, err := documents(e)
+	if err != nil {
+		return err
+	}
+	_, err = tx.row(`INSERT INTO endpoints (ref, tenant, url, description, events, status, paused_reason, paused_at, version, created_at, updated_at, settings, settings_version)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id`,
+		[]any{e.Ref, e.Tenant, e.URL, e.Description, events, string(e.Status), string(e.PausedReason), nanos(e.PausedAt),
+			e.Version, nanos(e.CreatedAt), nanos(e.UpdatedAt), settings, settingsVersion}, &e.ID)
+	if err == nil {
+		err = tx.exec(`INSERT INTO endpoint_health (endpoint) VALUES ($1)`, e.ID)
+	}
+	if err != nil {
+		return err
+	}
+	if seal == nil {
+		return nil
+	}
+	secret, err := seal(e.ID)
+	if err != nil {
+		return err
+	}
+	if secret.CreatedAt.IsZero() {
+		secret.CreatedAt = e.CreatedAt
+	}
+	return tx.exec(`INSERT INTO endpoint_secrets (endpoint, kind, name, key_id, box, created_at, expires_at) VALUES ($1, 'signing', '', $2, $3, $4, $5)`,
+		e.ID, secret.KeyID, append([]byte{}, secret.Box...), nanos(secret.CreatedAt), nanos(secret.ExpiresAt))
+}
+
+const endpointByRef = `SELECT ` + endpointColumns + ` FROM endpoints WHERE ref = $1 AND tenant = $2 AND deleted_at = 0`
+
+// EndpointByRef implements [store.Endpoints].
+func (s *Store) EndpointByRef(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error) {
+	return one(ctx, s, scanEndpoint, endpointByRef, ref, tenant)
+}
+
+// endpoint locks an endpoint. It refuses an unknown endpoint, and one of another version.
+func (tx *txn) endpoint(tenant int64, ref string, version int64) (e posthorn.Endpoint, err error) {
+	// The health is locked before the endpoint, as results do.
+	if err := tx.exec(`SELECT FROM endpoint_health WHERE endpoint = (SELECT id FROM endpoints WHERE ref = $1 AND tenant = $2) FOR UPDATE`, ref, tenant); err != nil {
+		return e, err
+	}
+	err = tx.rows(endpointByRef+` FOR UPDATE`, []any{ref, tenant}, func(r scanner) (err error) {
+		e, err = scanEndpoint(r)
+		return err
+	})
+	switch {
+	case err != nil:
+		return e, err
+	case e.ID == 0:
+		return e, store.ErrNotFound
+	case version != 0 && version != e.Version:
+		return e, store.ErrVersion
+	}
+	return e, nil
+}
+
+// EndpointsOf implements [store.Endpoints].
+func (s *Store) EndpointsOf(ctx context.Context, tenant int64, before string, limit int) ([]posthorn.Endpoint, error) {
+	bound := below(0)
+	if before != "" {
+		var err error
+		bound, err = one(ctx, s, func(r scanner) (id int64, err error) { return id, r.Scan(&id) },
+			`SELECT id FROM endpoints WHERE ref = $1 AND tenant = $2`, before, tenant)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if limit <= 0 {
+		limit = math.MaxInt32
+	}
+	return all(ctx, s, s.other, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
+		WHERE tenant = $1 AND deleted_at = 0 AND id < $2 ORDER BY id DESC LIMIT $3`, tenant, bound, limit)
+}
+
+// UpdateEndpoint implements [store.Endpoints].
+func (s *Store) UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (e posthorn.Endpoint, err error) {
+	err = s.change(ctx, c, func(tx *txn) error {
+		old, err := tx.endpoint(tenant, ref, version)
+		if err != nil {
+			return err
+		}
+		if e, err = store.Edited(old, c.At, fn); err != nil {
+			return err
+		}
+		if store.SameToUsers(&old, &e) {
+			e = old
+			return nil
+		}
+		return tx.updateEndpoint(c, &old, &e)
+	})
+	if err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	return e, nil
+}
+
+func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
+	e.Version++
+	e.UpdatedAt = c.At.UTC()
+	events, settings, err := documents(e)
+	if err != nil {
+		return err
+	}
+	if err := tx.exec(`UPDATE endpoints SET url = $1, description = $2, events = $3, status = $4, paused_reason = $5, paused_at = $6,
+		version = $7, updated_at = $8, settings = $9, settings_version = $10 WHERE id = $11`,
+		e.URL, e.Description, events, string(e.Status), string(e.PausedReason), nanos(e.PausedAt),
+		e.Version, nanos(e.UpdatedAt), settings, settingsVersion, e.ID); err != nil {
+		return err
+	}
+	action := "endpoint.update"
+	switch {
+	case old.Status == e.Status:
+	case e.Status == posthorn.StatusActive:
+		action = "endpoint.resume"
+		h, err := tx.healthOf(e.ID)
+		if err != nil {
+			return err
+		}
+		h.Health = h.Resumed()
+		if err := tx.writeHealth(e.ID, h); err != nil {
+			return err
+		}
+	default:
+		action = "endpoint.pause"
+	}
+	if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+		return err
+	}
+	return tx.audit(c, e.Tenant, action, e.Ref, "")
+}
+
+// DeleteEndpoint implements [store.Endpoints].
+func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error {
+	return s.change(ctx, c, func(tx *txn) error {
+		e, err := tx.endpoint(tenant, ref, version)
+		if err != nil {
+			return err
+		}
+		if err := tx.exec(`UPDATE endpoints SET deleted_at = $1 WHERE id = $2`, nanos(c.At), e.ID); err != nil {
+			return err
+		}
+		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+			return err
+		}
+		return tx.audit(c, tenant, "endpoint.delete", ref, "")
+	})
+}
+
+// EndpointSet implements [store.Endpoints].
+func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.EndpointSet, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		versions, err := all(ctx, s, q, func(r scanner) (v int64, err error) { return v, r.Scan(&v) },
+			`SELECT set_version FROM tenants WHERE id = $1 AND deleted_at = 0`, tenant)
+		if err != nil {
+			return err
+		}
+		if len(versions) == 0 {
+			return store.ErrNotFound
+		}
+		set.Version = versions[0]
+		set.Endpoints, err = all(ctx, s, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
+			WHERE tenant = $1 AND deleted_at = 0 ORDER BY id`, tenant)
+		return err
+	})
+	return set, err
+}

@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrate brings the database to this binary's schema and returns the versions
+// before and after. Of several that migrate at a time one does it and the
+// others wait for it.
+func Migrate(ctx context.Context, url string) (from, to int64, err error) {
+	o := Options{URL: url}
+	db, err := o.sqlDB()
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if from, to, err = migrate(ctx, db); err != nil {
+		return from, to, o.explainOpen(err)
+	}
+	return from, to, nil
+}
+
+// sqlDB is the database as goose wants it.
+func (o *Options) sqlDB() (*sql.DB, error) {
+	c, err := o.connConfig("migrate")
+	if err != nil {
+		return nil, err
+	}
+	return stdlib.OpenDB(*c), nil
+}
+
+// migrationLock is the advisory lock under which the schema is changed.
+const migrationLock = 0x706f7374_00000001
+
+func newProvider(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	// Asks every second for five minutes: whoever holds it is migrating.
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLock), lock.WithLockTimeout(1, 300))
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(locker), goose.WithTableName(schema+".goose_db_version"))
+}
+
+func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
+	p, err := newProvider(db)
+	if err != nil {
+		return 0, 0, err
+	}
+	if from, to, err = versions(ctx, db, p); err != nil || from == to {
+		return from, to, err
+	}
+	if from > to {
+		return from, from, &NewerError{Database: from, Binary: to}
+	}
+	if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS `+schema); err != nil && !isCode(err, codeUnique) { // another node was faster
+		return from, from, err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return from, from, fmt.Errorf("bring the schema from version %d to %d: %w", from, to, err)
+	}
+	return from, to, nil
+}
+
+// checkVersion is for processes that may not migrate.
+func checkVersion(ctx context.Context, db *sql.DB) error {
+	p, err := newProvider(db)
+	if err != nil {
+		return err
+	}
+	database, binary, err := versions(ctx, db, p)
+	switch {
+	case err != nil:
+		return err
+	case database > binary:
+		return &NewerError{Database: database, Binary: binary}
+	case database < binary:
+		return fmt.Errorf("its schema version is %d and this posthorn needs %d; run `posthorn migrate`", database, binary)
+	}
+	return nil
+}
+
+// versions returns the schema's version in the database, 0 for an empty one,
+// and the newest that this binary knows.
+func versions(ctx context.Context, db *sql.DB, p *goose.Provider) (database, binary int64, err error) {
+	sources := p.ListSources()
+	binary = sources[len(sources)-1].Version
+	var table sql.NullString
+	if err = db.QueryRowContext(ctx, `SELECT to_regclass($1)::text`, schema+".goose_db_version").Scan(&table); err != nil || !table.Valid {
+		return 0, binary, err
+	}
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM `+schema+`.goose_db_version WHERE is_applied`).Scan(&database)
+	return database, binary, err
+}

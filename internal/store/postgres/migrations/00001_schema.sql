@@ -1,0 +1,214 @@
+-- +goose Up
+-- Times are Unix nanoseconds, 0 for none. Ids of events and deliveries are
+-- posthorn.ID. See ../DESIGN.md for what each table and index is for.
+
+CREATE TABLE meta (
+    key   text PRIMARY KEY,
+    value bigint NOT NULL
+);
+INSERT INTO meta (key, value) VALUES ('changes', 0), ('ping', 0);
+
+-- Proof that a transaction took place, for whoever did not get the answer to its
+-- COMMIT. The id of a transaction proves nothing: a crash gives it out again.
+CREATE TABLE commits (
+    key   bigint PRIMARY KEY,
+    value bigint NOT NULL,
+    at    bigint NOT NULL
+) WITH (fillfactor = 50);
+
+-- One row per run of a node: the lease. A row that is not taken is alive as
+-- long as beats moves on. The ids of runs are never used again.
+CREATE TABLE runs (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    node       smallint NOT NULL UNIQUE, -- goes into the ids given out
+    beats      bigint   NOT NULL DEFAULT 0,
+    taken_at   bigint   NOT NULL DEFAULT 0,
+    host       text     NOT NULL,
+    started_at bigint   NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE TABLE tenants (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name         text   NOT NULL,
+    created_at   bigint NOT NULL,
+    suspended_at bigint NOT NULL DEFAULT 0,
+    deleted_at   bigint NOT NULL DEFAULT 0,
+    -- counts every change of the tenant's endpoints: what a publish matched
+    set_version  bigint NOT NULL DEFAULT 1
+);
+CREATE UNIQUE INDEX tenants_name ON tenants (name) WHERE deleted_at = 0;
+CREATE INDEX tenants_deleted ON tenants (id) WHERE deleted_at <> 0;
+
+CREATE TABLE tokens (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    ref          text   NOT NULL UNIQUE,
+    tenant       bigint NOT NULL,
+    name         text   NOT NULL,
+    hash         bytea  NOT NULL UNIQUE,
+    scopes       text   NOT NULL,
+    created_at   bigint NOT NULL,
+    expires_at   bigint NOT NULL,
+    last_used_at bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX tokens_tenant ON tokens (tenant, id);
+
+CREATE TABLE endpoints (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    ref              text    NOT NULL UNIQUE,
+    tenant           bigint  NOT NULL,
+    url              text    NOT NULL,
+    description      text    NOT NULL,
+    events           text    NOT NULL,
+    status           text    NOT NULL,
+    paused_reason    text    NOT NULL,
+    paused_at        bigint  NOT NULL,
+    version          bigint  NOT NULL,
+    created_at       bigint  NOT NULL,
+    updated_at       bigint  NOT NULL,
+    deleted_at       bigint  NOT NULL DEFAULT 0,
+    -- set once Sweep has canceled what was open when it was deleted
+    settled          boolean NOT NULL DEFAULT false,
+    settings         text    NOT NULL,
+    settings_version integer NOT NULL
+);
+CREATE INDEX endpoints_tenant ON endpoints (tenant, id) WHERE deleted_at = 0;
+CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
+
+CREATE TABLE endpoint_secrets (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    endpoint   bigint NOT NULL,
+    kind       text   NOT NULL, -- signing, header
+    name       text   NOT NULL, -- of the header
+    key_id     text   NOT NULL,
+    box        bytea  NOT NULL,
+    created_at bigint NOT NULL,
+    expires_at bigint NOT NULL
+);
+CREATE INDEX endpoint_secrets_endpoint ON endpoint_secrets (endpoint);
+CREATE INDEX endpoint_secrets_expires ON endpoint_secrets (expires_at) WHERE expires_at <> 0;
+
+-- One row per endpoint, made with it.
+CREATE TABLE endpoint_health (
+    endpoint      bigint PRIMARY KEY,
+    failing_since bigint  NOT NULL DEFAULT 0,
+    failures      integer NOT NULL DEFAULT 0,
+    last_success  bigint  NOT NULL DEFAULT 0,
+    last_failure  bigint  NOT NULL DEFAULT 0,
+    hold_until    bigint  NOT NULL DEFAULT 0,
+    warned_at     bigint  NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+
+-- One row per endpoint and hour. The columns b0 to b9 count attempts by
+-- duration: up to 10, 30, 100, 300 ms, 1, 3, 10, 15, 30 s, and longer.
+CREATE TABLE endpoint_stats (
+    endpoint  bigint  NOT NULL,
+    hour      bigint  NOT NULL, -- Unix hours
+    ok        integer NOT NULL DEFAULT 0, -- attempts
+    failed    integer NOT NULL DEFAULT 0, -- attempts
+    succeeded integer NOT NULL DEFAULT 0, -- deliveries
+    exhausted integer NOT NULL DEFAULT 0, -- deliveries that failed for good
+    canceled  integer NOT NULL DEFAULT 0,
+    expired   integer NOT NULL DEFAULT 0,
+    b0 integer NOT NULL DEFAULT 0, b1 integer NOT NULL DEFAULT 0,
+    b2 integer NOT NULL DEFAULT 0, b3 integer NOT NULL DEFAULT 0,
+    b4 integer NOT NULL DEFAULT 0, b5 integer NOT NULL DEFAULT 0,
+    b6 integer NOT NULL DEFAULT 0, b7 integer NOT NULL DEFAULT 0,
+    b8 integer NOT NULL DEFAULT 0, b9 integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (endpoint, hour)
+) WITH (fillfactor = 50);
+
+CREATE TABLE events (
+    id          bigint   PRIMARY KEY,
+    tenant      bigint   NOT NULL,
+    occurred_at bigint   NOT NULL,
+    accepted_at bigint   NOT NULL,
+    deliver_at  bigint   NOT NULL,
+    deliveries  integer  NOT NULL,
+    size        integer  NOT NULL,
+    kind        smallint NOT NULL,
+    key         text     NOT NULL,
+    type        text     NOT NULL,
+    source      text     NOT NULL,
+    subject     text     NOT NULL,
+    source_id   text     NOT NULL,
+    body        bytea
+) PARTITION BY RANGE (id);
+CREATE INDEX events_tenant ON events (tenant, id);
+
+-- Open deliveries, and no other: small, whatever the history.
+CREATE TABLE due (
+    id        bigint   PRIMARY KEY,
+    event     bigint   NOT NULL,
+    tenant    bigint   NOT NULL,
+    endpoint  bigint   NOT NULL,
+    -- the run that owns it; 0: waits for next_at; -1: parked behind its lane's backlog
+    run       bigint   NOT NULL,
+    next_at   bigint   NOT NULL,
+    replay_id bigint   NOT NULL DEFAULT 0,
+    tries     integer  NOT NULL DEFAULT 0,
+    attempts  integer  NOT NULL DEFAULT 0,
+    waits     integer  NOT NULL DEFAULT 0,
+    round     integer  NOT NULL DEFAULT 0,
+    before    smallint NOT NULL DEFAULT 0,
+    extra     boolean  NOT NULL DEFAULT false,
+    late      boolean  NOT NULL DEFAULT false,
+    log       bytea
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX due_waiting ON due (next_at, id) WHERE run = 0;
+CREATE INDEX due_parked ON due (endpoint, id) WHERE run = -1;
+CREATE INDEX due_owned ON due (run, id) WHERE run > 0;
+CREATE INDEX due_endpoint ON due (endpoint, id);
+
+-- Finished deliveries.
+CREATE TABLE deliveries (
+    id        bigint   PRIMARY KEY,
+    event     bigint   NOT NULL,
+    tenant    bigint   NOT NULL,
+    endpoint  bigint   NOT NULL,
+    replay_id bigint   NOT NULL,
+    tries     integer  NOT NULL,
+    attempts  integer  NOT NULL,
+    waits     integer  NOT NULL,
+    round     integer  NOT NULL,
+    state     smallint NOT NULL,
+    late      boolean  NOT NULL,
+    reason    text     NOT NULL,
+    log       bytea
+) PARTITION BY RANGE (id);
+CREATE INDEX deliveries_endpoint ON deliveries (endpoint, id);
+
+CREATE TABLE idempotency (
+    tenant  bigint   NOT NULL,
+    kind    smallint NOT NULL, -- 1 a publisher's event id, 2 an Idempotency-Key
+    key     text     NOT NULL, -- for 2 with the route before it
+    hash    bytea    NOT NULL,
+    event   bigint   NOT NULL,
+    answer  bytea,
+    expires bigint   NOT NULL, -- 0: with the event
+    PRIMARY KEY (tenant, kind, key)
+);
+CREATE INDEX idempotency_expires ON idempotency (expires, tenant, key) WHERE expires <> 0;
+
+CREATE TABLE replays (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     bigint   NOT NULL,
+    ref        text     NOT NULL UNIQUE,
+    selection  text     NOT NULL,
+    bound      bigint   NOT NULL,
+    cursor     bigint   NOT NULL,
+    counts     text     NOT NULL,
+    state      smallint NOT NULL,
+    created_at bigint   NOT NULL
+);
+CREATE INDEX replays_tenant ON replays (tenant);
+
+CREATE TABLE audit (
+    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at      bigint NOT NULL,
+    tenant  bigint NOT NULL,
+    actor   text   NOT NULL,
+    action  text   NOT NULL,
+    subject text   NOT NULL,
+    detail  text   NOT NULL
+);
+CREATE INDEX audit_tenant ON audit (tenant, id);

@@ -1,0 +1,228 @@
+// Package pgtest gives tests a PostgreSQL: the one that POSTHORN_TEST_POSTGRES
+// names, or a throw-away one started from the binaries that are installed, with
+// its default, durable settings.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Main runs a package's tests and stops the server that they started.
+func Main(m *testing.M) {
+	code := m.Run()
+	if started != nil {
+		if err := started.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// how tells a user how to have these tests.
+const how = "install PostgreSQL 15 or newer (its initdb and postgres; on Debian the package postgresql), or set POSTHORN_TEST_POSTGRES to the URL of one whose user may create databases"
+
+var (
+	once    sync.Once
+	started *Server // nil when POSTHORN_TEST_POSTGRES is used
+	admin   string  // URL of the server's maintenance database
+	missing error
+)
+
+// URL returns the address of the tests' server. Without one the test is skipped;
+// in CI, where POSTHORN_CI is set, it fails.
+func URL(t testing.TB) string {
+	t.Helper()
+	once.Do(func() {
+		if admin = os.Getenv("POSTHORN_TEST_POSTGRES"); admin != "" {
+			return
+		}
+		if started, missing = Start(); missing == nil {
+			admin = started.URL()
+		}
+	})
+	switch {
+	case missing == nil:
+	case errors.Is(missing, ErrNotInstalled) && os.Getenv("POSTHORN_CI") == "":
+		t.Skipf("there is no PostgreSQL to test with: %s", how)
+	case errors.Is(missing, ErrNotInstalled):
+		t.Fatalf("there is no PostgreSQL to test with, and CI must have one: %s", how)
+	default:
+		t.Fatal(missing)
+	}
+	return admin
+}
+
+// Socket is the folder of the server's socket, or empty when it is not ours.
+func Socket(t testing.TB) string {
+	t.Helper()
+	URL(t)
+	if started == nil {
+		return ""
+	}
+	return started.dir
+}
+
+// Database returns the URL of a database of the test's own. template is the name
+// of one to copy, or empty.
+func Database(t testing.TB, template string) string {
+	t.Helper()
+	name := "t_" + strings.ToLower(rand.Text())[:20]
+	query := "CREATE DATABASE " + name
+	if template != "" {
+		query += " TEMPLATE " + template
+	}
+	Exec(t, URL(t), query)
+	if started == nil { // a drop costs a checkpoint; a throw-away server goes as a whole
+		t.Cleanup(func() { Exec(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	}
+	return With(admin, name)
+}
+
+// With is the URL of another database of the same server.
+func With(address, name string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		panic(err)
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+// Name is the database that a URL names.
+func Name(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		panic(err)
+	}
+	return strings.TrimPrefix(u.Path, "/")
+}
+
+// Exec runs a statement on a connection of its own.
+func Exec(t testing.TB, address, query string, args ...any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c, err := pgx.Connect(ctx, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(ctx)
+	if _, err := c.Exec(ctx, query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+// ErrNotInstalled: there are no binaries to start a server from.
+var ErrNotInstalled = errors.New("PostgreSQL's binaries are not installed")
+
+// Server is a throw-away server.
+type Server struct {
+	dir  string // holds data/, the socket and the log
+	bin  string
+	proc *process
+}
+
+// Start makes a server and starts it.
+func Start() (*Server, error) {
+	bin, err := binaries()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{bin: bin}
+	if s.dir, err = os.MkdirTemp("", "posthorn-pg-"); err != nil {
+		return nil, err
+	}
+	if err := ownedByUser(s.dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.dir))
+	}
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	asUser(initdb)
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("initdb: %w\n%s", err, out), os.RemoveAll(s.dir))
+	}
+	if err := s.Run(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.dir))
+	}
+	return s, nil
+}
+
+// binaries finds initdb and postgres, the newest first.
+func binaries() (string, error) {
+	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	slices.Reverse(dirs)
+	if path, err := exec.LookPath("postgres"); err == nil {
+		dirs = append([]string{filepath.Dir(path)}, dirs...)
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", ErrNotInstalled
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// URL is the address of the maintenance database.
+func (s *Server) URL() string { return SocketURL(s.dir, "postgres") }
+
+// SocketURL is the address of a database behind a socket in a folder.
+func SocketURL(dir, database string) string {
+	return "postgres:///" + database + "?" + url.Values{"host": {dir}, "user": {"postgres"}, "sslmode": {"disable"}}.Encode()
+}
+
+// Run starts the server, again after it was stopped or killed, and waits until
+// it answers.
+func (s *Server) Run() error {
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=300")
+	asUser(cmd)
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Stdout, cmd.Stderr = log, log
+	if s.proc, err = start(cmd); err != nil {
+		return err
+	}
+	for until := time.Now().Add(30 * time.Second); ; {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		c, err := pgx.Connect(ctx, s.URL())
+		if err == nil {
+			err = c.Close(ctx)
+		}
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if s.proc.ended() || time.Now().After(until) {
+			text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			return errors.Join(fmt.Errorf("the test's PostgreSQL does not answer: %w\n%s", err, text), s.Kill())
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// Kill ends the server without letting it finish anything, as a crash does.
+func (s *Server) Kill() error { return s.proc.end(killed) }
+
+// Interrupt shuts the server down at once, in order.
+func (s *Server) Interrupt() error { return s.proc.end(interrupted) }
+
+// Stop ends the server and removes its files.
+func (s *Server) Stop() error { return errors.Join(s.proc.end(killed), os.RemoveAll(s.dir)) }

@@ -1,0 +1,265 @@
+// Package postgres is the store for more than one machine: any number of nodes
+// share a PostgreSQL (15 or newer). Every node has one writer for publishes and
+// one for results; each commits together whatever is waiting. Open deliveries
+// stand in a small hot table, finished ones in a history in partitions by time.
+//
+// What a node has in its memory is owned by the node's run, which is a lease:
+// see DESIGN.md beside this file.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Role is what a process opens the database for.
+type Role int
+
+const (
+	// Serve is a node: it migrates the schema when needed, takes out a lease and
+	// handles events and deliveries.
+	Serve Role = iota
+	// Admin changes tenants, tokens and endpoints only, beside nodes or alone.
+	Admin
+)
+
+// Options says how to open a database. Zero fields have the defaults named.
+type Options struct {
+	// URL is postgres://user:password@host:port/database?sslmode=…, as libpq
+	// takes it.
+	URL  string
+	Role Role
+	// Now is the clock of ids and of what waits; nil is time.Now. Leases go by the
+	// monotonic clock alone.
+	Now func() time.Time
+	Log *slog.Logger
+	// Lease is how long a node that cannot be heard keeps what it owns; 0 is 10 s.
+	// It is the same for all nodes. It is renewed after three tenths of it, and
+	// others look after a twentieth.
+	Lease time.Duration
+	// Host names the node in the table of runs.
+	Host string
+}
+
+func (o Options) withDefaults() Options {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Lease == 0 {
+		o.Lease = 10 * time.Second
+	}
+	return o
+}
+
+// Store is a [store.Store] on a PostgreSQL database.
+type Store struct {
+	o     Options
+	now   func() time.Time
+	log   *slog.Logger
+	hot   *pgxpool.Pool // the two writers and the lease
+	other *pgxpool.Pool // changes, claims and reads
+
+	lease     *lease // nil for Admin
+	publisher *publisher
+	recorder  *recorder
+	notices   *notices
+	parts     partitions
+	open      openCounts
+	floor     scanFloor
+	upkeep    upkeep
+
+	watchers watchers
+	closed   atomic.Bool
+	stop     context.Context // ends when Close was called
+	halt     context.CancelFunc
+	running  sync.WaitGroup
+	closing  sync.Once
+	closeErr error
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the database. Its errors are sentences for the operator.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	o = o.withDefaults()
+	s := &Store{o: o, now: o.Now, log: o.Log}
+	s.stop, s.halt = context.WithCancel(context.Background())
+	if err := s.start(ctx); err != nil {
+		s.closed.Store(true)
+		s.halt()
+		s.running.Wait()
+		s.closePools()
+		return nil, o.explainOpen(err)
+	}
+	return s, nil
+}
+
+func (s *Store) start(ctx context.Context) (err error) {
+	db, err := s.o.sqlDB()
+	if err != nil {
+		return err
+	}
+	if s.o.Role == Serve {
+		_, _, err = migrate(ctx, db)
+	} else {
+		err = checkVersion(ctx, db)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	if s.other, err = s.pool(ctx, "other", 12); err != nil {
+		return err
+	}
+	if s.notices, err = newNotices(ctx, s); err != nil {
+		return err
+	}
+	s.running.Go(s.notices.run)
+	if s.o.Role != Serve {
+		return nil
+	}
+	if s.hot, err = s.pool(ctx, "hot", 4); err != nil {
+		return err
+	}
+	if err := s.checkDurable(ctx); err != nil {
+		return err
+	}
+	if s.lease, err = newLease(ctx, s); err != nil {
+		return err
+	}
+	if err := s.open.load(ctx, s); err != nil {
+		return err
+	}
+	if s.publisher, err = newPublisher(ctx, s); err != nil {
+		return err
+	}
+	s.recorder = newRecorder(s)
+	s.running.Go(s.lease.keep)
+	s.publisher.running.Go(s.publisher.run)
+	s.recorder.running.Go(s.recorder.run)
+	return nil
+}
+
+// checkDurable warns of settings under which what was answered can be lost.
+func (s *Store) checkDurable(ctx context.Context) error {
+	var fsync, commit string
+	if err := s.other.QueryRow(ctx, `SELECT current_setting('fsync'), current_setting('synchronous_commit')`).Scan(&fsync, &commit); err != nil {
+		return err
+	}
+	if fsync == "off" || commit == "off" {
+		s.log.Warn("the database may lose what was answered when its machine stops", "fsync", fsync, "synchronous_commit", commit)
+	}
+	return nil
+}
+
+// Close writes what is queued, gives back what this node owns and closes the
+// connections.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		if s.publisher != nil {
+			s.publisher.queue.close()
+			s.recorder.queue.close()
+			s.publisher.running.Wait()
+			s.recorder.running.Wait()
+		}
+		s.closed.Store(true)
+		s.halt()
+		s.running.Wait()
+		if s.lease != nil {
+			s.closeErr = s.lease.release()
+		}
+		s.closePools()
+	})
+	return s.closeErr
+}
+
+func (s *Store) closePools() {
+	for _, p := range []*pgxpool.Pool{s.hot, s.other} {
+		if p != nil {
+			p.Close()
+		}
+	}
+}
+
+// maxSkew is how far this machine's clock may be from the database's.
+const maxSkew = time.Second
+
+// Ping reports whether the store can be written to now: it commits a row. It
+// refuses, too, while this node's lease does not hold and while its clock is
+// wrong.
+func (s *Store) Ping(ctx context.Context) error {
+	if s.closed.Load() {
+		return store.ErrClosed
+	}
+	var theirs float64
+	before := time.Now()
+	err := s.other.QueryRow(ctx, `UPDATE meta SET value = value + 1 WHERE key = 'ping' RETURNING extract(epoch FROM clock_timestamp())::float8`).Scan(&theirs)
+	after := time.Now()
+	switch {
+	case err != nil:
+		return s.readError(ctx, err)
+	case s.lease != nil && !s.lease.holds():
+		return errLeaseOver
+	}
+	if skew := skewOf(before, after, theirs); skew != 0 {
+		return &SkewError{Seconds: skew}
+	}
+	return nil
+}
+
+// skewOf is how far our clock is ahead of theirs, read between before and after;
+// 0 when that is within bounds.
+func skewOf(before, after time.Time, theirs float64) float64 {
+	t := time.Unix(0, int64(theirs*1e9))
+	switch {
+	case before.Sub(t) > maxSkew:
+		return before.Sub(t).Seconds()
+	case t.Sub(after) > maxSkew:
+		return -t.Sub(after).Seconds()
+	}
+	return 0
+}
+
+// Watch implements [store.Store].
+func (s *Store) Watch(fn func(store.Notice)) { s.watchers.add(fn) }
+
+// watchers are told of changes, one at a time.
+type watchers struct {
+	mu  sync.Mutex
+	fns []func(store.Notice)
+}
+
+func (w *watchers) add(fn func(store.Notice)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fns = append(w.fns, fn)
+}
+
+func (w *watchers) tell(n store.Notice) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, fn := range w.fns {
+		fn(n)
+	}
+}
+
+// serving refuses what an admin process may not do.
+func (s *Store) serving() error {
+	if s.o.Role != Serve {
+		return errors.New("postgres: only a serving process handles events and deliveries")
+	}
+	if s.closed.Load() {
+		return store.ErrClosed
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// publication is one caller's publish on its way through the publisher.
+type publication struct {
+	*store.Publication
+	ctx         context.Context
+	rows, bytes int
+	done        chan struct{}
+	answered    bool
+
+	// the answer
+	accepted []store.Accepted
+	err      error
+
+	first []int // per event: the place of an earlier one with the same key, or -1
+}
+
+// Publish implements [store.Publisher]. Once the publisher has taken the
+// publication, its outcome is waited for, whatever becomes of ctx.
+func (s *Store) Publish(ctx context.Context, p store.Publication) ([]store.Accepted, error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	o := &publication{Publication: &p, ctx: ctx, rows: len(p.Events), done: make(chan struct{})}
+	for i := range p.Events {
+		e := &p.Events[i]
+		if err := store.CheckText(e.Key, e.Type, e.Source, e.Subject, e.SourceID); err != nil {
+			return nil, err
+		}
+		if len(e.Targets) >= posthorn.MaxSequence {
+			return nil, store.ErrTooMany
+		}
+		o.rows += len(e.Targets)
+		o.bytes += len(e.Body)
+	}
+	if p.Once != nil {
+		if err := store.CheckText(p.Once.Route, p.Once.Key); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if s.publisher.refuse.Load() {
+		return nil, errUnsettled
+	}
+	if err := s.publisher.queue.add(o); err != nil {
+		return nil, err
+	}
+	<-o.done
+	return o.accepted, o.err
+}
+
+// errUnsettled: the connection broke during a commit.
+var errUnsettled = fmt.Errorf("%w: it is being found out what became of a commit", store.ErrUnavailable)
+
+// refuseQueued answers all that waits, as it is not known how long it would.
+func (p *publisher) refuseQueued() {
+	for _, o := range p.queue.drain() {
+		o.answer(nil, errUnsettled)
+	}
+}
+
+// publisher writes publications: one goroutine, one statement per group.
+type publisher struct {
+	s       *Store
+	queue   *queue[publication]
+	running sync.WaitGroup
+	refuse  atomic.Bool // it is not known yet what became of a group
+	last    posthorn.ID // the highest id given out
+	lead    time.Duration
+}
+
+func newPublisher(ctx context.Context, s *Store) (*publisher, error) {
+	p := &publisher{s: s, queue: newQueue(false, func(o *publication) (int, int) { return o.rows, o.bytes })}
+	if err := p.readLast(ctx); err != nil {
+		return nil, err
+	}
+	var lead int64
+	err := s.other.QueryRow(ctx, `SELECT coalesce((SELECT value FROM meta WHERE key = 'lead'), $1)`, int64(minLead)).Scan(&lead)
+	p.lead = time.Duration(lead)
+	return p, err
+}
+
+// readLast finds the highest id that is stored, so that ids go on above it.
+func (p *publisher) readLast(ctx context.Context) error {
+	var last int64
+	err := p.s.other.QueryRow(ctx, `SELECT greatest((SELECT max(id) FROM events), (SELECT max(id) FROM due), (SELECT max(id) FROM deliveries),
+		(SELECT value FROM meta WHERE key = 'last_id'), 0)`).Scan(&last)
+	p.last = max(p.last, posthorn.ID(last))
+	return err
+}
+
+func (p *publisher) run() {
+	for {
+		group := p.queue.take()
+		if len(group) == 0 {
+			return
+		}
+		p.write(group)
+	}
+}
+
+// write commits a group and answers its callers. When anything in it fails, it
+// is repeated one caller at a time, so that nobody fails for another's fault.
+func (p *publisher) write(group []*publication) {
+	live := group[:0]
+	for _, o := range group {
+		if err := o.ctx.Err(); err != nil {
+			o.answer(nil, err)
+			continue
+		}
+		live = append(live, o)
+	}
+	for len(live) > 0 {
+		later, err := p.try(live)
+		switch {
+		case err == nil:
+			live = later
+		case errors.Is(classify(err), store.ErrUnavailable) && !isCode(err, codeDeadlock, codeSerialize):
+			for _, o := range live {
+				if !o.answered {
+					o.answer(nil, classify(err))
+				}
+			}
+			return
+		default:
+			for _, o := range live {
+				if !o.answered {
+					p.alone(o)
+				}
+			}
+			return
+		}
+	}
+}
+
+// alone writes one publication, again when it lost a race.
+func (p *publisher) alone(o *publication) {
+	for i := 0; ; i++ {
+		_, err := p.try([]*publication{o})
+		if err == nil {
+			return
+		}
+		if !isCode(err, codeUnique, codeDeadlock, codeSerialize) || i == retries {
+			o.answer(nil, classify(err))
+			return
+		}
+		// Another node may have given out the same ids before it lost its run.
+		if err := p.readLast(o.ctx); err != nil {
+			o.answer(nil, classify(err))
+			return
+		}
+	}
+}
+
+func (o *publication) answer(accepted []store.Accepted, err error) {
+	o.accepted, o.err, o.answered = accepted, err, true
+	close(o.done)
+}
+
+// try writes the group in one statement, preceded by another one when there are
+// keys to look up. It answers everybody but those who come later: they depend on
+// others of the group.
+func (p *publisher) try(group []*publication) (later []*publication, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(group[0].ctx), writeTimeout)
+	defer cancel()
+	run, node, err := p.s.lease.current()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := p.s.hot.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	known, err := lookup(ctx, conn, group)
+	if err != nil {
+		return nil, err
+	}
+	b := newBatch(p, run, node)
+	for _, o := range group {
+		switch wait, err := b.add(o, known); {
+		case err != nil:
+			o.answer(nil, err)
+		case wait:
+			later = append(later, o)
+		}
+	}
+	if len(b.pubs) == 0 {
+		return later, nil
+	}
+	if err := p.makeRoom(ctx, b); err != nil {
+		return nil, b.failed(err)
+	}
+	ok, err := b.insert(ctx, conn)
+	if err != nil {
+		return nil, b.failed(err)
+	}
+	if err := b.settle(ctx, conn, ok); err != nil {
+		return nil, err
+	}
+	return later, nil
+}
+
+// makeRoom prepares what a batch needs: partitions, the ids' lead.
+func (p *publisher) makeRoom(ctx context.Context, b *batch) error {
+	if b.lead > p.lead {
+		lead := 2 * b.lead
+		_, err := p.s.other.Exec(ctx, `INSERT INTO meta (key, value) VALUES ('lead', $1)
+			ON CONFLICT (key) DO UPDATE SET value = greatest(meta.value, excluded.value)`, int64(lead))
+		if err != nil {
+			return err
+		}
+		p.lead = lead
+	}
+	if len(b.events.id) == 0 {
+		return nil
+	}
+	return p.s.ensurePartitions(ctx, posthorn.ID(b.events.id[0]), p.last)
+}
+
+// lookedUp is what stands in the database about the keys of a group.
+type lookedUp struct {
+	keys    map[key]keyRow
+	tenants map[int64]bool // those that live, of publications with keys
+}
+
+type key struct {
+	tenant int64
+	kind   int16
+	text   string
+}
+
+type keyRow struct {
+	hash, answer []byte
+	event        posthorn.ID
+	expires      int64
+	occurred     int64
+	deliveries   int
+}
+
+// lookup reads what is stored about the publishers' own ids and the
+// Idempotency-Keys of a group; nothing when it has none.
+func lookup(ctx context.Context, conn *pgxpool.Conn, group []*publication) (known lookedUp, err error) {
+	var tenants, owners []int64
+	var kinds []int16
+	var texts []string
+	add := func(k key) {
+		tenants, kinds, texts = append(tenants, k.tenant), append(kinds, k.kind), append(texts, k.text)
+	}
+	for _, o := range group {
+		before := len(texts)
+		if o.Once != nil {
+			add(key{o.Once.Tenant, keyOfOnce, onceKey(o.Once)})
+		}
+		for i := range o.Events {
+			if o.Events[i].Key != "" {
+				add(key{o.Tenant, keyOfEvent, o.Events[i].Key})
+			}
+		}
+		if len(texts) > before {
+			owners = append(owners, o.Tenant)
+		}
+	}
+	if len(texts) == 0 {
+		return known, nil
+	}
+	known = lookedUp{keys: map[key]keyRow{}, tenants: map[int64]bool{}}
+	rows, err := conn.Query(ctx, `SELECT i.tenant, i.kind, i.key, i.hash, i.answer, i.event, i.expires, coalesce(e.occurred_at, 0), coalesce(e.deliveries, 0)
+		FROM unnest($1::bigint[], $2::smallint[], $3::text[]) u (tenant, kind, key)
+		JOIN idempotency i ON i.tenant = u.tenant AND i.kind = u.kind AND i.key = u.key LEFT JOIN events e ON e.id = i.event
+		UNION ALL SELECT id, 0, '', NULL, NULL, 0, 0, 0, 0 FROM tenants WHERE id = ANY ($4) AND deleted_at = 0`, tenants, kinds, texts, owners)
+	if err != nil {
+		return known, err
+	}
+	return known, eachRow(rows, func(r scanner) error {
+		var k key
+		var row keyRow
+		err := r.Scan(&k.tenant, &k.kind, &k.text, &row.hash, &row.answer, (*int64)(&row.event), &row.expires, &row.occurred, &row.deliveries)
+		if k.kind == 0 {
+			known.tenants[k.tenant] = true
+		} else {
+			known.keys[k] = row
+		}
+		return err
+	})
+}
+
+// repeated finds the events of a publication that were published before. fresh
+// tells that there are others.
+func (o *publication) repeated(known lookedUp) (accepted []store.Accepted, fresh bool, err error) {
+	accepted = make([]store.Accepted, len(o.Events))
+	o.first = make([]int, len(o.Events))
+	var seen map[string]int
+	for i := range o.Events {
+		e := &o.Events[i]
+		o.first[i] = -1
+		if e.Key == "" {
+			fresh = true
+			continue
+		}
+		if j, ok := seen[e.Key]; ok {
+			if o.Events[j].Hash != e.Hash {
+				return nil, false, &store.EventConflict{Index: i}
+			}
+			if accepted[i] = accepted[j]; !accepted[j].Repeated {
+				accepted[i].Repeated, o.first[i] = true, j
+			}
+			continue
+		}
+		if seen == nil {
+			seen = make(map[string]int)
+		}
+		seen[e.Key] = i
+		row, ok := known.keys[key{o.Tenant, keyOfEvent, e.Key}]
+		if !ok {
+			fresh = true
+			continue
+		}
+		if !bytes.Equal(row.hash, e.Hash[:]) {
+			return nil, false, &store.EventConflict{Index: i}
+		}
+		accepted[i] = store.Accepted{ID: row.event, OccurredAt: fromNanos(row.occurred), Deliveries: row.deliveries, Repeated: true}
+	}
+	return accepted, fresh, nil
+}

@@ -1,0 +1,310 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// result is a Result on its way through the recorder.
+type result struct {
+	store.Result
+	done func(store.Recorded, error)
+	rec  store.Recorded
+	err  error // a fault of this result alone
+}
+
+// Record implements [store.Queue].
+func (s *Store) Record(r store.Result, done func(store.Recorded, error)) {
+	if err := s.serving(); err != nil {
+		done(store.Recorded{}, err)
+		return
+	}
+	if s.lease.takeVoid(r.ID) {
+		done(store.Recorded{Lost: true}, nil)
+		return
+	}
+	if err := s.recorder.queue.add(&result{Result: r, done: done}); err != nil {
+		done(store.Recorded{}, err)
+	}
+}
+
+// recorder writes results: one goroutine, one transaction of two statements per
+// group.
+type recorder struct {
+	s       *Store
+	queue   *queue[result]
+	running sync.WaitGroup
+	mark    mark // of the last transaction
+}
+
+func newRecorder(s *Store) *recorder {
+	return &recorder{s: s, mark: mark{key: randomKey()}, queue: newQueue(true, func(r *result) (int, int) { return 1, len(r.Attempt.Snippet) })}
+}
+
+func (w *recorder) run() {
+	for {
+		group := w.queue.take()
+		if len(group) == 0 {
+			return
+		}
+		w.write(group)
+	}
+}
+
+// write commits a group and answers its callers; when it fails for anything but
+// the database's absence, it is repeated one result at a time.
+func (w *recorder) write(group []*result) {
+	err := w.try(group)
+	for i := 0; isCode(err, codeDeadlock, codeSerialize, codeUnique) && i < retries; i++ {
+		err = w.try(group)
+	}
+	if err != nil && len(group) > 1 && !errors.Is(classify(err), store.ErrUnavailable) {
+		for _, r := range group {
+			w.write([]*result{r})
+		}
+		return
+	}
+	for _, r := range group {
+		switch {
+		case err != nil:
+			r.done(store.Recorded{}, classify(err))
+		case r.err != nil:
+			r.done(store.Recorded{}, r.err)
+		default:
+			r.done(r.rec, nil)
+		}
+	}
+}
+
+func (w *recorder) try(group []*result) error {
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	conn, err := w.s.hot.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	run, _, err := w.s.lease.current()
+	if err != nil {
+		run = noRun // what nobody owns can be recorded all the same
+	}
+	w.mark.value++
+	tx := &txn{now: w.s.now, mark: w.mark, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, moved: opened{}}
+	set := &resultSet{tx: tx, run: run, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
+	if err = set.read(group); err == nil {
+		err = set.apply(group)
+	}
+	if err == nil {
+		err = tx.announce(w.s)
+	}
+	if err != nil {
+		tx.rollback()
+		return err
+	}
+	if err := set.write(w.s); err != nil {
+		return err
+	}
+	w.s.committed(tx)
+	ids := make([]posthorn.ID, len(group))
+	for i, r := range group {
+		ids[i] = r.ID
+	}
+	w.s.lease.disown(ids...)
+	return nil
+}
+
+// resultSet is a group of results in a transaction, with the rows that they
+// meet.
+type resultSet struct {
+	tx     *txn
+	run    int64
+	rows   map[posthorn.ID]*deliveryRow
+	health map[int64]*healthRow
+	lowest int64 // the earliest time of what waits now
+}
+
+// deliveryRow is a delivery as the recorder needs it.
+type deliveryRow struct {
+	tenant, endpoint int64
+	run              int64
+	settled          bool // it stands in the history
+	dirty            bool
+	reason           posthorn.Reason
+	progress         posthorn.Progress
+	log              []byte
+}
+
+// selectResults locks the rows of results with their endpoints' health, so that
+// what is read holds until the commit. All lock in the same order.
+const selectResults = `SELECT d.id, d.tenant, d.endpoint, d.run, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.log,
+	` + healthColumns + `
+	FROM due d JOIN endpoint_health h ON h.endpoint = d.endpoint WHERE d.id = ANY ($1) ORDER BY d.endpoint, d.id FOR UPDATE OF d, h`
+
+// read begins the transaction and reads the rows that the results are for.
+func (set *resultSet) read(group []*result) error {
+	ids := make([]int64, len(group))
+	for i, r := range group {
+		ids[i] = int64(r.ID)
+	}
+	tx := set.tx
+	var b pgx.Batch
+	b.Queue("BEGIN")
+	b.Queue(selectResults, ids)
+	answers := tx.c.SendBatch(tx.ctx, &b)
+	_, err := answers.Exec()
+	if err == nil {
+		var rows pgx.Rows
+		if rows, err = answers.Query(); err == nil {
+			err = eachRow(rows, set.scanDue)
+		}
+	}
+	if err = errors.Join(err, answers.Close()); err != nil {
+		return err
+	}
+	if len(set.rows) < len(ids) {
+		return set.readSettled(ids)
+	}
+	return nil
+}
+
+func (set *resultSet) scanDue(r scanner) error {
+	var id posthorn.ID
+	d := &deliveryRow{}
+	h := &healthRow{}
+	p := &d.progress
+	var next int64
+	err := r.Scan(append([]any{(*int64)(&id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.log},
+		h.dest()...)...)
+	p.NextAt = fromNanos(next)
+	set.rows[id] = d
+	if _, ok := set.health[d.endpoint]; !ok {
+		h.load()
+		set.health[d.endpoint] = h
+	}
+	return err
+}
+
+// readSettled reads what is not open: results come late for what was canceled
+// meanwhile, and twice.
+func (set *resultSet) readSettled(ids []int64) error {
+	var missing []int64
+	for _, id := range ids {
+		if set.rows[posthorn.ID(id)] == nil {
+			missing = append(missing, id)
+		}
+	}
+	err := set.tx.rows(`SELECT id, tenant, endpoint, state, tries, attempts, waits, round, reason, log
+		FROM deliveries WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, []any{missing}, func(r scanner) error {
+		var id posthorn.ID
+		d := &deliveryRow{settled: true}
+		p := &d.progress
+		err := r.Scan((*int64)(&id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.reason, &d.log)
+		set.rows[id] = d
+		return err
+	})
+	return err
+}
+
+// apply lets each result do to its row what the policy says.
+func (set *resultSet) apply(group []*result) error {
+	for _, r := range group {
+		r.rec, r.err = store.Recorded{}, nil
+		d := set.rows[r.ID]
+		if d == nil || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint || d.run > 0 && d.run != set.run {
+			r.rec.Lost = true
+			continue
+		}
+		if err := set.record(r, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (set *resultSet) record(r *result, d *deliveryRow) error {
+	next, err := r.Policy.Step(d.progress, posthorn.Input{
+		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter,
+		Now: r.EndedAt, Random: r.Random,
+	})
+	if err != nil {
+		r.err = err
+		return nil
+	}
+	log, err := store.AppendAttempt(d.log, &r.Attempt)
+	if err != nil {
+		r.err = err
+		return nil
+	}
+	before := d.progress
+	if next.State != before.State {
+		d.reason = posthorn.ReasonNone
+	}
+	d.progress, d.log, d.dirty, d.run = next, log, true, waiting
+	r.rec.Progress = next
+	if r.Kind != posthorn.EventTest {
+		set.tx.hours.Count(&r.Result, before, next.State)
+	}
+	return set.observe(r, d)
+}
+
+// observe brings the endpoint's health up to date and pauses it when that says
+// so.
+func (set *resultSet) observe(r *result, d *deliveryRow) error {
+	h, err := set.healthOf(d.endpoint)
+	if err != nil {
+		return err
+	}
+	if r.Kind == posthorn.EventTest {
+		r.rec.Health = h.Health
+		return nil
+	}
+	before := h.Health
+	now, reason := before.Observe(&r.Attempt, r.EndedAt)
+	if now != before {
+		h.Health, h.dirty = now, true
+	}
+	r.rec.Health = now
+	r.rec.Recovered = r.Attempt.Succeeded() && !before.FailingSince.IsZero()
+	if reason == "" {
+		return nil
+	}
+	paused, err := set.tx.pause(d.tenant, d.endpoint, reason, r.EndedAt)
+	if paused {
+		r.rec.Paused = reason
+	}
+	return err
+}
+
+// healthOf returns the health as the transaction left it. Of an endpoint that is
+// only met by results for what is settled, it was not read yet.
+func (set *resultSet) healthOf(endpoint int64) (*healthRow, error) {
+	if h, ok := set.health[endpoint]; ok {
+		return h, nil
+	}
+	h, err := set.tx.healthOf(endpoint)
+	if err == nil {
+		set.health[endpoint] = h
+	}
+	return h, err
+}
+
+// pause pauses an active endpoint on Posthorn's own account.
+func (tx *txn) pause(tenant, endpoint int64, reason posthorn.PausedReason, at time.Time) (bool, error) {
+	var ref string
+	found, err := tx.row(`UPDATE endpoints SET status = 'paused', paused_reason = $2, paused_at = $3, updated_at = $3, version = version + 1
+		WHERE id = $1 AND status = 'active' AND deleted_at = 0 RETURNING ref`, []any{endpoint, string(reason), nanos(at)}, &ref)
+	if err != nil || !found {
+		return false, err
+	}
+	if err := tx.endpointChanged(tenant, endpoint); err != nil {
+		return false, err
+	}
+	return true, tx.audit(store.Change{Actor: "posthorn", At: at}, tenant, "endpoint.pause", ref, string(reason))
+}

@@ -1,0 +1,112 @@
+package postgres
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// keyMeta begins the keys of meta that hold fingerprints.
+const keyMeta = "key/"
+
+// NoteKeys implements [store.Sealing].
+func (s *Store) NoteKeys(ctx context.Context, keys map[string]int64) error {
+	for id := range keys {
+		if err := store.CheckText(id); err != nil {
+			return err
+		}
+	}
+	return s.write(ctx, func(tx *txn) error {
+		if err := tx.assign(); err != nil {
+			return err
+		}
+		if err := tx.exec(`DELETE FROM meta WHERE key LIKE 'key/%'`); err != nil {
+			return err
+		}
+		for id, fingerprint := range keys {
+			if err := tx.exec(`INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`, keyMeta+id, fingerprint); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// NotedKeys implements [store.Sealing].
+func (s *Store) NotedKeys(ctx context.Context) (map[string]int64, error) {
+	keys := make(map[string]int64)
+	_, err := all(ctx, s, s.other, func(r scanner) (_ struct{}, err error) {
+		var name string
+		var fingerprint int64
+		if err = r.Scan(&name, &fingerprint); err == nil {
+			keys[strings.TrimPrefix(name, keyMeta)] = fingerprint
+		}
+		return struct{}{}, err
+	}, `SELECT key, value FROM meta WHERE key LIKE 'key/%'`)
+	return keys, err
+}
+
+// Boxes implements [store.Sealing]: the secrets by their rows, then the answers
+// by the time of their end. Kept beside each other in a page they are not: the
+// end of the secrets is found by a page that is not full.
+func (s *Store) Boxes(ctx context.Context, after store.Box, limit int) (boxes []store.Box, err error) {
+	if after.Kind != store.BoxAnswer {
+		if boxes, err = all(ctx, s, s.other, scanSecretBox, `SELECT s.id, s.endpoint, e.tenant, s.kind, s.key_id, s.box
+			FROM endpoint_secrets s JOIN endpoints e ON e.id = s.endpoint WHERE s.id > $1 ORDER BY s.id LIMIT $2`, after.Row, limit); err != nil {
+			return nil, err
+		}
+		after = store.Box{}
+	}
+	if len(boxes) == limit {
+		return boxes, nil
+	}
+	answers, err := all(ctx, s, s.other, scanAnswerBox, `SELECT expires, tenant, key, answer FROM idempotency
+		WHERE expires <> 0 AND kind = 2 AND length(answer) > 0 AND (expires, tenant, key) > ($1, $2, $3)
+		ORDER BY expires, tenant, key LIMIT $4`, after.Row, after.Tenant, after.Key, limit-len(boxes))
+	return append(boxes, answers...), err
+}
+
+func scanSecretBox(r scanner) (b store.Box, err error) {
+	var kind string
+	err = r.Scan(&b.Row, &b.Endpoint, &b.Tenant, &kind, &b.KeyID, &b.Sealed)
+	b.Kind = store.BoxSecret
+	if kind == "header" {
+		b.Kind = store.BoxHeader
+	}
+	return b, err
+}
+
+func scanAnswerBox(r scanner) (b store.Box, err error) {
+	b.Kind = store.BoxAnswer
+	return b, r.Scan(&b.Row, &b.Tenant, &b.Key, &b.Sealed)
+}
+
+// Reseal implements [store.Sealing].
+func (s *Store) Reseal(ctx context.Context, c store.Change, boxes []store.Resealed) (n int, err error) {
+	err = s.change(ctx, c, func(tx *txn) error {
+		n = 0 // apply may run more than once
+		for i := range boxes {
+			changed, err := tx.reseal(&boxes[i])
+			if err != nil {
+				return err
+			}
+			n += changed
+		}
+		if n == 0 {
+			return nil
+		}
+		return tx.audit(c, 0, "key.rotate", "", strconv.Itoa(n))
+	})
+	return n, err
+}
+
+func (tx *txn) reseal(b *store.Resealed) (int, error) {
+	if b.Kind == store.BoxAnswer {
+		return tx.execCount(`UPDATE idempotency SET answer = $1 WHERE tenant = $2 AND kind = 2 AND key = $3 AND expires = $4 AND answer = $5`,
+			b.NewSealed, b.Tenant, b.Key, b.Row, b.Sealed)
+	}
+	return tx.execCount(`UPDATE endpoint_secrets SET key_id = $1, box = $2 WHERE id = $3 AND key_id = $4 AND box = $5`,
+		b.NewKeyID, b.NewSealed, b.Row, b.KeyID, b.Sealed)
+}

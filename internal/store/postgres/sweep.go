@@ -1,0 +1,315 @@
+package postgres
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// sweepRows bounds what one slice of Sweep reads and changes.
+const sweepRows = 1000
+
+// upkeep is where this node's sweep goes on.
+type upkeep struct {
+	mu       sync.Mutex
+	statsFor int64     // statistics of endpoints up to here were looked at
+	parts    time.Time // when partitions were looked after
+}
+
+// sweep is one slice in one transaction.
+type sweep struct {
+	tx     *txn
+	now    time.Time
+	keep   time.Duration
+	budget int
+	store.Swept
+	statsFor int64
+}
+
+// sweepLock is the advisory lock of whoever sweeps.
+const sweepLock = 0x706f7374_00000003
+
+// Sweep implements [store.Keeper]. One node sweeps at a time; for the others
+// there is nothing to do. A slice touches about a thousand rows at most.
+func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (store.Swept, error) {
+	if err := s.serving(); err != nil {
+		return store.Swept{}, err
+	}
+	s.upkeep.mu.Lock()
+	defer s.upkeep.mu.Unlock()
+	var sw sweep
+	err := s.write(ctx, func(tx *txn) error {
+		sw = sweep{tx: tx, now: now, keep: r.Events, budget: sweepRows, statsFor: s.upkeep.statsFor}
+		var mine bool
+		if _, err := tx.row(`SELECT pg_try_advisory_xact_lock($1)`, []any{int64(sweepLock)}, &mine); err != nil || !mine {
+			return err
+		}
+		if err := tx.assign(); err != nil {
+			return err
+		}
+		if err := sw.run(); err != nil {
+			return err
+		}
+		return tx.writeHours()
+	})
+	if err != nil {
+		return store.Swept{}, err
+	}
+	s.upkeep.statsFor = sw.statsFor
+	if err := s.keepPartitions(ctx, now, r.Events); err != nil {
+		return store.Swept{}, err
+	}
+	return sw.Swept, nil
+}
+
+func (sw *sweep) run() error {
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+		if sw.budget <= 0 {
+			sw.More = true
+			return nil
+		}
+	}
+	return nil
+}
+
+// settle settles the open deliveries that a query finds; see [txn.settle].
+func (sw *sweep) settle(state posthorn.State, reason posthorn.Reason, query string, args ...any) (n int, err error) {
+	n, err = sw.tx.settle(state, reason, sw.now, query, args...)
+	if state == posthorn.Canceled {
+		sw.Canceled += n
+	} else {
+		sw.Expired += n
+	}
+	sw.budget -= n
+	return n, err
+}
+
+// cancelDeleted cancels what is open at deleted endpoints.
+func (sw *sweep) cancelDeleted() error {
+	for sw.budget > 0 {
+		var endpoint int64
+		var tenantGone, open bool
+		found, err := sw.tx.row(`SELECT p.id, NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = p.tenant AND t.deleted_at = 0)
+			FROM endpoints p WHERE p.deleted_at <> 0 AND NOT p.settled ORDER BY p.id LIMIT 1`, nil, &endpoint, &tenantGone)
+		if err != nil || !found {
+			return err
+		}
+		if _, err := sw.settle(posthorn.Canceled, store.GoneReason(tenantGone),
+			`SELECT id FROM due WHERE endpoint = $3 ORDER BY id LIMIT $4`, endpoint, sw.budget); err != nil || sw.budget <= 0 {
+			return err
+		}
+		sw.budget--
+		// A result may have held one locked.
+		if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM due WHERE endpoint = $1)`, []any{endpoint}, &open); err != nil || open {
+			return err
+		}
+		for _, query := range []string{
+			`UPDATE endpoints SET settled = true WHERE id = $1`,
+			`DELETE FROM endpoint_secrets WHERE endpoint = $1`,
+		} {
+			if err := sw.tx.exec(query, endpoint); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// expire settles what is still open when its event's time is over.
+func (sw *sweep) expire() error {
+	if sw.keep <= 0 {
+		return nil
+	}
+	bound := posthorn.MakeID(sw.now.Add(-sw.keep), 0, 0)
+	_, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention, `SELECT id FROM due WHERE id < $3 ORDER BY id LIMIT $4`, int64(bound), sw.budget)
+	return err
+}
+
+// deleteOld deletes events that are past the retention and the time for which
+// an expired delivery is still shown.
+func (sw *sweep) deleteOld() error {
+	if sw.keep <= 0 {
+		return nil
+	}
+	bound := posthorn.MakeID(sw.now.Add(-sw.keep-store.ExpiredShown), 0, 0)
+	return sw.deleteEvents(`SELECT id, tenant, key, deliveries FROM events WHERE id < $1 ORDER BY id LIMIT $2`, int64(bound))
+}
+
+// oldEvents are events to be deleted, column by column.
+type oldEvents struct {
+	id, tenant []int64
+	deliveries []int64
+	key        []string
+}
+
+// deleteEvents deletes the events that the query finds, as far as the budget
+// goes.
+func (sw *sweep) deleteEvents(query string, arg int64) error {
+	if sw.budget <= 0 {
+		return nil
+	}
+	var old oldEvents
+	rows := 0
+	err := sw.tx.rows(query, []any{arg, sw.budget}, func(r scanner) error {
+		var id, tenant, deliveries int64
+		var key string
+		if err := r.Scan(&id, &tenant, &key, &deliveries); err != nil {
+			return err
+		}
+		if rows += 1 + int(deliveries); len(old.id) == 0 || rows <= sw.budget {
+			old.id, old.tenant, old.deliveries, old.key = append(old.id, id), append(old.tenant, tenant), append(old.deliveries, deliveries), append(old.key, key)
+		}
+		return nil
+	})
+	if err != nil || len(old.id) == 0 {
+		return err
+	}
+	if rows > sw.budget { // not all were taken
+		defer func() { sw.budget = min(sw.budget, 0) }()
+	}
+	// What is open gets its final state first and goes with the next slice.
+	const within = ` e (id, n) ON d.id > e.id AND d.id <= e.id + e.n`
+	var open bool
+	if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM due d JOIN unnest($1::bigint[], $2::bigint[])`+within+`)`, []any{old.id, old.deliveries}, &open); err != nil {
+		return err
+	}
+	if open {
+		_, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention,
+			`SELECT d.id FROM due d JOIN unnest($3::bigint[], $4::bigint[])`+within+` ORDER BY d.id LIMIT $5`, old.id, old.deliveries, sw.budget)
+		sw.budget = 0
+		return err
+	}
+	return sw.erase(&old)
+}
+
+// erase deletes events with their deliveries, in slices when one event has more
+// than the budget allows.
+func (sw *sweep) erase(old *oldEvents) error {
+	n, err := sw.tx.execCount(`DELETE FROM deliveries WHERE id IN (SELECT d.id FROM unnest($1::bigint[], $2::bigint[]) e (id, n)
+		JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.n ORDER BY d.id LIMIT $3)`, old.id, old.deliveries, sw.budget)
+	if err != nil {
+		return err
+	}
+	sw.Deliveries += n
+	if sw.budget -= n; sw.budget <= 0 {
+		return nil // perhaps not all
+	}
+	if err := sw.tx.exec(`DELETE FROM idempotency i USING unnest($1::bigint[], $2::text[], $3::bigint[]) e (tenant, key, id)
+		WHERE e.key <> '' AND i.tenant = e.tenant AND i.kind = 1 AND i.key = e.key AND i.event = e.id`, old.tenant, old.key, old.id); err != nil {
+		return err
+	}
+	// The highest id must not be forgotten with its row.
+	last := old.id[len(old.id)-1] + old.deliveries[len(old.deliveries)-1]
+	if err := sw.tx.exec(`INSERT INTO meta (key, value) VALUES ('last_id', $1)
+		ON CONFLICT (key) DO UPDATE SET value = greatest(meta.value, excluded.value)`, last); err != nil {
+		return err
+	}
+	n, err = sw.tx.execCount(`DELETE FROM events WHERE id = ANY ($1)`, old.id)
+	sw.Events += n
+	sw.budget -= n
+	return err
+}
+
+// eraseTenants erases what deleted tenants left, once it is settled.
+func (sw *sweep) eraseTenants() error {
+	tenants, err := sw.tx.ids(`SELECT id FROM tenants WHERE deleted_at <> 0 ORDER BY id LIMIT 10`)
+	if err != nil {
+		return err
+	}
+	for _, id := range tenants {
+		var left bool
+		if err := sw.deleteEvents(`SELECT id, tenant, key, deliveries FROM events WHERE tenant = $1 ORDER BY id LIMIT $2`, id); err != nil {
+			return err
+		}
+		if sw.budget <= 0 {
+			return nil
+		}
+		n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE tenant = $1 AND (kind, key) IN
+			(SELECT kind, key FROM idempotency WHERE tenant = $1 LIMIT $2)`, id, sw.budget)
+		if err != nil {
+			return err
+		}
+		sw.Keys += n
+		if sw.budget -= n; sw.budget <= 0 {
+			return nil
+		}
+		if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM events WHERE tenant = $1)`, []any{id}, &left); err != nil || left {
+			return err
+		}
+		for _, query := range []string{`DELETE FROM replays WHERE tenant = $1`, `DELETE FROM tenants WHERE id = $1`} {
+			if err := sw.tx.exec(query, id); err != nil {
+				return err
+			}
+		}
+		sw.budget--
+	}
+	return nil
+}
+
+// eraseEndpoints erases deleted endpoints that no delivery names any more.
+func (sw *sweep) eraseEndpoints() error {
+	endpoints, err := sw.tx.ids(`SELECT p.id FROM endpoints p WHERE p.deleted_at <> 0 AND p.settled
+		AND NOT EXISTS (SELECT 1 FROM due d WHERE d.endpoint = p.id)
+		AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint = p.id) LIMIT $1`, min(sw.budget, 100))
+	if err != nil || len(endpoints) == 0 {
+		return err
+	}
+	for _, query := range []string{
+		`DELETE FROM endpoint_health WHERE endpoint = ANY ($1)`,
+		`DELETE FROM endpoint_stats WHERE endpoint = ANY ($1)`,
+		`DELETE FROM endpoint_secrets WHERE endpoint = ANY ($1)`,
+		`DELETE FROM endpoints WHERE id = ANY ($1)`,
+	} {
+		if err := sw.tx.exec(query, endpoints); err != nil {
+			return err
+		}
+	}
+	sw.budget -= len(endpoints)
+	if len(endpoints) == 100 {
+		sw.More = true
+	}
+	return nil
+}
+
+// keepCommits is how long a node may be cut off and still learn what became of
+// its last commits.
+const keepCommits = time.Hour
+
+// dropExpired drops secrets whose overlap is over and idempotency keys.
+func (sw *sweep) dropExpired() error {
+	if err := sw.tx.exec(`DELETE FROM commits WHERE at < $1`, nanos(sw.now.Add(-keepCommits))); err != nil {
+		return err
+	}
+	if err := sw.tx.exec(`DELETE FROM endpoint_secrets WHERE expires_at <> 0 AND expires_at <= $1`, nanos(sw.now)); err != nil {
+		return err
+	}
+	n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE (tenant, kind, key) IN
+		(SELECT tenant, kind, key FROM idempotency WHERE expires <> 0 AND expires <= $1 LIMIT $2)`, nanos(sw.now), sw.budget)
+	sw.Keys += n
+	sw.budget -= n
+	return err
+}
+
+// dropStats drops hours past the retention, a few endpoints at a time.
+func (sw *sweep) dropStats() error {
+	if sw.keep <= 0 {
+		return nil
+	}
+	endpoints, err := sw.tx.ids(`SELECT id FROM endpoints WHERE id > $1 ORDER BY id LIMIT 50`, sw.statsFor)
+	if err != nil {
+		return err
+	}
+	sw.statsFor = 0
+	if len(endpoints) == 0 {
+		return nil
+	}
+	sw.statsFor = endpoints[len(endpoints)-1]
+	return sw.tx.exec(`DELETE FROM endpoint_stats WHERE endpoint = ANY ($1) AND hour < $2`, endpoints, sw.now.Add(-sw.keep).Unix()/3600)
+}
