@@ -26,6 +26,7 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("command", func(t *testing.T) {
+		t.Parallel()
 		plot := filepath.Join(t.TempDir(), "plot.svg")
 		out, err := exec.CommandContext(t.Context(), binary, "bench", "--duration", "1s", "--conns", "4", "--dir", t.TempDir(), "--plot", plot, "-o", "json").Output()
 		if err != nil {
@@ -53,6 +54,7 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 		"fan-out beside a backlog":        func(c *bench.Config) { c.Endpoints, c.FanOut, c.Backlog = 10, 5, 2000 },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			c := bench.Default()
 			c.Binary, c.Dir, c.Conns, c.Duration, c.Relay, c.Raw = binary, t.TempDir(), 8, 1200*time.Millisecond, false, false
 			set(&c)
@@ -75,6 +77,7 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 		})
 	}
 	t.Run("a node that runs", func(t *testing.T) {
+		t.Parallel()
 		server, err := proof.Start(t.Context(), proof.Options{Binary: binary, Dir: t.TempDir()})
 		if err != nil {
 			t.Fatal(err)

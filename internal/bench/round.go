@@ -38,6 +38,7 @@ func (r *round) take() {
 	r.single = r.run("single publishes", func(c *Config) { c.Relay, c.Raw = true, true })
 	r.batch = r.run("batches of 100", func(c *Config) { c.Batch, c.Conns, c.Raw = 100, 8, true })
 	r.fanOut = r.run("fan-out to 1,000", func(c *Config) { c.Endpoints, c.FanOut, c.Conns = 1000, 1000, 1 })
+	r.on(r.many, "10,000 endpoints of 1,000 tenants, opening connections")
 	r.manyLoad = r.on(r.many, "10,000 endpoints of 1,000 tenants")
 	r.fullLoad = r.on(r.full, "a full store")
 	r.restartFull()
