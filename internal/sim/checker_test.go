@@ -202,6 +202,11 @@ func (c *checker) attempt(f *fact, l *life, before []*visit, v *visit) {
 		}
 		last, _ = strconv.Atoi(p.header.Get("posthorn-attempt"))
 		from, since, asked = p.at, p.ended, p.asked
+		// What a dying process still held open ended later than the process, whose
+		// successor may have repeated the attempt where nobody saw it.
+		if at, ok := c.broken(p.at, v.at); ok && at.Before(since) {
+			since = at
+		}
 		if number == last {
 			// Only a process that ended repeats an attempt.
 			if !c.brokenOff(p.at, v.at) {
@@ -237,8 +242,9 @@ func (c *checker) waited(f *fact, last, number int, since time.Time, least time.
 		return
 	}
 	passed := v.at.Sub(since) + c.forward(since, v.at)
-	if len(c.skews) > 0 && number == last+1 && since != f.at {
-		// Without attempts between that nobody saw, the clock itself must have shown it.
+	if len(c.skews) > 0 && number == last+1 && since != f.at && !c.brokenOff(since, v.at) {
+		// Without attempts between that nobody saw (such as one that a new process
+		// repeated), the clock itself must have shown it.
 		low, _ := c.wall(since, since)
 		_, high := c.wall(since, v.at)
 		passed = min(passed, high.Sub(low))

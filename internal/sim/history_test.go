@@ -321,12 +321,18 @@ func (h *history) forward(from, to time.Time) (d time.Duration) {
 
 // brokenOff reports whether a process ended roughly between two times.
 func (h *history) brokenOff(from, to time.Time) bool {
+	_, ok := h.broken(from, to)
+	return ok
+}
+
+// broken is when a process first ended roughly between two times.
+func (h *history) broken(from, to time.Time) (at time.Time, ok bool) {
 	for _, e := range h.ends {
 		if e.rough && !e.at.Before(from) && !e.at.After(to) {
-			return true
+			return e.at, true
 		}
 	}
-	return false
+	return time.Time{}, false
 }
 
 // ended notes the end of a process.
