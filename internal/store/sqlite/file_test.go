@@ -141,6 +141,8 @@ func TestDamagedFilesAreNamedAndKept(t *testing.T) {
 		"short":   whole[:10],
 		"garbled": garbled,
 		"cut":     whole[:len(whole)/2],
+		// A whole database that lost its beginning is not one in the making.
+		"headless": append(make([]byte, 512), whole[512:]...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "a.db")
@@ -159,6 +161,19 @@ func TestDamagedFilesAreNamedAndKept(t *testing.T) {
 }
 
 // TestLogWithoutItsFile: SQLite would remove the log and begin anew.
+// The power can go while SQLite writes the first page of a new file.
+func TestFileInTheMakingIsBegunAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	torn := append(make([]byte, 512), bytes.Repeat([]byte{0xab}, 4096-512)...)
+	if err := os.WriteFile(path, torn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), sqlite.Options{Path: path, Role: sqlite.Admin}); !errors.Is(err, sqlite.ErrCorrupt) {
+		t.Errorf("an admin's command made something of it: %v", err)
+	}
+	open(t, sqlite.Options{Path: path}).Close()
+}
+
 func TestLogWithoutItsFile(t *testing.T) {
 	for name, spoil := range map[string]func(path string) error{
 		"empty":   func(path string) error { return os.WriteFile(path, nil, 0o600) },

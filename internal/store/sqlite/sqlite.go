@@ -9,6 +9,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -211,6 +212,11 @@ func checkFile(path string, create bool) error {
 		return err
 	}
 	switch {
+	case n > 0 && create && unmade(f, head):
+		if err := checkNoLog(path, "not begun"); err != nil {
+			return err
+		}
+		return f.Truncate(0)
 	case n > 0 && string(head) != fileMagic:
 		return fmt.Errorf("%w: it is not a SQLite database", ErrCorrupt)
 	case n == 0 && !create:
@@ -219,6 +225,14 @@ func checkFile(path string, create bool) error {
 		return checkNoLog(path, "empty")
 	}
 	return nil
+}
+
+// unmade reports whether the power was lost while SQLite wrote the file's first
+// page, and its beginning with it. Such a file has never held a row: the schema
+// takes many pages.
+func unmade(f *os.File, head []byte) bool {
+	info, err := f.Stat()
+	return err == nil && info.Size() <= 8192 && len(bytes.Trim(head, "\x00")) == 0
 }
 
 // checkNoLog refuses a log without its file: SQLite would remove it, and with it
