@@ -39,8 +39,8 @@ func leaveBehind(ctx context.Context, t *testing.T) *leftover {
 	}
 	w.relaunch()
 	w.ready()
-	p := startLoad(ctx, w.api, w.ledger, 200, "left")
-	w.publish(p, 40) // few enough to stay in the log: a commit takes some ten pages of the thousand
+	p := startLoad(ctx, w.api, w.ledger, 60, "left")
+	w.publish(p, 20) // few enough to stay in the log: an event takes some twenty pages of the thousand
 	if err := p.finish(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func leaveBehind(ctx context.Context, t *testing.T) *leftover {
 	if l.keys, err = l.open(ctx, t, l.files); err != nil {
 		t.Fatal(err)
 	}
-	if len(l.keys) < 40 {
+	if len(l.keys) < 20 {
 		t.Fatalf("%d events", len(l.keys))
 	}
 	return l
