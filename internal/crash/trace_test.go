@@ -97,14 +97,18 @@ func (t traced) read(ctx context.Context, tracer int, dir string) ([]step, error
 	if err != nil {
 		return nil, err
 	}
-	p := parser{dir: dir, open: make(map[string]*call)}
+	return parse(text, dir)
+}
+
+func parse(text []byte, dir string) ([]step, error) {
+	p := parser{dir: dir, open: make(map[string]*call), died: make(map[string]int)}
 	for line := range bytes.Lines(text) {
 		line, whole := bytes.CutSuffix(line, []byte("\n"))
 		if !whole {
 			break // the tracer ended within it: a call that no power loss needs to keep
 		}
 		if err := p.line(string(line)); err != nil {
-			return nil, fmt.Errorf("line %d of the trace: %w\n%.200s", p.n, err, line)
+			return nil, fmt.Errorf("line %d of the trace: %w\n%.200s … %s", p.n, err, line, line[max(0, len(line)-80):])
 		}
 	}
 	return p.steps, nil
@@ -116,6 +120,7 @@ type parser struct {
 	dir   string
 	n     int
 	open  map[string]*call // by thread
+	died  map[string]int   // the line at which a thread's last call broke off
 	steps []step
 }
 
@@ -128,6 +133,8 @@ func (p *parser) line(line string) error {
 		return errors.New("no process id")
 	case strings.HasPrefix(rest, "+++"), strings.HasPrefix(rest, "---"):
 		return nil
+	case p.died[pid] != 0:
+		return fmt.Errorf("the thread goes on after line %d, which has no result", p.died[pid])
 	case strings.HasPrefix(rest, "<..."):
 		c := p.open[pid]
 		delete(p.open, pid)
@@ -138,10 +145,20 @@ func (p *parser) line(line string) error {
 		return p.finish(c, rest)
 	}
 	c, err := p.begin(rest)
+	unfinished := strings.HasSuffix(rest, "<unfinished ...>")
+	if !unfinished && !strings.Contains(rest, " = ") {
+		// Killed in it: the line ends with " <detached ...>", or anywhere. A call
+		// whose arguments were not even written had not begun.
+		p.died[pid] = p.n
+		if c != nil && err == nil {
+			p.steps = append(p.steps, step{begun: c})
+		}
+		return nil
+	}
 	if c == nil || err != nil {
 		return err
 	}
-	if strings.HasSuffix(rest, "<unfinished ...>") {
+	if unfinished {
 		p.open[pid] = c
 		p.steps = append(p.steps, step{begun: c})
 		return nil
@@ -261,4 +278,37 @@ func contents(path string) (map[string][]byte, error) {
 		files[path+suffix] = b
 	}
 	return files, nil
+}
+
+// hexed writes as the tracer does.
+func hexed(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		fmt.Fprintf(&b, `\x%02x`, s[i])
+	}
+	return b.String()
+}
+
+// TestTraceBrokenOff: a process that is killed within a call leaves its line
+// without a result; what it would have written may be on disk or not.
+func TestTraceBrokenOff(t *testing.T) {
+	t.Parallel()
+	write := func(pid int, data, end string) string {
+		return fmt.Sprintf(`%d pwrite64(10<%s>, "%s", %d, 0%s`+"\n", pid, hexed("/d/posthorn.db"), hexed(data), len(data), end)
+	}
+	for _, end := range []string{" <detached ...>", ""} {
+		steps, err := parse([]byte(write(7, "whole", ")       = 5")+write(8, "part", end)+"7 +++ killed by SIGKILL +++\n"), "/d")
+		if err != nil || len(steps) != 2 {
+			t.Fatalf("%q: %d steps, %v", end, len(steps), err)
+		}
+		if c := steps[0].ended; c == nil || c.result != 5 {
+			t.Errorf("%q: the whole call is %+v", end, c)
+		}
+		if s := steps[1]; s.ended != nil || s.begun.end != never || string(s.begun.data) != "part" {
+			t.Errorf("%q: the broken call is %+v", end, s.begun)
+		}
+	}
+	if _, err := parse([]byte(write(8, "part", "")+write(8, "more", ")       = 4")), "/d"); err == nil {
+		t.Error("a call without a result in the middle of a thread's trace was taken")
+	}
 }
