@@ -113,12 +113,11 @@ type AuditedEndpoint struct {
 	Events       []posthorn.Pattern      `json:"events"`
 	Status       posthorn.EndpointStatus `json:"status"`
 	PausedReason posthorn.PausedReason   `json:"paused_reason,omitzero"`
-	Settings     posthorn.Settings       `json:"settings,omitzero"`
 }
 
-// AuditEndpoint is e for an [Audit].
+// AuditEndpoint is e for an [Audit], without its settings, which change apart.
 func AuditEndpoint(e *posthorn.Endpoint) any {
-	return AuditedEndpoint{e.URL, e.Description, e.Events, e.Status, e.PausedReason, e.Settings}
+	return AuditedEndpoint{e.URL, e.Description, e.Events, e.Status, e.PausedReason}
 }
 
 // AuditPause is a pause on Posthorn's own account.

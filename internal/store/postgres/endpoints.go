@@ -242,7 +242,7 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, tenant, "endpoint.settings", ref, "")
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.settings.update", Subject: ref, Before: old.Settings, After: e.Settings})
 	})
 	if err != nil {
 		return posthorn.Endpoint{}, err

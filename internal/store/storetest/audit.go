@@ -57,6 +57,11 @@ var auditPromises = []promise{
 			return nil
 		})
 		w.ok(err)
+		_, err = w.s.UpdateSettings(ctx, w.change(), acme, e.Ref, 0, func(s *posthorn.Settings) error {
+			s.TimeoutSeconds = 5
+			return nil
+		})
+		w.ok(err)
 		w.ok(w.s.DeleteEndpoint(ctx, w.change(), acme, e.Ref, 0))
 		tok := w.token(acme, "ci")
 		w.ok(w.s.DeleteToken(ctx, w.change(), -1, tok.Ref))
@@ -78,6 +83,7 @@ var auditPromises = []promise{
 acme test endpoint.create  -> ` + active + `
 acme test endpoint.pause ` + active + ` -> ` + paused + `
 acme test endpoint.resume ` + paused + ` -> ` + resumed + `
+acme test endpoint.settings.update {} -> {"timeout_seconds":5}
 acme test endpoint.delete ` + resumed + ` -> 
 acme test token.create  -> ` + token + `
 acme test token.delete ` + token + ` -> 
