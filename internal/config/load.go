@@ -313,6 +313,7 @@ func (c *Config) Validate() error {
 		add("retry-schedule: the waits take %s, but events are kept for %s only; shorten the schedule or raise retention",
 			FormatDuration(total), FormatDuration(c.Retention))
 	}
+	faults = append(faults, c.checkOIDC()...)
 	if c.DrainTimeout > time.Hour {
 		add("drain-timeout: %s is longer than 1h", FormatDuration(c.DrainTimeout))
 	}
