@@ -49,6 +49,9 @@ func Start(keys ...Key) *Provider {
 // Close ends it.
 func (p *Provider) Close() { p.server.Close() }
 
+// Client is an HTTP client that trusts it.
+func (p *Provider) Client() *http.Client { return p.server.Client() }
+
 // CAs are the authorities that its certificate has.
 func (p *Provider) CAs() *x509.CertPool {
 	pool := x509.NewCertPool()
