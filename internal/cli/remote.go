@@ -25,6 +25,9 @@ type remoteFlags struct {
 	server, token, tokenFile, tenant, context string
 }
 
+// noToken is said where no token is given at all.
+const noToken = "There is no access token."
+
 const defaultServer = "http://127.0.0.1:8420"
 
 // remoteFlags adds the flags of commands that call a server.
@@ -122,7 +125,7 @@ func (r *runner) token() (string, error) {
 		file = r.getenv("POSTHORN_TOKEN_FILE")
 	}
 	if file == "" {
-		return "", (&fault{exit: ExitNotAllowed, message: "There is no access token."}).
+		return "", (&fault{exit: ExitNotAllowed, message: noToken}).
 			with("Set POSTHORN_TOKEN, use --token-file, or save one by \"posthorn context add\". Where the store is, \"posthorn token create --tenant NAME\" makes one.")
 	}
 	b, err := r.readSource(file, 16<<10) // a JWT may be long
