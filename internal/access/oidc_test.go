@@ -125,9 +125,9 @@ func TestJWTsThatAreNotTaken(t *testing.T) {
 		"HS256 with the public key, DER":       {hs256(der), "signed"},
 		"HS256 with the public key, PEM":       {hs256(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), "signed"},
 		"a header that must be understood":     {idp.Assemble(map[string]any{"alg": "RS256", "kid": "k1", "crit": []string{"x"}, "x": 1}, good, unsigned), "signed"},
-		"another issuer":                       {w.p.Token(w.claims(map[string]any{"iss": "https://evil.example"})), "iss"},
-		"the issuer with a slash":              {w.p.Token(w.claims(map[string]any{"iss": w.p.URL + "/"})), "iss"},
-		"no issuer":                            {w.p.Token(w.claims(map[string]any{"iss": nil})), "iss"},
+		"another issuer":                       {w.p.Token(w.claims(map[string]any{"iss": "https://evil.example"})), "(iss)"},
+		"the issuer with a slash":              {w.p.Token(w.claims(map[string]any{"iss": w.p.URL + "/"})), "(iss)"},
+		"no issuer":                            {w.p.Token(w.claims(map[string]any{"iss": nil})), "(iss)"},
 		"another audience":                     {w.p.Token(w.claims(map[string]any{"aud": "billing"})), "aud"},
 		"no audience":                          {w.p.Token(w.claims(map[string]any{"aud": nil})), "aud"},
 		"expired":                              {w.p.Token(w.claims(map[string]any{"exp": at(-access.Leeway)})), "expired"},
@@ -404,7 +404,7 @@ func TestProvidersThatCannotBeTrusted(t *testing.T) {
 	probe("an unknown authority", "certificate", func(c *access.OIDCConfig) { c.CAs = x509.NewCertPool() })
 	probe("no key set", "404", func(c *access.OIDCConfig) { c.JWKSURL = w.p.URL + "/nothing" })
 	w.p.ChangeDiscovery(func(d map[string]any) { d["jwks_uri"] = "http://idp.example/keys" })
-	probe("keys over http", "https", func(*access.OIDCConfig) {})
+	probe("keys over http", "names no jwks_uri", func(*access.OIDCConfig) {})
 	w.p.ChangeDiscovery(func(d map[string]any) { d["issuer"] = "https://evil.example" })
 	probe("another issuer", "issuer", func(*access.OIDCConfig) {})
 	w.p.ChangeDiscovery(func(d map[string]any) { d["padding"] = strings.Repeat("x", 300<<10) })
