@@ -51,9 +51,14 @@ type target struct{ server, token, tenant string }
 // the current context. A context's token goes to the context's server only, and its
 // tenant with its token only.
 func (r *runner) target() (t target, err error) {
-	saved, err := r.context()
-	if err != nil {
-		return t, err
+	given := r.remote.token != "" || r.remote.tokenFile != ""
+	inEnvironment := r.getenv("POSTHORN_TOKEN") != "" || r.getenv("POSTHORN_TOKEN_FILE") != ""
+	var saved *serverContext
+	whole := firstOf(r.remote.server, r.getenv("POSTHORN_SERVER")) != "" && (given || inEnvironment)
+	if !whole || firstOf(r.remote.context, r.getenv("POSTHORN_CONTEXT")) != "" {
+		if saved, err = r.context(); err != nil {
+			return t, err
+		}
 	}
 	var flag, current serverContext
 	if saved != nil {
@@ -70,8 +75,6 @@ func (r *runner) target() (t target, err error) {
 			*c = serverContext{}
 		}
 	}
-	given := r.remote.token != "" || r.remote.tokenFile != ""
-	inEnvironment := r.getenv("POSTHORN_TOKEN") != "" || r.getenv("POSTHORN_TOKEN_FILE") != ""
 	switch {
 	case !given && flag.Token != "":
 		t.token, t.tenant = flag.Token, firstOf(r.remote.tenant, flag.Tenant)

@@ -68,6 +68,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("RECEIVER", s.Receiver)
 			env.Setenv("SERVED_STORE", s.Store)
 			env.Setenv("SERVED_KEYS", s.Keys)
+			env.Setenv("SERVED_LISTEN", strings.TrimPrefix(s.URL, "http://"))
 			_, other, _ := strings.Cut(secretbox.Generate("x"), ":")
 			env.Setenv("OTHER_KEY", other)
 			return nil
