@@ -57,7 +57,7 @@ func (k Key) Sign(claims map[string]any) string {
 	if k.ID != "" {
 		header["kid"] = k.ID
 	}
-	return Assemble(header, claims, k.signature)
+	return Assemble(header, claims, k.Signature)
 }
 
 // Assemble joins a JWT of parts that need not fit together.
@@ -74,7 +74,8 @@ func part(v any) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func (k Key) signature(input []byte) []byte {
+// Signature signs what is to be a token.
+func (k Key) Signature(input []byte) []byte {
 	sum := sha256.Sum256(input)
 	var sig []byte
 	var err error
