@@ -23,6 +23,8 @@ type writer struct {
 	node      uint8
 	poll      time.Duration
 	tell      func(store.Notice)
+	committed func()          // is told of each commit
+	finish    chan chan error // asks to take the whole log into the file
 	running   sync.WaitGroup
 
 	db          *sql.DB
@@ -44,6 +46,7 @@ func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notic
 		queue:     newQueue(),
 		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
 		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
+		committed: func() {}, finish: make(chan chan error),
 		db: db, stmts: make(map[string]*sql.Stmt),
 		open: newOpenCounts(),
 	}
@@ -84,6 +87,9 @@ func (w *writer) loop() {
 			w.write(group)
 		case <-tick:
 			w.look()
+		case done := <-w.finish:
+			_, _, err := checkpoint(w.conn, "PASSIVE")
+			done <- err
 		}
 	}
 }
@@ -166,6 +172,7 @@ func (w *writer) try(group []*op) error {
 	for _, o := range group {
 		o.done(o.err)
 	}
+	w.committed()
 	return nil
 }
 
