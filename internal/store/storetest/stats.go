@@ -78,6 +78,9 @@ func (s *statsWorld) step() {
 	switch s.IntN(4) {
 	case 0:
 		s.now = s.now.Add(time.Duration(s.IntN(50)) * time.Minute)
+		if s.IntN(2) == 0 { // attempts end in the next hour
+			s.now = s.now.Truncate(time.Hour).Add(time.Hour - time.Second)
+		}
 		s.claimDue(1000)
 	case 1:
 		s.publishSome()
