@@ -63,6 +63,7 @@ type Store interface {
 	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
+	Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, error)
 
 	Watch(fn func(store.Notice))
 }
@@ -165,7 +166,7 @@ func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
-		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+		s.deliveryOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 	} {
 		all = append(all, group...)
 	}
