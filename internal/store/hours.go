@@ -41,6 +41,18 @@ func (h Hours) At(endpoint int64, at time.Time) *Hour {
 	return s
 }
 
+// Add adds other hours, which are copied.
+func (h Hours) Add(other Hours) {
+	for k, o := range other {
+		if s, ok := h[k]; ok {
+			s.Add(o)
+		} else {
+			c := *o
+			h[k] = &c
+		}
+	}
+}
+
 // Count counts an attempt, unless the fault was ours, and the delivery if the
 // attempt brought it to another end. before is the progress without the attempt.
 // The hour is that of the attempt's time in the log, so that the log can be
@@ -152,12 +164,21 @@ func (s *Hour) Quantile(q float64) (found Quantile, ok bool) {
 	return found, true
 }
 
-// Scan lists where the columns of a row of statistics go: ok, failed, succeeded,
-// exhausted, canceled, expired and b0 to b9.
-func (s *Hour) Scan() []any {
-	to := []any{&s.OK, &s.Failed, &s.Succeeded, &s.Exhausted, &s.Canceled, &s.Expired}
+// Counts lists the counts in the order of the columns of statistics: ok, failed,
+// succeeded, exhausted, canceled, expired and b0 to b9.
+func (s *Hour) Counts() []*int {
+	all := []*int{&s.OK, &s.Failed, &s.Succeeded, &s.Exhausted, &s.Canceled, &s.Expired}
 	for i := range s.Buckets {
-		to = append(to, &s.Buckets[i])
+		all = append(all, &s.Buckets[i])
+	}
+	return all
+}
+
+// Scan lists where the columns of a row of statistics go, as [Hour.Counts].
+func (s *Hour) Scan() []any {
+	var to []any
+	for _, n := range s.Counts() {
+		to = append(to, n)
 	}
 	return to
 }

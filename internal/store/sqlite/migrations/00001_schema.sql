@@ -97,6 +97,12 @@ CREATE TABLE endpoint_stats (
     PRIMARY KEY (endpoint, hour)
 ) WITHOUT ROWID;
 
+-- What commits added to the statistics since it was last added up there.
+CREATE TABLE stats_log (
+    id   INTEGER PRIMARY KEY,
+    body BLOB NOT NULL
+);
+
 CREATE TABLE events (
     id          INTEGER PRIMARY KEY,
     tenant      INTEGER NOT NULL,
