@@ -64,6 +64,7 @@ type Store interface {
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 	AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error)
+	Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, error)
 
 	Watch(fn func(store.Notice))
 }
@@ -166,7 +167,7 @@ func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
-		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+		s.deliveryOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 		s.auditOperations(),
 	} {
 		all = append(all, group...)

@@ -21,6 +21,8 @@ var samples = map[string]sample{
 	"update-endpoint":     {"/endpoints/{endpoint}", `{"description":"x"}`, 200},
 	"delete-endpoint":     {"/endpoints/{endpoint}", "", 204},
 	"get-endpoint-health": {"/endpoints/{endpoint}/health", "", 200},
+	"get-endpoint-stats":  {"/endpoints/{endpoint}/stats", "", 200},
+	"get-stats":           {"/stats", "", 200},
 	"publish-event":       {"/events", `{"type":"cases.updated","tenant":"acme","data":{}}`, 202},
 	"publish-batch":       {"/events/batch", `{"events":[{"type":"cases.updated","tenant":"acme","data":{}}]}`, 202},
 	"list-events":         {"/events", "", 200},

@@ -62,6 +62,7 @@ type Store interface {
 	Queue
 	Log
 	Auditing
+	Statistics
 	Keeper
 
 	// Watch registers fn to be told of every committed change of tenants,

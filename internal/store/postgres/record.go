@@ -248,9 +248,7 @@ func (set *resultSet) record(r *result, d *deliveryRow) error {
 	}
 	d.progress, d.log, d.dirty, d.run = next, log, true, waiting
 	r.rec.Progress = next
-	if r.Kind != posthorn.EventTest {
-		set.tx.hours.Count(&r.Result, before, next.State)
-	}
+	set.tx.hours.Count(&r.Result, before, next.State)
 	return set.observe(r, d)
 }
 

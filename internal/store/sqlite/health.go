@@ -10,7 +10,9 @@ import (
 // healthRow is an endpoint's health within a transaction.
 type healthRow struct {
 	posthorn.Health
-	dirty bool
+	stored time.Time // the last success that the row has
+	dirty  bool
+	gone   bool // the endpoint was erased
 }
 
 const healthColumns = `failing_since, failures, last_success, last_failure, hold_until, warned_at`
@@ -27,9 +29,14 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 	if h, ok := tx.health[endpoint]; ok {
 		return h, nil
 	}
+	if h, ok := tx.w.memo.of(endpoint); ok {
+		tx.health[endpoint] = &h
+		return &h, nil
+	}
 	h := &healthRow{}
 	err := tx.rows(selectHealth, []any{endpoint}, func(r scanner) (err error) {
 		h.Health, err = scanHealth(r)
+		h.stored = h.LastSuccess
 		return err
 	})
 	if err != nil {
@@ -41,9 +48,10 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 
 func (tx *txn) writeHealth() error {
 	for endpoint, h := range tx.health {
-		if !h.dirty {
+		if !h.dirty || h.gone {
 			continue
 		}
+		h.stored, h.dirty = h.LastSuccess, false
 		if err := tx.exec(`INSERT OR REPLACE INTO endpoint_health (endpoint, `+healthColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			endpoint, nanos(h.FailingSince), h.Failures, nanos(h.LastSuccess), nanos(h.LastFailure), nanos(h.HoldUntil), nanos(h.WarnedAt)); err != nil {
 			return err

@@ -154,9 +154,7 @@ func (tx *txn) observe(r *store.Result, d *deliveryRow, rec *store.Recorded) err
 	}
 	before := h.Health
 	now, reason := before.Observe(&r.Attempt, r.EndedAt)
-	if now != before {
-		h.Health, h.dirty = now, true
-	}
+	h.set(now)
 	rec.Health = now
 	rec.Recovered = r.Attempt.Succeeded() && !before.FailingSince.IsZero()
 	if reason == "" {

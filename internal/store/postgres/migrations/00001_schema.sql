@@ -72,6 +72,7 @@ CREATE TABLE endpoints (
     settings_version bigint  NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant, id) WHERE deleted_at = 0;
+CREATE INDEX endpoints_gone ON endpoints (tenant, id) WHERE deleted_at <> 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
 
 CREATE TABLE endpoint_secrets (

@@ -52,6 +52,7 @@ CREATE TABLE endpoints (
     settings_version INTEGER NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant) WHERE deleted_at = 0;
+CREATE INDEX endpoints_gone ON endpoints (tenant) WHERE deleted_at <> 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
 
 CREATE TABLE endpoint_secrets (
@@ -95,6 +96,12 @@ CREATE TABLE endpoint_stats (
     b8 INTEGER NOT NULL DEFAULT 0, b9 INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (endpoint, hour)
 ) WITHOUT ROWID;
+
+-- What commits added to the statistics since it was last added up there.
+CREATE TABLE stats_log (
+    id   INTEGER PRIMARY KEY,
+    body BLOB NOT NULL
+);
 
 CREATE TABLE events (
     id          INTEGER PRIMARY KEY,
