@@ -119,8 +119,9 @@ func (r *runner) root() *cobra.Command {
 
 	run := &cobra.Group{ID: "run", Title: "Run:"}
 	use := &cobra.Group{ID: "use", Title: "Use a server:"}
+	receive := &cobra.Group{ID: "receive", Title: "Receive webhooks:"}
 	operate := &cobra.Group{ID: "operate", Title: "Operate an installation:"}
-	root.AddGroup(run, use, operate)
+	root.AddGroup(run, use, receive, operate)
 	root.SetHelpCommandGroupID(operate.ID)
 	root.SetCompletionCommandGroupID(operate.ID)
 	add := func(g *cobra.Group, commands ...*cobra.Command) {
@@ -131,6 +132,7 @@ func (r *runner) root() *cobra.Command {
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
 	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.sendingCommand())
+	add(receive, r.checkCommand(), r.verifyCommand(), r.signCommand())
 	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.versionCommand())
 	return root
 }

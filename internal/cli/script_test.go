@@ -45,8 +45,8 @@ func programs() cli.Programs {
 }
 
 // TestScripts runs testdata/script. Each script has a service of its own in
-// POSTHORN_SERVER, which POSTHORN_TOKEN opens for the tenant acme, and a receiver
-// in RECEIVER.
+// POSTHORN_SERVER, which POSTHORN_TOKEN opens for the tenant acme, a receiver in
+// RECEIVER, and in GOOD_RECEIVER one that verifies with GOOD_SECRET.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
@@ -64,6 +64,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("POSTHORN_TOKEN", s.Token)
 			env.Setenv("ADMIN_TOKEN", s.Admin)
 			env.Setenv("RECEIVER", s.Receiver)
+			env.Setenv("GOOD_RECEIVER", s.Good)
+			env.Setenv("GOOD_SECRET", s.GoodSecret)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
