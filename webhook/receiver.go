@@ -124,7 +124,7 @@ type recorder struct {
 }
 
 func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+	if w.status == 0 && (status >= 200 || status == 101) {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
