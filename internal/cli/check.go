@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -81,7 +80,7 @@ func (r *runner) check(cmd *cobra.Command, target check.Target) error {
 		}
 		took := ""
 		if f.Status != 0 {
-			took = fmt.Sprintf(" (%v)", time.Duration(f.DurationMS*1e6).Round(time.Millisecond))
+			took = " (" + span(f.DurationMS) + ")"
 		}
 		line := fmt.Sprintf("%-8s%-15s %s: %s%s", f.Grade, f.Check, f.What, f.Says, took)
 		_, err := fmt.Fprintln(r.Out, r.paint(r.Out, tone, printable(line)))
