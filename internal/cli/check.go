@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,7 @@ func (r *runner) checkCommand() *cobra.Command {
 			target := check.Target{URL: args[0], UserAgent: "Posthorn/" + posthorn.Version}
 			if typ != "" {
 				t, found := catalog.Builtin().Lookup(typ)
-				if !found || t.Example == nil {
+				if !found || t.Example == nil || strings.HasSuffix(typ, ".*") {
 					return usage("The catalogue has no example of %s.", typ).with("\"posthorn event-type list\" lists the types of a server; check knows the built-in ones.")
 				}
 				target.Type, target.Data = typ, t.Example
@@ -48,7 +49,7 @@ func (r *runner) checkCommand() *cobra.Command {
 	must(c.RegisterFlagCompletionFunc("type", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		var names []string
 		for _, t := range catalog.Builtin().Types() {
-			if t.Example != nil {
+			if t.Example != nil && !strings.HasSuffix(t.Name, ".*") {
 				names = append(names, t.Name)
 			}
 		}

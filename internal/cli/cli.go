@@ -134,7 +134,30 @@ func (r *runner) root() *cobra.Command {
 	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.sendingCommand())
 	add(receive, r.checkCommand(), r.verifyCommand(), r.signCommand())
 	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.versionCommand())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			describeCompletion(c)
+		}
+	}
 	return root
+}
+
+// describeCompletion gives cobra's own command the manners of the others.
+func describeCompletion(c *cobra.Command) {
+	c.Short, c.Long = "Print a script that completes commands, ids and event types", ""
+	c.Example = "  source <(posthorn completion bash)\n  posthorn completion fish > ~/.config/fish/completions/posthorn.fish"
+	for _, sub := range c.Commands() {
+		sub.Long = ""
+		switch sub.Name() {
+		case "powershell":
+			sub.Example = "  posthorn completion powershell | Out-String | Invoke-Expression"
+		case "fish":
+			sub.Example = "  posthorn completion fish | source"
+		default:
+			sub.Example = "  source <(posthorn completion " + sub.Name() + ")"
+		}
+	}
 }
 
 // group makes a noun that its verbs hang on; plural is its alias.
