@@ -93,7 +93,7 @@ func (f *flawed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Unlock()
 	switch {
 	case f.redirects:
-		http.Redirect(w, r, "/elsewhere", 308)
+		http.Redirect(w, r, "/elsewhere", http.StatusPermanentRedirect)
 	case f.conflicts && again:
 		w.WriteHeader(409)
 	case f.strictTypes && e.Type != "webhooks.ping":

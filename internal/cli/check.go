@@ -59,7 +59,7 @@ func (r *runner) checkCommand() *cobra.Command {
 }
 
 func (r *runner) check(cmd *cobra.Command, target check.Target) error {
-	var failed, warned, n int
+	var failed, warned, skipped, n int
 	var broken error
 	out := r.list()
 	err := check.Run(cmd.Context(), target, func(f check.Finding) {
@@ -74,10 +74,14 @@ func (r *runner) check(cmd *cobra.Command, target check.Target) error {
 			tone = yellow
 		case check.Skipped:
 			tone = plain
+			skipped++
 		}
 		if !r.wantsTable() {
 			broken = firstError(broken, out.add(toJSON(f), tone))
 			return
+		}
+		if f.Grade == check.Skipped {
+			return // the good request's failure says it all
 		}
 		took := ""
 		if f.Status != 0 {
@@ -99,6 +103,9 @@ func (r *runner) check(cmd *cobra.Command, target check.Target) error {
 	switch {
 	case broken != nil:
 		return broken
+	case skipped > 0:
+		return (&fault{exit: ExitTestFailed, message: fmt.Sprintf("%s does not acknowledge a good request.", target.URL)}).
+			with("The other %s were not made: they show nothing as long as it does not.", count(skipped, "check"))
 	case failed > 0:
 		return &fault{exit: ExitTestFailed, message: fmt.Sprintf("%d of %s failed: %s does not do what a receiver should.", failed, count(n, "check"), target.URL)}
 	case warned > 0:
