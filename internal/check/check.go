@@ -101,6 +101,9 @@ func newChecker(t Target) (*checker, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, errors.New("the receiver's URL must be absolute, as https://partner.example.com/hooks")
 	}
+	if u.User != nil || u.Fragment != "" {
+		return nil, errors.New("the receiver's URL may hold neither user nor fragment, as an endpoint's may not")
+	}
 	key, err := webhook.ParseSecret(t.Secret)
 	if err != nil {
 		return nil, err
