@@ -57,12 +57,14 @@ func (rc *Receiver) Handler(next http.Handler) http.Handler {
 			return
 		}
 		claim, err := seen.Claim(r.Context(), e.ID)
-		switch {
-		case err != nil:
+		if err != nil {
 			rc.refuse(w, r, http.StatusServiceUnavailable, err)
-		case claim == Handled:
+			return
+		}
+		switch claim {
+		case Handled:
 			w.WriteHeader(http.StatusOK)
-		case claim == Busy:
+		case Busy:
 			http.Error(w, "this event is being handled", http.StatusConflict)
 		default:
 			rc.handle(seen, e, next, w, r)
@@ -124,7 +126,7 @@ type recorder struct {
 }
 
 func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+	if w.status == 0 && (status >= 200 || status == 101) {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)

@@ -35,7 +35,7 @@ type Target struct {
 	Type string
 	Data []byte
 	// Limit is how long an answer may take, Aim how long it should; 0 for 15 s and
-	// 3 s. Slowly is over what time the slow request is spread; 0 for 2 s.
+	// 3 s. Slowly is over what time the slow request is spread; 0 for 1 s.
 	Limit, Aim, Slowly time.Duration
 	UserAgent          string
 	// Transport makes the requests; nil for one of its own.
@@ -101,6 +101,9 @@ func newChecker(t Target) (*checker, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, errors.New("the receiver's URL must be absolute, as https://partner.example.com/hooks")
 	}
+	if u.User != nil || u.Fragment != "" {
+		return nil, errors.New("the receiver's URL may hold neither user nor fragment, as an endpoint's may not")
+	}
 	key, err := webhook.ParseSecret(t.Secret)
 	if err != nil {
 		return nil, err
@@ -108,7 +111,7 @@ func newChecker(t Target) (*checker, error) {
 	if t.Type == "" {
 		t.Type, t.Data = "webhooks.ping", []byte(`{"note":"sent by posthorn check"}`)
 	}
-	for d, otherwise := range map[*time.Duration]time.Duration{&t.Limit: 15 * time.Second, &t.Aim: 3 * time.Second, &t.Slowly: 2 * time.Second} {
+	for d, otherwise := range map[*time.Duration]time.Duration{&t.Limit: 15 * time.Second, &t.Aim: 3 * time.Second, &t.Slowly: time.Second} {
 		if *d <= 0 {
 			*d = otherwise
 		}

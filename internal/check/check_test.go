@@ -93,7 +93,7 @@ func (f *flawed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Unlock()
 	switch {
 	case f.redirects:
-		http.Redirect(w, r, "/elsewhere", 308)
+		http.Redirect(w, r, "/elsewhere", http.StatusPermanentRedirect)
 	case f.conflicts && again:
 		w.WriteHeader(409)
 	case f.strictTypes && e.Type != "webhooks.ping":
@@ -238,7 +238,7 @@ func TestGoodReceiversPass(t *testing.T) {
 
 func TestTargetsThatAreNone(t *testing.T) {
 	for _, target := range []check.Target{
-		{URL: "ftp://x", Secret: webhook.NewSecret()}, {URL: "localhost:3000", Secret: webhook.NewSecret()}, {URL: "http://127.0.0.1", Secret: "x"},
+		{URL: "ftp://x", Secret: webhook.NewSecret()}, {URL: "localhost:3000", Secret: webhook.NewSecret()}, {URL: "https://u:p@x.example", Secret: webhook.NewSecret()}, {URL: "http://127.0.0.1", Secret: "x"},
 	} {
 		if err := check.Run(t.Context(), target, func(check.Finding) { t.Error("something was sent") }); err == nil {
 			t.Errorf("%q", target.URL)

@@ -138,6 +138,8 @@ func (c *checker) judge(p *probe, a answer) (Grade, string) {
 	switch {
 	case a.err != nil && p.wants == refused:
 		return Warning, "It is refused, but without an answer; answer 4xx. " + c.unanswered(a)
+	case a.err != nil && p.name == "good":
+		return bad, c.unanswered(a)
 	case a.err != nil:
 		return bad, c.unanswered(a) + " " + p.wrong
 	case p.wants == refused && good:

@@ -16,6 +16,7 @@ import (
 	"github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/webhook"
 )
 
 // server is a service with a receiver, for scripts.
@@ -27,7 +28,9 @@ type server struct {
 	Receiver string
 	// Store and Keys are the settings that it runs with.
 	Store, Keys string
-	close       func() error
+	// Good is a receiver that does as it should, with GoodSecret.
+	Good, GoodSecret string
+	close            func() error
 }
 
 // startServer starts the service that "posthorn serve" would, in dir.
@@ -54,9 +57,16 @@ func startServer(dir string) (*server, error) {
 	go func() { ended <- app.Serve(ctx, cfg, io.Discard, os.Stderr) }()
 	receiver := httptest.NewServer(http.HandlerFunc(receive))
 	s.Receiver = receiver.URL
+	good, secret, err := goodReceiver()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	s.Good, s.GoodSecret = good.URL, secret
 	s.close = func() error {
 		cancel()
 		defer receiver.Close()
+		defer good.Close()
 		return <-ended
 	}
 	if err := s.await(ended); err != nil {
@@ -77,6 +87,16 @@ func receive(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	io.WriteString(w, "busy\x1b[31m\nnot red")
+}
+
+func goodReceiver() (*httptest.Server, string, error) {
+	secret := webhook.NewSecret()
+	verifier, err := webhook.NewVerifier(secret)
+	if err != nil {
+		return nil, "", err
+	}
+	rc := &webhook.Receiver{Verifier: verifier}
+	return httptest.NewServer(rc.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))), secret, nil
 }
 
 // freeAddress finds a port that is free now. Another process could take it
