@@ -40,6 +40,14 @@ const (
 	EventOperational EventKind = 2 // webhooks.endpoint.failing and the like
 )
 
+// The types of Posthorn's own events.
+const (
+	TypePing              = "webhooks.ping"               // a test
+	TypeEndpointFailing   = "webhooks.endpoint.failing"   // it will be paused
+	TypeEndpointPaused    = "webhooks.endpoint.paused"    // by its own answers
+	TypeEndpointRecovered = "webhooks.endpoint.recovered" // after it was said to be failing
+)
+
 // Ref is the id that users see and that receivers get as webhook-id.
 func (e *Event) Ref() string {
 	if e.Key != "" {

@@ -47,7 +47,7 @@ type node struct {
 	ops      *http.Server // nil when off
 	listener *connections
 	opsLn    net.Listener
-	turns    chan turn
+	turned   chan struct{} // wakes the announcer of turning points
 	ready    readiness
 
 	cancel context.CancelFunc // ends the housekeeping
@@ -61,7 +61,7 @@ type inboxException []netip.AddrPort
 // newNode opens the store and wires the parts. On an error nothing is left open.
 // Tests give the network that deliveries go out to another resolver by change.
 func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException, change ...func(*send.Config)) (_ *node, err error) {
-	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turns: make(chan turn, 1024)}
+	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turned: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -263,12 +263,7 @@ func (n *node) observe(o lane.Observation) {
 	now := n.now()
 	n.metrics.observe(&o)
 	logAttempt(n.log, &o, now)
-	if t, ok := turnOf(&o, now); ok {
-		select {
-		case n.turns <- t:
-		default: // a thousand endpoints turned at once; the log and health show it all the same
-		}
-	}
+	n.noteTurn(&o)
 }
 
 // start begins delivering and answering.

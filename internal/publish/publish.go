@@ -172,16 +172,16 @@ func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event
 
 // Operational publishes an event of Posthorn's own, such as
 // "webhooks.endpoint.failing", to those of the tenant's endpoints that ask for
-// it, and never to the endpoint that it is about. What becomes of its deliveries
-// must lead to no further operational event: callers look at Work.Kind. Errors
-// are the store's.
-func (s *Service) Operational(ctx context.Context, tenant int64, eventType string, data []byte, about int64) error {
+// it, and never to the endpoint that it is about. once keeps it from being
+// published twice. What becomes of its deliveries leads to no further operational
+// event: see [posthorn.Health.ObserveKind]. Errors are the store's.
+func (s *Service) Operational(ctx context.Context, tenant int64, eventType string, at time.Time, data []byte, about int64, once *store.Once) error {
 	p := store.Publication{
-		Tenant: tenant, At: s.cfg.Now(), BacklogLimit: s.cfg.BacklogLimit,
+		Tenant: tenant, At: s.cfg.Now(), BacklogLimit: s.cfg.BacklogLimit, Once: once,
 		Events: []store.NewEvent{{Type: eventType, Kind: posthorn.EventOperational}},
 	}
 	e := &p.Events[0]
-	e.OccurredAt = p.At.Truncate(time.Millisecond)
+	e.OccurredAt = at.UTC().Truncate(time.Millisecond)
 	e.Body = posthorn.AppendBody(nil, "", eventType, e.OccurredAt, data)
 	_, err := s.commit(ctx, &p, about)
 	return err
