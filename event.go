@@ -128,5 +128,18 @@ func ValidKey(s string) bool {
 	return true
 }
 
+// TestPrefix begins the ids of the events that test one endpoint. They go to it
+// alone, are attempted once, and are never replayed.
+const TestPrefix = EventPrefix + "test_"
+
+// IsTestRef reports whether an event's id is that of an endpoint's test.
+func IsTestRef(ref string) bool { return strings.HasPrefix(ref, TestPrefix) }
+
+// ValidRefForm reports whether s may be the id of an event: a publisher's own, one
+// that Posthorn gave out, or one that it made of something else.
+func ValidRefForm(s string) bool {
+	return ValidKey(strings.TrimPrefix(s, EventPrefix))
+}
+
 // FormatTime writes a time as the delivered body does: UTC with milliseconds.
 func FormatTime(t time.Time) string { return t.UTC().Format(bodyTimeFormat) }

@@ -122,8 +122,5 @@ func (s *server) getEvent(q *request) (*reply, error) {
 }
 
 func validEventRef(ref string) bool {
-	if _, ok := posthorn.ParseID(posthorn.EventPrefix, ref); ok {
-		return true
-	}
-	return posthorn.ValidKey(ref)
+	return posthorn.ValidRefForm(ref)
 }

@@ -61,6 +61,7 @@ type Store interface {
 	Publisher
 	Queue
 	Log
+	Streamer
 	Keeper
 
 	// Watch registers fn to be told of every committed change of tenants,

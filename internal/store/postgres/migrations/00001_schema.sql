@@ -148,9 +148,12 @@ CREATE TABLE events (
     source      text     NOT NULL,
     subject     text     NOT NULL,
     source_id   text     NOT NULL,
-    body        bytea
+    body        bytea,
+    -- the transaction that stored it: the order of the stream
+    tx          bigint   NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)
 ) PARTITION BY RANGE (id);
 CREATE INDEX events_tenant ON events (tenant, id);
+CREATE INDEX events_stream ON events (tenant, tx, id);
 
 -- Open deliveries, and no other: small, whatever the history.
 CREATE TABLE due (
