@@ -64,6 +64,9 @@ type Store interface {
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 
+	StreamEnd(ctx context.Context) (store.StreamPlace, error)
+	Stream(ctx context.Context, f store.StreamFilter, after store.StreamPlace) (store.StreamPage, error)
+
 	Watch(fn func(store.Notice))
 }
 
@@ -74,6 +77,7 @@ type Publisher interface {
 	ParseBatch(body []byte) ([]publish.Event, error)
 	ParseNDJSON(body []byte) ([]publish.Event, error)
 	Publish(ctx context.Context, t posthorn.Tenant, events []publish.Event, pointer func(i int) string, once *store.Once, answer func([]publish.Accepted) []byte) ([]publish.Accepted, error)
+	Follow(tenant int64) (wake <-chan struct{}, leave func())
 }
 
 // Catalog knows the event types.
@@ -118,6 +122,10 @@ type Config struct {
 	PublicURL string
 	// TrustedProxies may say by X-Forwarded-For where a request came from.
 	TrustedProxies []netip.Prefix
+	// Retention is how long events are kept; 0 for 30 days.
+	Retention time.Duration
+	// Stopping is closed when streams are to end; nil for never.
+	Stopping <-chan struct{}
 	// Version is the product's, for the OpenAPI document.
 	Version string
 }
@@ -129,6 +137,7 @@ type server struct {
 	running    running
 	room       *web.Room
 	tenants    knownTenants
+	streams    streams
 }
 
 // New returns the handler of everything but health and metrics: the API, its
@@ -144,6 +153,9 @@ func New(c Config) (http.Handler, error) {
 	}
 	if c.MaxEndpoints == 0 {
 		c.MaxEndpoints = 1000
+	}
+	if c.Retention == 0 {
+		c.Retention = 30 * 24 * time.Hour
 	}
 	if c.Version == "" {
 		c.Version = posthorn.Version
@@ -164,7 +176,7 @@ func New(c Config) (http.Handler, error) {
 func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
-		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
+		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
 		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 	} {
 		all = append(all, group...)

@@ -49,6 +49,7 @@ type node struct {
 	opsLn    net.Listener
 	turned   chan struct{} // wakes the announcer of turning points
 	ready    readiness
+	stopping chan struct{} // closed when a stop begins
 
 	cancel context.CancelFunc // ends the housekeeping
 	wg     sync.WaitGroup
@@ -61,7 +62,7 @@ type inboxException []netip.AddrPort
 // newNode opens the store and wires the parts. On an error nothing is left open.
 // Tests give the network that deliveries go out to another resolver by change.
 func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException, change ...func(*send.Config)) (_ *node, err error) {
-	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turned: make(chan struct{}, 1)}
+	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turned: make(chan struct{}, 1), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -211,6 +212,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 		MaxEndpoints:   n.cfg.MaxEndpoints,
 		PublicURL:      n.cfg.PublicURL,
 		TrustedProxies: n.cfg.TrustedProxies,
+		Retention:      n.cfg.Retention,
+		Stopping:       n.stopping,
 		Version:        posthorn.Version,
 	})
 	if err != nil {
@@ -300,6 +303,7 @@ func (n *node) serve(s *http.Server, ln net.Listener, mayTLS bool) {
 // when everything is closed.
 func (n *node) stop() error {
 	n.ready.set(errors.New("draining"))
+	close(n.stopping) // streams end; what follows waits for them
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()
 	drained := make(chan error, 1)

@@ -163,7 +163,9 @@ func TestFailingEndpointIsToldOfOnceThoughNothingIsInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seal := func(int64) (store.Sealed, error) { return store.Sealed{KeyID: "k1", Box: []byte{1}, CreatedAt: now}, nil }
+	seal := func(int64) (store.Sealed, error) {
+		return store.Sealed{KeyID: "k1", Box: []byte{1}, CreatedAt: now}, nil
+	}
 	e, err := n.store.CreateEndpoint(t.Context(), by, posthorn.Endpoint{
 		Ref: posthorn.NewRef(posthorn.EndpointPrefix, now), Tenant: tenant.ID, URL: "https://secret.example.com/path?token=x",
 		Events: []posthorn.Pattern{"*", "webhooks.*"}, Status: posthorn.StatusActive, CreatedAt: now, UpdatedAt: now,

@@ -84,6 +84,8 @@ type Service struct {
 
 	mu       sync.Mutex
 	limiters map[int64]*rate.Limiter
+
+	followers followers
 }
 
 // New returns a Service.
@@ -263,6 +265,9 @@ func (s *Service) commit(ctx context.Context, p *store.Publication, about int64)
 		}
 		stored, err := s.store(ctx, p)
 		if !errors.Is(err, store.ErrStale) {
+			if err == nil {
+				s.followers.wake(p.Tenant)
+			}
 			return stored, err
 		}
 		s.indexes.drop(p.Tenant, x)
