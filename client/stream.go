@@ -24,8 +24,9 @@ type StreamOptions struct {
 	Endpoint string
 	// After is the Cursor to go on behind; empty to begin now.
 	After string
-	// Patience is for how long a connection that was lost is made again before the
-	// stream fails; 0 for 10 minutes, negative for never.
+	// Patience is for how long it is tried to make a connection again that was lost,
+	// before the stream fails; 0 for 10 minutes, negative for not at all. The first one
+	// is tried once.
 	Patience time.Duration
 	// Changed is told when the stream is connected (nil) and when that ended and is
 	// tried again (why); or nil. It must be quick.
@@ -86,6 +87,7 @@ type follower struct {
 	yield   func(*Streamed, error) bool
 	heard   time.Time // when something came
 	stopped bool      // by the caller
+	reached bool      // it was connected once
 }
 
 func (f *follower) run(ctx context.Context) {
@@ -104,7 +106,7 @@ func (f *follower) run(ctx context.Context) {
 			try = 1
 		}
 		wait, again := pause(http.MethodGet, try, err)
-		if wait = min(wait, 5*time.Second); !again || time.Since(f.heard)+wait > f.options.Patience {
+		if wait = min(wait, 5*time.Second); !again || !f.reached || time.Since(f.heard)+wait > f.options.Patience {
 			f.yield(nil, err)
 			return
 		}
@@ -130,6 +132,7 @@ func (f *follower) connect(ctx context.Context) error {
 		return f.fault(ctx, err)
 	}
 	defer body.Close()
+	f.reached = true
 	f.options.Changed(nil)
 	in := bufio.NewReaderSize(body, 64<<10)
 	var e sse
