@@ -77,6 +77,7 @@ type Publisher interface {
 	ParseBatch(body []byte) ([]publish.Event, error)
 	ParseNDJSON(body []byte) ([]publish.Event, error)
 	Publish(ctx context.Context, t posthorn.Tenant, events []publish.Event, pointer func(i int) string, once *store.Once, answer func([]publish.Accepted) []byte) ([]publish.Accepted, error)
+	Test(ctx context.Context, t posthorn.Tenant, endpoint int64, eventType string, data []byte, once *store.Once, answer func(publish.Tested) []byte) (publish.Tested, error)
 	Follow(tenant int64) (wake <-chan struct{}, leave func())
 }
 
@@ -138,6 +139,7 @@ type server struct {
 	room       *web.Room
 	tenants    knownTenants
 	streams    streams
+	testing    testRates
 }
 
 // New returns the handler of everything but health and metrics: the API, its
@@ -176,7 +178,7 @@ func New(c Config) (http.Handler, error) {
 func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
-		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
+		s.endpointOperations(), s.testOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
 		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 	} {
 		all = append(all, group...)

@@ -69,6 +69,8 @@ type bodyRule struct {
 	model reflect.Type
 	// example is a body that works, for the document.
 	example string
+	// optional: a request without a body is taken as one with {}.
+	optional bool
 }
 
 // success documents one answer.
@@ -271,7 +273,7 @@ func (s *server) chooseTenant(q *request) error {
 func (s *server) read(q *request) (release func(), err error) {
 	rule := q.op.body
 	// curl -X POST -d '' sends a type without a body.
-	if rule.model != nil || q.ContentLength != 0 {
+	if rule.model != nil && !rule.optional || q.ContentLength != 0 {
 		if q.contentType, err = web.ContentType(q.Request, rule.types...); err != nil {
 			return nil, err
 		}

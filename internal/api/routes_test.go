@@ -26,6 +26,7 @@ var samples = map[string]sample{
 	"list-events":         {"/events", "", 200},
 	"get-event":           {"/events/{event}", "", 200},
 	"stream-events":       {"/stream", "", 200},
+	"test-endpoint":       {"/endpoints/{endpoint}/test", `{"type":"webhooks.ping"}`, 202},
 	"list-event-types":    {"/event-types", "", 200},
 	"get-event-type":      {"/event-types/cases.updated", "", 200},
 	"list-deliveries":     {"/deliveries", "", 200},

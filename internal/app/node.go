@@ -41,6 +41,7 @@ type node struct {
 	client   *send.Client
 	engine   *lane.Engine
 	publish  *publish.Service
+	tests    *tester
 	access   *access.Authenticator
 	metrics  *metrics
 	api      *http.Server
@@ -94,9 +95,10 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		return nil, err
 	}
 	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
+	sender := newSender(n.client, n.keys, mayAttempt(n.store), n.now, log)
 	n.engine = lane.New(lane.Config{
 		Store:       n.store,
-		Sender:      newSender(n.client, n.keys, mayAttempt(n.store), n.now, log),
+		Sender:      sender,
 		Policy:      policy,
 		MaxInFlight: cfg.MaxInFlight,
 		Now:         n.now,
@@ -104,6 +106,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Observe:     n.observe,
 		Log:         log,
 	})
+	n.tests = newTester(n.store, n.engine, sender, policy, n.observe)
 	n.publish = publish.New(publish.Config{
 		Store:         n.store,
 		Lanes:         lanes{n.engine},
@@ -112,6 +115,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		BacklogLimit:  cfg.BacklogLimit,
 		Retention:     cfg.Retention,
 		RatePerSecond: cfg.PublishRate,
+		Tests:         n.tests.start,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
 	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate})
@@ -309,6 +313,7 @@ func (n *node) stop() error {
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
 	err := n.inTime("requests of clients", n.api.Shutdown(ctx))
+	n.tests.drain(ctx)
 	err = errors.Join(err, n.inTime("attempts", <-drained))
 	n.cancel()
 	if n.ops != nil {

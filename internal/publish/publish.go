@@ -73,6 +73,9 @@ type Config struct {
 	// RatePerSecond bounds the events that a tenant publishes; 0 for no bound. A
 	// whole batch may come at once.
 	RatePerSecond float64
+	// Tests attempts the delivery of an endpoint's test, which is committed and owned
+	// by this process. It must not wait. nil does nothing: the next start finds it.
+	Tests func(w store.Work)
 	// Published is told of what was accepted, for the metrics; or nil.
 	Published func(events, deliveries int)
 }
@@ -101,6 +104,9 @@ func New(c Config) *Service {
 	}
 	if c.Published == nil {
 		c.Published = func(int, int) {}
+	}
+	if c.Tests == nil {
+		c.Tests = func(store.Work) {}
 	}
 	return &Service{
 		cfg:      c,
@@ -146,7 +152,7 @@ const maxMatches = 20
 func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event, pointer func(i int) string, once *store.Once, answer func([]Accepted) []byte) ([]Accepted, error) {
 	now := s.cfg.Now()
 	if t.Suspended() {
-		return nil, posthorn.Errorf(posthorn.Forbidden, "The tenant %s is suspended: nothing can be published until an operator resumes it.", t.Name)
+		return nil, suspended(t)
 	}
 	if err := s.validate(t, events, pointer); err != nil {
 		return nil, err
@@ -272,11 +278,15 @@ func (s *Service) commit(ctx context.Context, p *store.Publication, about int64)
 		}
 		s.indexes.drop(p.Tenant, x)
 	}
-	return nil, &posthorn.Error{
-		Code:       posthorn.Unavailable,
-		Message:    "The tenant's endpoints keep changing; try again.",
-		RetryAfter: time.Second,
-	}
+	return nil, keepsChanging()
+}
+
+func keepsChanging() error {
+	return unavailable("The tenant's endpoints keep changing; try again.", time.Second)
+}
+
+func suspended(t posthorn.Tenant) error {
+	return posthorn.Errorf(posthorn.Forbidden, "The tenant %s is suspended: nothing can be published until an operator resumes it.", t.Name)
 }
 
 // target sets where the events go.
