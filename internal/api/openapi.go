@@ -71,6 +71,9 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		schema := schemas.Schema(op.body.model, true, op.id)
 		for _, t := range op.body.types {
 			d.RequestBody.Content[t] = &huma.MediaType{Schema: schema, Example: jsontext.Value(op.body.example)}
+			if f, ok := op.body.forms[t]; ok {
+				d.RequestBody.Content[t] = &huma.MediaType{Schema: schemas.Schema(f.model, true, op.id), Example: jsontext.Value(f.example)}
+			}
 			if t == typeNDJSON {
 				d.RequestBody.Content[t] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Description: "One event per line."}}
 			}

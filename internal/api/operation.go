@@ -69,8 +69,16 @@ type bodyRule struct {
 	model reflect.Type
 	// example is a body that works, for the document.
 	example string
+	// forms are those of the types that are not of the model.
+	forms map[string]bodyForm
 	// optional: a request without a body is taken as one with {}.
 	optional bool
+}
+
+// bodyForm is what a body of another type looks like, for the document.
+type bodyForm struct {
+	model   reflect.Type
+	example string
 }
 
 // success documents one answer.
@@ -274,7 +282,7 @@ func (s *server) read(q *request) (release func(), err error) {
 	rule := q.op.body
 	// curl -X POST -d '' sends a type without a body.
 	if rule.model != nil && !rule.optional || q.ContentLength != 0 {
-		if q.contentType, err = web.ContentType(q.Request, rule.types...); err != nil {
+		if q.contentType, err = mediaType(q.Request, rule.types); err != nil {
 			return nil, err
 		}
 	}

@@ -242,7 +242,9 @@ func TestWhatEveryRouteRefuses(t *testing.T) {
 			s.body = "{}"
 		}
 		call(path).with("Content-Type", "text/plain").do().faults(415)
-		call(path).with("Content-Type", "application/cloudevents+json").do().faults(415)
+		if op.id != "publish-event" {
+			call(path).with("Content-Type", "application/cloudevents+json").do().faults(415)
+		}
 		call(path).with("Content-Encoding", "gzip").do().faults(415)
 		if op.body.model == nil {
 			continue

@@ -126,6 +126,22 @@ func (s *Service) ParseBatch(body []byte) ([]Event, error) { return parseBatch(b
 // ParseNDJSON is to the function ParseNDJSON what ParseEvent is to ParseEvent.
 func (s *Service) ParseNDJSON(body []byte) ([]Event, error) { return parseNDJSON(body, s.checker()) }
 
+// ParseCloudEvent is to the function ParseCloudEvent what ParseEvent is to ParseEvent.
+func (s *Service) ParseCloudEvent(body []byte) (Event, error) {
+	return parseCloudEvent(body, s.checker())
+}
+
+// ParseCloudEvents is to the function ParseCloudEvents what ParseEvent is to
+// ParseEvent.
+func (s *Service) ParseCloudEvents(body []byte) ([]Event, error) {
+	return parseCloudEvents(body, s.checker())
+}
+
+// ParseBinary is to the function ParseBinary what ParseEvent is to ParseEvent.
+func (s *Service) ParseBinary(headers map[string][]string, body []byte) (Event, error) {
+	return parseBinary(headers, body, s.checker())
+}
+
 // Accepted is what became of one event.
 type Accepted struct {
 	// Ref is the id that users see.

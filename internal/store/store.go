@@ -481,6 +481,9 @@ type EventFilter struct {
 	Tenant       int64
 	Type         posthorn.Pattern
 	Since, Until time.Time // acceptance: since <= t < until
+	// Source, Subject and SourceID are the CloudEvents attributes, whole. No index
+	// helps them: pages may be short or empty.
+	Source, Subject, SourceID string
 }
 
 // DeliveryFilter selects deliveries. Zero fields select all.
