@@ -168,6 +168,7 @@ func New(c Config) (http.Handler, error) {
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, room: web.NewRoom(bodiesInAll, bodiesOfToken)}
 	c.Store.Watch(s.tenants.notice)
+	c.Store.Watch(s.streams.notice)
 	s.operations = s.declare()
 	mux := new(web.Mux)
 	for _, op := range s.operations {

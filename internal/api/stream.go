@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -29,8 +30,9 @@ const (
 	streamSettle = 10 * time.Millisecond
 	// streamBeat is the pause between heartbeats on a quiet stream.
 	streamBeat = 15 * time.Second
-	// streamCheck is the pause between looks whether the token is still good.
-	streamCheck = time.Second
+	// streamCheck is the pause between looks whether the token is still good, if
+	// nothing is heard of tokens or tenants that change.
+	streamCheck = time.Minute
 	// streamWrite is how long a reader may take for one event.
 	streamWrite = 10 * time.Second
 )
@@ -57,6 +59,8 @@ func (s *server) streamOperations() []*operation {
 
 // streams counts those that are open.
 type streams struct {
+	epoch atomic.Uint64 // counts what may have ended the right to read
+
 	mu  sync.Mutex
 	all int
 	of  map[int64]int
@@ -82,6 +86,13 @@ func (o *streams) leave(tenant int64) {
 	o.all--
 	if o.of[tenant]--; o.of[tenant] == 0 {
 		delete(o.of, tenant)
+	}
+}
+
+// notice is told what the store tells.
+func (o *streams) notice(n store.Notice) {
+	if n.Kind == store.NoticeAll || n.Kind == store.NoticeToken || n.Kind == store.NoticeTenant {
+		o.epoch.Add(1)
 	}
 }
 
@@ -130,6 +141,10 @@ func (s *server) streamEvents(w http.ResponseWriter, q *request) error {
 func (s *server) follow(q *request, out *eventStream, f store.StreamFilter, place store.StreamPlace, wake <-chan struct{}) {
 	ctx := q.Context()
 	sent, checked := time.Now(), time.Now() // pauses follow the runtime's clock
+	epoch := s.streams.epoch.Load()
+	if !s.mayGoOn(q) { // it could have changed since the request was let in
+		return
+	}
 	for {
 		page, err := s.Store.Stream(ctx, f, place)
 		if err != nil && !isUnavailable(err) {
@@ -169,8 +184,8 @@ func (s *server) follow(q *request, out *eventStream, f store.StreamFilter, plac
 		case <-wake:
 		case <-time.After(wait):
 		}
-		if time.Since(checked) >= streamCheck {
-			if checked = time.Now(); !s.mayGoOn(q) {
+		if now := s.streams.epoch.Load(); now != epoch || time.Since(checked) >= streamCheck {
+			if epoch, checked = now, time.Now(); !s.mayGoOn(q) {
 				return
 			}
 		}

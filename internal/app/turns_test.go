@@ -106,7 +106,6 @@ func TestAPauseBeforeACrashIsToldAfterIt(t *testing.T) {
 	}
 
 	s = serveStore(t, path, key)
-	api = s.tenant(t, "acme")
 	select {
 	case body := <-bodies:
 		if !strings.Contains(body, `"type":"webhooks.endpoint.paused"`) || !strings.Contains(body, paused.ID) {
