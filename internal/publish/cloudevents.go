@@ -7,11 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"mime"
-	"net/url"
-	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -257,20 +252,6 @@ func strictObject(data []byte) error {
 	return nil
 }
 
-const attributeRule = "is no name of a CloudEvents attribute: they are 1 to 20 of a-z and 0-9"
-
-func isAttribute(name string) bool {
-	switch name {
-	case "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "tenant", "deliverat":
-		return true
-	}
-	return false
-}
-
-func validAttribute(name string) bool {
-	return name != "" && len(name) <= 20 && !strings.ContainsFunc(name, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
-}
-
 // spoil keeps an attribute that is wrong from being found missing, too.
 func (c *cloud) spoil(name string) {
 	switch name {
@@ -283,71 +264,6 @@ func (c *cloud) spoil(name string) {
 	case "deliverat":
 		c.skip |= memberDeliverAt
 	}
-}
-
-// attribute takes one attribute of either mode.
-func (c *cloud) attribute(name, value string) {
-	c.seen[name] = true
-	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
-		c.spoil(name)
-		c.fault(name, "holds a control character")
-		return
-	}
-	e := &c.event
-	switch name {
-	case "specversion":
-		if value != "1.0" {
-			c.fault(name, "must be 1.0")
-		}
-	case "type":
-		if e.Type = value; value == "" {
-			c.spoil(name)
-			c.fault(name, "must not be empty")
-		}
-	case "id":
-		if e.SourceID = value; value == "" {
-			c.fault(name, "must not be empty")
-		}
-	case "source":
-		if e.Source = value; value == "" {
-			c.fault(name, "must not be empty")
-		} else if _, err := url.Parse(value); err != nil {
-			c.fault(name, "must be a URI reference, such as /cases or https://platform.example.com/cases")
-		}
-	case "subject":
-		if e.Subject = value; value == "" {
-			c.fault(name, "must not be empty; leave it out for none")
-		}
-	case "time", "deliverat":
-		t, ok := parseTime(strings.ToUpper(value))
-		if !ok {
-			c.spoil(name)
-			c.fault(name, timeRule)
-		} else if name == "time" {
-			e.Timestamp = t
-		} else {
-			e.DeliverAt = t
-		}
-	case "tenant":
-		if e.Tenant = value; !posthorn.ValidTenantName(value) {
-			c.fault(name, "must be the name of a tenant: 1 to 64 of A-Z, a-z, 0-9, ., _ and -, beginning with a letter or digit")
-		}
-	case "datacontenttype":
-		if !jsonMedia(value) {
-			c.p.media = append(c.p.media, posthorn.Fault{Pointer: c.at.String() + "/datacontenttype", Detail: "must be application/json or a type that ends in +json; leave it out for application/json"})
-		}
-	default:
-		if !validAttribute(name) {
-			c.fault(name, attributeRule)
-		}
-	}
-}
-
-// jsonMedia reports whether a media type is one of JSON in UTF-8.
-func jsonMedia(s string) bool {
-	kind, params, err := mime.ParseMediaType(s)
-	charset := params["charset"]
-	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json")) && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
 // finish makes the event of what was read and checks it as a whole.
@@ -371,89 +287,4 @@ func (c *cloud) finish() Event {
 		c.p.check(e, c.at, c.skip, &c.p.faults)
 	}
 	return *e
-}
-
-func parseBinary(headers map[string][]string, body []byte, check check) (Event, error) {
-	p := newParser(check)
-	defer p.close()
-	c := &cloud{p: p, seen: map[string]bool{}}
-	for name, values := range headers {
-		attribute, ok := strings.CutPrefix(strings.ToLower(name), "ce-")
-		if !ok {
-			continue
-		}
-		value, err := headerValue(values)
-		switch {
-		case err != nil:
-			c.seen[attribute] = true
-			c.spoil(attribute)
-			c.fault(attribute, err.Error())
-		case attribute == "datacontenttype" || attribute == "data" || attribute == "data_base64":
-			c.fault(attribute, "is no header of the binary mode: the data is the body, and its type is the Content-Type")
-		default:
-			c.attribute(attribute, value)
-		}
-	}
-	p.read(body)
-	if len(bytes.TrimSpace(body)) > 0 {
-		var ok bool
-		var err error
-		c.dataThere = true
-		if c.event.Data, ok, err = p.data(place{}); !ok {
-			c.skip |= memberData
-		}
-		if err == nil {
-			err = p.end()
-		}
-		if err != nil {
-			return Event{}, malformed(err, body, 1, "/data")
-		}
-	}
-	e := c.finish()
-	slices.SortFunc(p.faults.list, func(a, b posthorn.Fault) int { return strings.Compare(a.Pointer, b.Pointer) }) // headers have no order
-	return e, p.cloudFaults()
-}
-
-// headerValue reads the value of a Ce- header: double-quoted parts are unescaped,
-// then one round of percent-decoding (HTTP binding 1.0.2, section 3.1.3.2).
-func headerValue(values []string) (string, error) {
-	if len(values) != 1 {
-		return "", fmt.Errorf("is there %d times; send the header once", len(values))
-	}
-	plain, err := unquoteHeader(values[0])
-	if err != nil {
-		return "", err
-	}
-	decoded, err := url.PathUnescape(plain)
-	if err != nil {
-		return "", fmt.Errorf("has a %% that two hexadecimal digits do not follow; write it as %%25")
-	}
-	if !utf8.ValidString(decoded) {
-		return "", fmt.Errorf("is not UTF-8 once it is percent-decoded")
-	}
-	return decoded, nil
-}
-
-// unquoteHeader resolves the quoted strings of RFC 9110, section 5.6.4.
-func unquoteHeader(s string) (string, error) {
-	if !strings.Contains(s, `"`) {
-		return s, nil
-	}
-	var b strings.Builder
-	quoted := false
-	for i := 0; i < len(s); i++ {
-		switch ch := s[i]; {
-		case ch == '"':
-			quoted = !quoted
-		case ch == '\\' && quoted && i+1 < len(s):
-			i++
-			b.WriteByte(s[i])
-		default:
-			b.WriteByte(ch)
-		}
-	}
-	if quoted {
-		return "", fmt.Errorf("has a quotation mark that is not closed")
-	}
-	return b.String(), nil
 }
