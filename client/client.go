@@ -207,12 +207,8 @@ func (c *Client) once(ctx context.Context, r request, body []byte, key string) (
 	for name, values := range r.header {
 		req.Header[name] = values
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	c.identify(req)
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.userAgent)
-	if c.tenant != "" {
-		req.Header.Set("Posthorn-Tenant", c.tenant)
-	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -236,6 +232,15 @@ func (c *Client) once(ctx context.Context, r request, body []byte, key string) (
 		return a, problem(a, r)
 	}
 	return a, nil
+}
+
+// identify says who asks, and for whom.
+func (c *Client) identify(req *http.Request) {
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("User-Agent", c.userAgent)
+	if c.tenant != "" {
+		req.Header.Set("Posthorn-Tenant", c.tenant)
+	}
 }
 
 // unreachable tells the end of the caller's context from a fault of the way.

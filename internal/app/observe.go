@@ -74,32 +74,3 @@ func hostOf(rawURL string) string {
 	}
 	return u.Host
 }
-
-// turn is a change in an endpoint's health that its owner is told of.
-type turn struct {
-	eventType string
-	tenant    int64
-	endpoint  posthorn.Endpoint
-	reason    posthorn.PausedReason
-	health    posthorn.Health
-	attempt   posthorn.Attempt
-}
-
-// turnOf says whether an attempt was a turning point, and of which kind.
-func turnOf(o *lane.Observation, now time.Time) (turn, bool) {
-	if o.Err != nil || o.Recorded.Lost || o.Work.Kind != posthorn.EventNormal {
-		return turn{}, false
-	}
-	t := turn{tenant: o.Work.Tenant, endpoint: o.Target.Endpoint, health: o.Recorded.Health, attempt: o.Attempt}
-	switch {
-	case o.Recorded.Paused != "":
-		t.eventType, t.reason = "webhooks.endpoint.paused", o.Recorded.Paused
-	case o.Recorded.Recovered:
-		t.eventType = "webhooks.endpoint.recovered"
-	case o.Recorded.Health.WarningDue(now):
-		t.eventType = "webhooks.endpoint.failing"
-	default:
-		return turn{}, false
-	}
-	return t, true
-}

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,6 +32,7 @@ type server struct {
 	// Good is a receiver that does as it should, with GoodSecret.
 	Good, GoodSecret string
 	close            func() error
+	cfg              config.Config
 }
 
 // startServer starts the service that "posthorn serve" would, in dir.
@@ -51,32 +53,37 @@ func startServer(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{URL: "http://" + listen, Store: path, Keys: keys}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- app.Serve(ctx, cfg, io.Discard, os.Stderr) }()
+	s := &server{URL: "http://" + listen, Store: path, Keys: keys, cfg: cfg}
+	stop, err := s.serve()
+	if err != nil {
+		return nil, err
+	}
 	receiver := httptest.NewServer(http.HandlerFunc(receive))
 	s.Receiver = receiver.URL
 	good, secret, err := goodReceiver()
 	if err != nil {
-		cancel()
-		return nil, err
+		return nil, errors.Join(err, stop())
 	}
 	s.Good, s.GoodSecret = good.URL, secret
 	s.close = func() error {
-		cancel()
 		defer receiver.Close()
 		defer good.Close()
-		return <-ended
-	}
-	if err := s.await(ended); err != nil {
-		return nil, err
+		return stop()
 	}
 	s.Token, err = makeToken(path, "--tenant", "acme", "--scope", "webhooks:read,webhooks:write,events:publish")
 	if err == nil {
 		s.Admin, err = makeToken(path, "--platform", "--scope", "admin,webhooks:read,events:publish")
 	}
 	return s, err
+}
+
+// serve runs the service until stop is called.
+func (s *server) serve() (stop func() error, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- app.Serve(ctx, s.cfg, io.Discard, os.Stderr) }()
+	stop = func() error { cancel(); return <-ended }
+	return stop, s.await(ended)
 }
 
 // receive is rude in what it says, to see what the terminal gets of it.

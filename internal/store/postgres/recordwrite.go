@@ -28,9 +28,9 @@ const moveResults = `WITH gone AS (
 		u (id, next_at, tries, attempts, waits, extra, before, log) WHERE d.id = u.id
 ), health AS (
 	UPDATE endpoint_health h SET failing_since = u.failing_since, failures = u.failures, last_success = u.last_success,
-		last_failure = u.last_failure, hold_until = u.hold_until, warned_at = u.warned_at
-	FROM unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
-		u (endpoint, failing_since, failures, last_success, last_failure, hold_until, warned_at) WHERE h.endpoint = u.endpoint
+		last_failure = u.last_failure, hold_until = u.hold_until, warned_at = u.warned_at, last_error = u.last_error
+	FROM unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::text[])
+		u (endpoint, failing_since, failures, last_success, last_failure, hold_until, warned_at, last_error) WHERE h.endpoint = u.endpoint
 )`
 
 // insertHours adds to the statistics; its 18 parameters begin at first.
@@ -53,7 +53,7 @@ ON CONFLICT (endpoint, hour) DO UPDATE SET ok = s.ok + excluded.ok, failed = s.f
 }
 
 var (
-	writeResults = moveResults + insertHours(22)
+	writeResults = moveResults + insertHours(23)
 	writeHours   = insertHours(1)
 )
 
@@ -129,6 +129,7 @@ func (set *resultSet) columns() (args []any, any bool) {
 		}
 	}
 	var health [7][]int64
+	var lastErrors []string
 	for _, endpoint := range slices.Sorted(maps.Keys(set.health)) {
 		h := set.health[endpoint]
 		if !h.dirty {
@@ -137,12 +138,14 @@ func (set *resultSet) columns() (args []any, any bool) {
 		for i, v := range append([]int64{endpoint}, h.values()...) {
 			health[i] = append(health[i], v)
 		}
+		lastErrors = append(lastErrors, h.LastError)
 	}
 	args = append(args, done.id, done.tries, done.attempts, done.waits, done.state, done.log,
 		wait.id, wait.next, wait.tries, wait.attempts, wait.waits, wait.extra, wait.before, wait.log)
 	for _, column := range health {
 		args = append(args, column)
 	}
+	args = append(args, lastErrors)
 	any = len(done.id)+len(wait.id)+len(health[0])+len(set.tx.hours) > 0
 	return append(args, hourColumns(set.tx.hours)...), any
 }

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -15,11 +14,11 @@ type healthRow struct {
 	gone   bool // the endpoint was erased
 }
 
-const healthColumns = `failing_since, failures, last_success, last_failure, hold_until, warned_at`
+const healthColumns = `failing_since, failures, last_success, last_failure, hold_until, warned_at, last_error`
 
 func scanHealth(r scanner) (h posthorn.Health, err error) {
 	var since, success, failure, hold, warned int64
-	err = r.Scan(&since, &h.Failures, &success, &failure, &hold, &warned)
+	err = r.Scan(&since, &h.Failures, &success, &failure, &hold, &warned, &h.LastError)
 	h.FailingSince, h.LastSuccess, h.LastFailure = fromNanos(since), fromNanos(success), fromNanos(failure)
 	h.HoldUntil, h.WarnedAt = fromNanos(hold), fromNanos(warned)
 	return h, err
@@ -52,26 +51,10 @@ func (tx *txn) writeHealth() error {
 			continue
 		}
 		h.stored, h.dirty = h.LastSuccess, false
-		if err := tx.exec(`INSERT OR REPLACE INTO endpoint_health (endpoint, `+healthColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			endpoint, nanos(h.FailingSince), h.Failures, nanos(h.LastSuccess), nanos(h.LastFailure), nanos(h.HoldUntil), nanos(h.WarnedAt)); err != nil {
+		if err := tx.exec(`INSERT OR REPLACE INTO endpoint_health (endpoint, `+healthColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			endpoint, nanos(h.FailingSince), h.Failures, nanos(h.LastSuccess), nanos(h.LastFailure), nanos(h.HoldUntil), nanos(h.WarnedAt), h.LastError); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// MarkWarned implements [store.Endpoints]. It reports false, too, when nothing
-// fails any more.
-func (s *Store) MarkWarned(ctx context.Context, endpoint int64, at time.Time) (marked bool, err error) {
-	err = s.writer.do(ctx, func(tx *txn) error {
-		h, err := tx.healthOf(endpoint)
-		if err != nil {
-			return err
-		}
-		if marked = h.WarnedAt.IsZero() && !h.FailingSince.IsZero(); marked {
-			h.WarnedAt, h.dirty = at, true
-		}
-		return nil
-	})
-	return marked && err == nil, err
 }
