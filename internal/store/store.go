@@ -209,6 +209,16 @@ type Endpoints interface {
 	// DeleteEndpoint hides the endpoint at once; its open deliveries are shown as
 	// canceled and Sweep makes them so.
 	DeleteEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64) error
+	// RevealSecrets returns the secrets that sign at c.At, current first, and
+	// audits that they were shown.
+	RevealSecrets(ctx context.Context, c Change, tenant int64, ref string) (posthorn.Endpoint, []Sealed, error)
+	// ChangeSecrets calls fn in the transaction with the secrets that sign at
+	// c.At, current first, and keeps those that it returns, current first: one
+	// with ID 0 is new, others may get another ExpiresAt, and what is left out is
+	// deleted. fn may set c.Once.Answer, and may be called more than once; its
+	// error comes back as it is. Attempts that begin after the answer sign with
+	// the new ones, on other nodes within a second.
+	ChangeSecrets(ctx context.Context, c Change, tenant int64, ref string, fn func(e posthorn.Endpoint, valid []Sealed) ([]Sealed, error)) error
 	// EndpointSet is for matching; it may come from memory.
 	EndpointSet(ctx context.Context, tenant int64) (EndpointSet, error)
 	// Target returns a deleted endpoint too, with DeletedAt set, as long as it

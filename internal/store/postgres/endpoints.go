@@ -114,8 +114,7 @@ func (tx *txn) insertEndpoint(e *posthorn.Endpoint, seal func(id int64) (store.S
 	if secret.CreatedAt.IsZero() {
 		secret.CreatedAt = e.CreatedAt
 	}
-	return tx.exec(`INSERT INTO endpoint_secrets (endpoint, kind, name, key_id, box, created_at, expires_at) VALUES ($1, 'signing', '', $2, $3, $4, $5)`,
-		e.ID, secret.KeyID, append([]byte{}, secret.Box...), nanos(secret.CreatedAt), nanos(secret.ExpiresAt))
+	return tx.insertSealed(e.ID, "signing", "", secret)
 }
 
 const endpointByRef = `SELECT ` + endpointColumns + ` FROM endpoints WHERE ref = $1 AND tenant = $2 AND deleted_at = 0`

@@ -111,8 +111,7 @@ func (tx *txn) insertEndpoint(e *posthorn.Endpoint, seal func(id int64) (store.S
 	if secret.CreatedAt.IsZero() {
 		secret.CreatedAt = e.CreatedAt
 	}
-	return tx.exec(`INSERT INTO endpoint_secrets (endpoint, kind, name, key_id, box, created_at, expires_at) VALUES (?, 'signing', '', ?, ?, ?, ?)`,
-		e.ID, secret.KeyID, append([]byte{}, secret.Box...), nanos(secret.CreatedAt), nanos(secret.ExpiresAt))
+	return tx.insertSealed(e.ID, "signing", "", secret)
 }
 
 const endpointByRef = `SELECT ` + endpointColumns + ` FROM endpoints WHERE ref = ? AND tenant = ? AND deleted_at = 0`
