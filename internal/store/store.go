@@ -204,8 +204,12 @@ type Endpoints interface {
 	// it leaves; a fn that changes nothing that users see leaves Version and
 	// UpdatedAt alone. version 0 means any, else ErrVersion unless it is the
 	// row's. An error of fn comes back as it is. A change to active resets the
-	// five-day rule and the hold. fn may be called more than once.
+	// five-day rule and the hold. fn may be called more than once. Settings are
+	// not its to change: see UpdateSettings.
 	UpdateEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
+	// UpdateSettings is UpdateEndpoint for the settings: version is compared with
+	// SettingsVersion, and only that moves on. Publishers match anew.
+	UpdateSettings(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error) (posthorn.Endpoint, error)
 	// DeleteEndpoint hides the endpoint at once; its open deliveries are shown as
 	// canceled and Sweep makes them so.
 	DeleteEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64) error

@@ -69,7 +69,7 @@ CREATE TABLE endpoints (
     -- set once Sweep has canceled what was open when it was deleted
     settled          boolean NOT NULL DEFAULT false,
     settings         text    NOT NULL,
-    settings_version integer NOT NULL
+    settings_version bigint  NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant, id) WHERE deleted_at = 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;

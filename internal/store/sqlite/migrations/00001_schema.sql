@@ -49,7 +49,7 @@ CREATE TABLE endpoints (
     -- set once Sweep has canceled what was open when it was deleted
     settled          INTEGER NOT NULL DEFAULT 0,
     settings         TEXT    NOT NULL,
-    settings_version INTEGER NOT NULL
+    settings_version INTEGER NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant) WHERE deleted_at = 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
