@@ -56,6 +56,8 @@ type Store interface {
 	EndpointsOf(ctx context.Context, tenant int64, before string, limit int) ([]posthorn.Endpoint, error)
 	UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
 	DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error
+	RevealSecrets(ctx context.Context, c store.Change, tenant int64, ref string) (posthorn.Endpoint, []store.Sealed, error)
+	ChangeSecrets(ctx context.Context, c store.Change, tenant int64, ref string, fn func(e posthorn.Endpoint, valid []store.Sealed) ([]store.Sealed, error)) error
 	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
 
 	Events(ctx context.Context, f store.EventFilter, p store.Page) ([]posthorn.Event, posthorn.ID, error)
@@ -164,7 +166,7 @@ func New(c Config) (http.Handler, error) {
 func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
-		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
+		s.endpointOperations(), s.secretOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
 		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 	} {
 		all = append(all, group...)

@@ -56,6 +56,8 @@ func (f *field[T]) take(v jsontext.Value, at jsontext.Pointer) []posthorn.Fault 
 		return takeStrings(to, v, at)
 	case *time.Time:
 		return takeTime(to, v, at)
+	case *int64:
+		return takeInt(to, v, at)
 	}
 	panic(fmt.Sprintf("api: no decoder for members of type %T", f.V))
 }

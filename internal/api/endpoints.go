@@ -12,7 +12,6 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
-	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/webhook"
 )
@@ -128,7 +127,7 @@ func (s *server) createEndpoint(q *request) (*reply, error) {
 		return nil, err
 	}
 	seal := func(id int64) (store.Sealed, error) {
-		keyID, box := s.Keyring.Seal(key, secretbox.Bind{Kind: SecretKind, Tenant: e.Tenant, Endpoint: id})
+		keyID, box := s.Keyring.Seal(key, secretBind(e.Tenant, id))
 		return store.Sealed{KeyID: keyID, Box: box, CreatedAt: q.at}, nil
 	}
 	_, err = s.Store.CreateEndpoint(q.Context(), q.change(), e, seal, s.MaxEndpoints)

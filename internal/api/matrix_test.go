@@ -178,12 +178,13 @@ var unknownIDs = map[string][]string{
 
 // bodies of the routes that take one, by "method path".
 var matrixBodies = map[string]string{
-	"POST /endpoints":              validEndpoint,
-	"PATCH /endpoints/{webhookId}": `{"description":"changed"}`,
-	"POST /events":                 `{"type":"cases.updated","data":{}}`,
-	"POST /events/batch":           `{"events":[{"type":"cases.updated","data":{}}]}`,
-	"POST /tenants":                `{"name":"made-%d"}`,
-	"POST /tokens":                 `{"scopes":["admin"]}`,
+	"POST /endpoints":                           validEndpoint,
+	"PATCH /endpoints/{webhookId}":              `{"description":"changed"}`,
+	"POST /endpoints/{webhookId}/secret/rotate": `{"overlap_seconds":0}`,
+	"POST /events":                              `{"type":"cases.updated","data":{}}`,
+	"POST /events/batch":                        `{"events":[{"type":"cases.updated","data":{}}]}`,
+	"POST /tenants":                             `{"name":"made-%d"}`,
+	"POST /tokens":                              `{"scopes":["admin"]}`,
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
