@@ -33,6 +33,9 @@ const Base = "/v2.3/webhooks"
 // name the same. What is sealed is the key itself, not its text.
 const SecretKind = "secret"
 
+// HeaderKind binds the boxes of header values.
+const HeaderKind = "header"
+
 // AnswerKind binds the boxes of remembered answers.
 const AnswerKind = "answer"
 
@@ -56,6 +59,7 @@ type Store interface {
 	EndpointsOf(ctx context.Context, tenant int64, before string, limit int) ([]posthorn.Endpoint, error)
 	UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
 	DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error
+	UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error, values ...store.SealedHeader) (posthorn.Endpoint, error)
 	RevealSecrets(ctx context.Context, c store.Change, tenant int64, ref string) (posthorn.Endpoint, []store.Sealed, error)
 	ChangeSecrets(ctx context.Context, c store.Change, tenant int64, ref string, fn func(e posthorn.Endpoint, valid []store.Sealed) ([]store.Sealed, error)) error
 	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)

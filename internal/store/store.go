@@ -170,6 +170,12 @@ type Sealed struct {
 	ExpiresAt time.Time
 }
 
+// SealedHeader is the encrypted value of an extra request header.
+type SealedHeader struct {
+	Name string
+	Sealed
+}
+
 // EndpointSet is all living endpoints of a tenant, paused ones too, as one
 // version saw them.
 type EndpointSet struct {
@@ -182,8 +188,10 @@ type Target struct {
 	Endpoint posthorn.Endpoint
 	// TenantSuspended: nothing is sent to a suspended tenant.
 	TenantSuspended bool
-	// Secrets are those that sign, current first.
+	// Secrets are those that sign, current first; some may have expired.
 	Secrets []Sealed
+	// Headers are the values of Settings.Headers.
+	Headers []SealedHeader
 	Health  posthorn.Health
 	// Parked reports whether the endpoint has parked deliveries.
 	Parked bool
@@ -203,13 +211,16 @@ type Endpoints interface {
 	// UpdateEndpoint applies fn to the row inside the transaction and stores what
 	// it leaves; a fn that changes nothing that users see leaves Version and
 	// UpdatedAt alone. version 0 means any, else ErrVersion unless it is the
-	// row's. An error of fn comes back as it is. A change to active resets the
+	// row's. An error of fn comes back as it is. A url of another origin deletes
+	// the headers of the settings with their values. A change to active resets the
 	// five-day rule and the hold. fn may be called more than once. Settings are
 	// not its to change: see UpdateSettings.
 	UpdateEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
 	// UpdateSettings is UpdateEndpoint for the settings: version is compared with
-	// SettingsVersion, and only that moves on. Publishers match anew.
-	UpdateSettings(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error) (posthorn.Endpoint, error)
+	// SettingsVersion, and only that moves on. Publishers match anew. values are
+	// those of headers that fn puts or leaves into Settings.Headers, and replace
+	// older ones; the value of a name that fn takes out is deleted.
+	UpdateSettings(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error, values ...SealedHeader) (posthorn.Endpoint, error)
 	// DeleteEndpoint hides the endpoint at once; its open deliveries are shown as
 	// canceled and Sweep makes them so.
 	DeleteEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64) error

@@ -29,6 +29,11 @@ func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err
 		if t.Secrets, err = all(ctx, s, q, scanSecret, selectSigning, endpoint); err != nil {
 			return err
 		}
+		if len(t.Endpoint.Settings.Headers) > 0 {
+			if t.Headers, err = all(ctx, s, q, scanHeader, selectHeaders, endpoint); err != nil {
+				return err
+			}
+		}
 		t.Health, err = s.health(ctx, q, endpoint)
 		return err
 	})

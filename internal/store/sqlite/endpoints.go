@@ -188,6 +188,11 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 		e.Version, nanos(e.UpdatedAt), e.ID); err != nil {
 		return err
 	}
+	if e.SettingsVersion != old.SettingsVersion { // the headers went with the old origin
+		if err := tx.writeSettings(e, nil); err != nil {
+			return err
+		}
+	}
 	action := "endpoint.update"
 	switch {
 	case old.Status == e.Status:
@@ -208,7 +213,7 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 }
 
 // UpdateSettings implements [store.Endpoints].
-func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error) (e posthorn.Endpoint, err error) {
+func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error, values ...store.SealedHeader) (e posthorn.Endpoint, err error) {
 	err = s.change(ctx, c, func(tx *txn) error {
 		old, err := tx.endpoint(tenant, ref, 0)
 		if err != nil {
@@ -218,17 +223,13 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 			return refuse(store.ErrVersion)
 		}
 		var changed bool
-		if e, changed, err = store.EditedSettings(old, fn); err != nil {
+		if e, changed, err = store.EditedSettings(old, fn, values); err != nil {
 			return refuse(err)
 		}
 		if !changed {
 			return nil
 		}
-		_, settings, err := documents(&e)
-		if err != nil {
-			return refuse(err)
-		}
-		if err := tx.exec(`UPDATE endpoints SET settings = ?, settings_version = ? WHERE id = ?`, settings, e.SettingsVersion, e.ID); err != nil {
+		if err := tx.writeSettings(&e, values); err != nil {
 			return err
 		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {

@@ -18,7 +18,7 @@ import (
 // with the test.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for _, group := range [][]promise{
-		tenantPromises, tokenPromises, endpointPromises, secretPromises, sealingPromises, publishPromises,
+		tenantPromises, tokenPromises, endpointPromises, secretPromises, headerPromises, sealingPromises, publishPromises,
 		queuePromises, recordPromises, logPromises, sweepPromises,
 	} {
 		for _, p := range group {
