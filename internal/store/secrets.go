@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/posthorn/posthorn"
 )
 
 // Valid are the secrets that sign at a time, in their order.
@@ -46,4 +48,38 @@ func EditSecrets(stored, want []Sealed) (e SecretsEdit, err error) {
 		}
 	}
 	return e, nil
+}
+
+// AuditedSecret is what the audit shows of a secret.
+type AuditedSecret struct {
+	Secret    string    `json:"secret"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+}
+
+// AuditSecrets is all secrets that sign for an [Audit].
+func AuditSecrets(secrets []Sealed) any {
+	shown := make([]AuditedSecret, len(secrets))
+	for i, s := range secrets {
+		shown[i] = AuditedSecret{Masked, s.ExpiresAt.UTC()}
+	}
+	return map[string][]AuditedSecret{"secrets": shown}
+}
+
+// AuditedSettings is what the audit shows of settings: of headers the names, and
+// which of them were given a value.
+type AuditedSettings struct {
+	posthorn.Settings
+	Values map[string]string `json:"new_header_values,omitzero"`
+}
+
+// AuditSettings is the settings of e for an [Audit].
+func AuditSettings(e *posthorn.Endpoint, values []SealedHeader) any {
+	a := AuditedSettings{Settings: e.Settings}
+	for _, v := range values {
+		if a.Values == nil {
+			a.Values = map[string]string{}
+		}
+		a.Values[v.Name] = Masked
+	}
+	return a
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
@@ -18,7 +19,7 @@ func (s *Store) RevealSecrets(ctx context.Context, c store.Change, tenant int64,
 			return err
 		}
 		valid = store.Valid(all, c.At)
-		return tx.audit(c, tenant, "endpoint.secret.reveal", ref, "")
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.secret.reveal", Subject: ref, After: store.AuditSecrets(valid)})
 	})
 	if err != nil {
 		return posthorn.Endpoint{}, nil, err
@@ -37,7 +38,8 @@ func (s *Store) ChangeSecrets(ctx context.Context, c store.Change, tenant int64,
 		if err != nil {
 			return err
 		}
-		want, err := fn(e, store.Valid(all, c.At))
+		valid := store.Valid(all, c.At)
+		want, err := fn(e, slices.Clone(valid))
 		if err != nil {
 			return err
 		}
@@ -63,7 +65,7 @@ func (s *Store) ChangeSecrets(ctx context.Context, c store.Change, tenant int64,
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, tenant, "endpoint.secret.rotate", ref, "")
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.secret.rotate", Subject: ref, Before: store.AuditSecrets(valid), After: store.AuditSecrets(want)})
 	})
 }
 
