@@ -338,6 +338,8 @@ type PublishTarget struct {
 	// Parked stores the delivery behind its lane's backlog instead of handing it
 	// over.
 	Parked bool
+	// Note is Delivery.Note; "" mostly.
+	Note string
 }
 
 // Accepted is what became of one event of a publication.
