@@ -68,6 +68,7 @@ type Store interface {
 	EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error)
 	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
+	Note(ctx context.Context, c store.Change, tenant int64, a store.Audit) error
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 
 	Watch(fn func(store.Notice))
@@ -170,7 +171,7 @@ func New(c Config) (http.Handler, error) {
 func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
-		s.endpointOperations(), s.secretOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
+		s.endpointOperations(), s.secretOperations(), s.settingsOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
 		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 	} {
 		all = append(all, group...)

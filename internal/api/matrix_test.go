@@ -180,6 +180,8 @@ var unknownIDs = map[string][]string{
 var matrixBodies = map[string]string{
 	"POST /endpoints":                           validEndpoint,
 	"PATCH /endpoints/{webhookId}":              `{"description":"changed"}`,
+	"PATCH /endpoints/{webhookId}/settings":     `{"headers":{"X-Key":"v"}}`,
+	"POST /endpoints/{webhookId}/filter/test":   `{"filter":"true"}`,
 	"POST /endpoints/{webhookId}/secret/rotate": `{"overlap_seconds":0}`,
 	"POST /events":                              `{"type":"cases.updated","data":{}}`,
 	"POST /events/batch":                        `{"events":[{"type":"cases.updated","data":{}}]}`,

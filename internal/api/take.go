@@ -42,3 +42,16 @@ func takeBool(to *bool, v jsontext.Value, at jsontext.Pointer) []posthorn.Fault 
 	*to = v.Kind() == 't'
 	return nil
 }
+
+func takeInts(to *[]int64, v jsontext.Value, at jsontext.Pointer) (faults []posthorn.Fault) {
+	if v.Kind() != '[' {
+		return wrongKind(v, at, "an array of whole numbers")
+	}
+	*to = []int64{}
+	for i, item := range elements(v) {
+		var n int64
+		faults = append(faults, takeInt(&n, item, at.AppendToken(strconv.Itoa(i)))...)
+		*to = append(*to, n)
+	}
+	return faults
+}
