@@ -29,7 +29,7 @@ const (
 	// MaxLength bounds an expression, in bytes.
 	MaxLength = 4096
 	// maxCost bounds an evaluation, in steps of some hundred nanoseconds.
-	maxCost = 20_000
+	maxCost = 12_000
 	// maxTime ends a loop that the budget has missed. It is far above what that
 	// lets take, so that what a filter says does not depend on how busy the machine
 	// is.

@@ -224,7 +224,13 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 func best(fn func()) time.Duration {
 	least := time.Hour
 	for range 5 {
-		if least = min(least, cpu(fn)); least < 5*time.Millisecond {
+		const runs = 4 // what is counted may be no finer than some milliseconds
+		took := cpu(func() {
+			for range runs {
+				fn()
+			}
+		})
+		if least = min(least, took/runs); least < 5*time.Millisecond {
 			break
 		}
 	}
