@@ -187,12 +187,12 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 	}
 	compile(t, "true") // the environment is made once
 	synctest.Test(t, func(t *testing.T) {
-		refused, cut, longest := 0, 0, time.Duration(0)
+		refused, cut, longest, limit := 0, 0, time.Duration(0), slowdown*10*time.Millisecond
 		for name, expression := range expressions {
 			var f *Filter
 			var err error
 			compiled := best(func() { f, err = Compile(expression) })
-			if longest = max(longest, compiled); compiled > 10*time.Millisecond {
+			if longest = max(longest, compiled); compiled > limit {
 				t.Errorf("%s: compiled in %v (%v)", name, compiled, err)
 			}
 			if err != nil {
@@ -206,7 +206,7 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 			}
 			var matched bool
 			judged := best(func() { matched, err = f.Match("cases.updated", d) })
-			if longest = max(longest, judged); judged > 10*time.Millisecond {
+			if longest = max(longest, judged); judged > limit {
 				t.Errorf("%s: judged in %v (%v)", name, judged, err)
 			}
 			if err != nil {
@@ -220,6 +220,9 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 		}
 	})
 }
+
+// slowdown is more than 1 where the race detector watches.
+var slowdown time.Duration = 1
 
 func best(fn func()) time.Duration {
 	least := time.Hour
