@@ -19,8 +19,11 @@ type Delivery struct {
 	Progress    Progress
 	// Held tells that the delivery is pending and its endpoint paused or its
 	// tenant suspended.
-	Held      bool
-	Reason    Reason
+	Held   bool
+	Reason Reason
+	// Note is a sentence about how the delivery came to be, such as that the
+	// endpoint's filter failed on the event; mostly empty.
+	Note      string
 	CreatedAt time.Time
 	// Attempts are the first 10 and the last 40 made; nil in lists that say so.
 	Attempts []Attempt

@@ -81,6 +81,9 @@ type Settings struct {
 	RatePerSecond float64 `json:"rate_per_second,omitzero"`
 	// Filter is a CEL expression over type and data.
 	Filter string `json:"filter,omitzero"`
+	// Headers names the extra request headers. Their values are secrets and kept
+	// apart from this document.
+	Headers []string `json:"headers,omitzero"`
 	// Ordered keeps one delivery at a time, in publish order.
 	Ordered bool `json:"ordered,omitzero"`
 }

@@ -62,8 +62,14 @@ func (e *Event) Data() []byte {
 	if e.Body == nil {
 		return nil
 	}
-	head := len(bodyID) + len(e.Ref()) + len(bodyType) + len(e.Type) + len(bodyTime) + len(bodyTimeFormat) + len(bodyData)
-	return e.Body[head : len(e.Body)-1]
+	return BodyData(e.Body, len(e.Ref()), e.Type)
+}
+
+// BodyData returns the bytes of "data" within a body that [AppendBody] made, with
+// an id of so many bytes.
+func BodyData(body []byte, refLength int, eventType string) []byte {
+	head := len(bodyID) + refLength + len(bodyType) + len(eventType) + len(bodyTime) + len(bodyTimeFormat) + len(bodyData)
+	return body[head : len(body)-1]
 }
 
 const (

@@ -16,7 +16,10 @@ type Delivery struct {
 	// State is pending, held, succeeded, failed, canceled or expired.
 	State string `json:"state"`
 	// Reason tells why it is canceled or expired; else empty.
-	Reason       string `json:"reason"`
+	Reason string `json:"reason"`
+	// Note is a sentence about how it came to be, or empty: that the endpoint's
+	// filter failed on the event, say.
+	Note         string `json:"note"`
 	AttemptsMade int    `json:"attempts_made"`
 	// NextAttemptAt is zero when none is planned.
 	NextAttemptAt time.Time `json:"next_attempt_at"`

@@ -33,6 +33,9 @@ const Base = "/v2.3/webhooks"
 // name the same. What is sealed is the key itself, not its text.
 const SecretKind = "secret"
 
+// HeaderKind binds the boxes of header values.
+const HeaderKind = "header"
+
 // AnswerKind binds the boxes of remembered answers.
 const AnswerKind = "answer"
 
@@ -56,12 +59,16 @@ type Store interface {
 	EndpointsOf(ctx context.Context, tenant int64, before string, limit int) ([]posthorn.Endpoint, error)
 	UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
 	DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error
+	UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error, values ...store.SealedHeader) (posthorn.Endpoint, error)
+	RevealSecrets(ctx context.Context, c store.Change, tenant int64, ref string) (posthorn.Endpoint, []store.Sealed, error)
+	ChangeSecrets(ctx context.Context, c store.Change, tenant int64, ref string, fn func(e posthorn.Endpoint, valid []store.Sealed) ([]store.Sealed, error)) error
 	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
 
 	Events(ctx context.Context, f store.EventFilter, p store.Page) ([]posthorn.Event, posthorn.ID, error)
 	EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error)
 	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
+	Note(ctx context.Context, c store.Change, tenant int64, a store.Audit) error
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 	AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error)
 	Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, error)
@@ -184,7 +191,7 @@ func New(c Config) (http.Handler, error) {
 func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
-		s.endpointOperations(), s.testOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
+		s.endpointOperations(), s.secretOperations(), s.settingsOperations(), s.testOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
 		s.deliveryOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 		s.auditOperations(),
 	} {

@@ -56,6 +56,16 @@ func (f *field[T]) take(v jsontext.Value, at jsontext.Pointer) []posthorn.Fault 
 		return takeStrings(to, v, at)
 	case *time.Time:
 		return takeTime(to, v, at)
+	case *int64:
+		return takeInt(to, v, at)
+	case *[]int64:
+		return takeInts(to, v, at)
+	case *float64:
+		return takeFloat(to, v, at)
+	case *bool:
+		return takeBool(to, v, at)
+	case *headerPatch:
+		return takeHeaders(to, v, at)
 	}
 	panic(fmt.Sprintf("api: no decoder for members of type %T", f.V))
 }

@@ -21,6 +21,7 @@ type Delivery struct {
 	Endpoint      string    `json:"endpoint"`
 	State         string    `json:"state" enum:"pending,held,succeeded,failed,canceled,expired"`
 	Reason        *string   `json:"reason" doc:"Why it is canceled or expired."`
+	Note          *string   `json:"note" doc:"How it came to be, where that is remarkable: the endpoint's filter failed on the event, say."`
 	AttemptsMade  int       `json:"attempts_made" doc:"Attempts so far, without those that failed by a fault of our own."`
 	NextAttemptAt *string   `json:"next_attempt_at" format:"date-time" doc:"The earliest time of the next attempt."`
 	CreatedAt     string    `json:"created_at" format:"date-time"`
@@ -94,7 +95,7 @@ func showDeliveries(all []posthorn.Delivery) []Delivery {
 func showDelivery(d *posthorn.Delivery) Delivery {
 	shown := Delivery{
 		ID: d.ID.Text(posthorn.DeliveryPrefix), Event: d.EventRef, EventType: d.Type, Endpoint: d.EndpointRef,
-		State: string(d.Shown()), Reason: maybe(string(d.Reason)), AttemptsMade: d.Progress.Attempts,
+		State: string(d.Shown()), Reason: maybe(string(d.Reason)), Note: maybe(d.Note), AttemptsMade: d.Progress.Attempts,
 		CreatedAt: posthorn.FormatTime(d.CreatedAt), Attempts: make([]Attempt, len(d.Attempts)),
 	}
 	if !d.Progress.State.Final() && !d.Held { // a held one has no time: it waits for a user

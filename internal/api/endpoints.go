@@ -12,7 +12,6 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
-	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/webhook"
 )
@@ -128,7 +127,7 @@ func (s *server) createEndpoint(q *request) (*reply, error) {
 		return nil, err
 	}
 	seal := func(id int64) (store.Sealed, error) {
-		keyID, box := s.Keyring.Seal(key, secretbox.Bind{Kind: SecretKind, Tenant: e.Tenant, Endpoint: id})
+		keyID, box := s.Keyring.Seal(key, secretBind(e.Tenant, id))
 		return store.Sealed{KeyID: keyID, Box: box, CreatedAt: q.at}, nil
 	}
 	_, err = s.Store.CreateEndpoint(q.Context(), q.change(), e, seal, s.MaxEndpoints)
@@ -249,37 +248,43 @@ func etag(e *posthorn.Endpoint) string { return `"` + strconv.FormatInt(e.Versio
 // noVersion is a version that no endpoint has.
 const noVersion = -1
 
-// wantedVersion is what If-Match asks for: 0 for any version. Several tags
-// match if one of them is the endpoint's.
-func (s *server) wantedVersion(q *request) (int64, error) {
+// wantedVersion is what If-Match asks for of the endpoint: 0 for any version.
+func (s *server) wantedVersion(q *request) (version int64, err error) {
+	version = wanted(q, func() int64 {
+		var e posthorn.Endpoint
+		e, err = s.endpoint(q)
+		return e.Version
+	})
+	return version, err
+}
+
+// wanted is the version that If-Match asks for: 0 for any. Several tags match if
+// one of them is the current one.
+func wanted(q *request, current func() int64) int64 {
 	values := q.Header["If-Match"]
 	if len(values) == 0 {
-		return 0, nil
+		return 0
 	}
-	var wanted []int64
+	var tags []int64
 	for tag := range strings.SplitSeq(strings.Join(values, ","), ",") {
 		tag = strings.TrimSpace(tag)
 		if tag == "*" {
-			return 0, nil
+			return 0
 		}
 		if v, ok := tagVersion(tag); ok {
-			wanted = append(wanted, v)
+			tags = append(tags, v)
 		}
 	}
-	switch len(wanted) {
+	switch len(tags) {
 	case 0:
-		return noVersion, nil
+		return noVersion
 	case 1:
-		return wanted[0], nil
+		return tags[0]
 	}
-	e, err := s.endpoint(q)
-	if err != nil {
-		return 0, err
+	if now := current(); slices.Contains(tags, now) {
+		return now
 	}
-	if slices.Contains(wanted, e.Version) {
-		return e.Version, nil
-	}
-	return noVersion, nil
+	return noVersion
 }
 
 // tagVersion reads a strong tag. Weak ones never match (RFC 9110, 13.1.1).

@@ -166,7 +166,7 @@ func TestADeliveryTellsItsStory(t *testing.T) {
 	endpoint := w.endpoint("acme", validEndpoint)
 	event := w.event("acme", "cases.updated")
 	id := w.do("acme", "GET", "/deliveries", "").want(200).text("data.0.id")
-	w.do("acme", "GET", "/deliveries/"+id, "").want(200).says(`"state":"pending","reason":null,"attempts_made":0,`).says(`"attempts":[]`)
+	w.do("acme", "GET", "/deliveries/"+id, "").want(200).says(`"state":"pending","reason":null,"note":null,"attempts_made":0,`).says(`"attempts":[]`)
 
 	w.record(w.delivery(id), posthorn.Attempt{
 		Number: 1, At: w.now(), Duration: 1234 * time.Microsecond, Class: posthorn.ClassHTTPStatus, Status: 503,
@@ -175,7 +175,7 @@ func TestADeliveryTellsItsStory(t *testing.T) {
 		Snippet: []byte("down\xff <b>"), BodyNote: "truncated",
 	})
 	want := `{"data":{"id":"` + id + `","event":"` + event + `","event_type":"cases.updated","endpoint":"` + endpoint + `","state":"pending","reason":null,` +
-		`"attempts_made":1,"next_attempt_at":"2026-04-29T09:10:05.000Z","created_at":"2026-04-29T09:10:00.000Z","attempts":[{"number":1,` +
+		`"note":null,"attempts_made":1,"next_attempt_at":"2026-04-29T09:10:05.000Z","created_at":"2026-04-29T09:10:00.000Z","attempts":[{"number":1,` +
 		`"at":"2026-04-29T09:10:00.000Z","duration_ms":1.234,"timings":{"dns_ms":2,"connect_ms":null,"tls_ms":null,"first_byte_ms":0.5},"status":503,` +
 		`"class":"http_status","explanation":"The receiver answered 503: it failed on its side; look into its logs at this time.",` +
 		`"response_headers":{"Content-Type":"text/plain","Retry-After":"5"},"response_body":"down` + "\uFFFD" + ` <b>","response_body_note":"truncated","manual":false}]}}`

@@ -179,13 +179,16 @@ var unknownIDs = map[string][]string{
 
 // bodies of the routes that take one, by "method path".
 var matrixBodies = map[string]string{
-	"POST /endpoints":                  validEndpoint,
-	"PATCH /endpoints/{webhookId}":     `{"description":"changed"}`,
-	"POST /endpoints/{webhookId}/test": `{}`,
-	"POST /events":                     `{"type":"cases.updated","data":{}}`,
-	"POST /events/batch":               `{"events":[{"type":"cases.updated","data":{}}]}`,
-	"POST /tenants":                    `{"name":"made-%d"}`,
-	"POST /tokens":                     `{"scopes":["admin"]}`,
+	"POST /endpoints":                           validEndpoint,
+	"PATCH /endpoints/{webhookId}":              `{"description":"changed"}`,
+	"POST /endpoints/{webhookId}/test":          `{}`,
+	"POST /events":                              `{"type":"cases.updated","data":{}}`,
+	"POST /events/batch":                        `{"events":[{"type":"cases.updated","data":{}}]}`,
+	"POST /tenants":                             `{"name":"made-%d"}`,
+	"POST /tokens":                              `{"scopes":["admin"]}`,
+	"PATCH /endpoints/{webhookId}/settings":     `{"headers":{"X-Key":"v"}}`,
+	"POST /endpoints/{webhookId}/filter/test":   `{"filter":"true"}`,
+	"POST /endpoints/{webhookId}/secret/rotate": `{"overlap_seconds":0}`,
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)

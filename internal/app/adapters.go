@@ -31,8 +31,8 @@ type sender struct {
 	now    func() time.Time
 	log    *slog.Logger
 
-	// opened remembers opened secrets by their row: opening one costs more than
-	// signing with it. It is emptied when it is full, not evicted: a secret is
+	// opened remembers opened secrets and header values by their row: opening one
+	// costs more than signing with it. It is emptied when it is full, not evicted: a secret is
 	// cheap to open again.
 	mu     sync.RWMutex
 	opened map[int64][]byte
@@ -57,7 +57,7 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !now.Before(expires) {
 			continue // the overlap of a rotation is over
 		}
-		key, err := s.open(t, &t.Secrets[i])
+		key, err := s.open(t, &t.Secrets[i], api.SecretKind)
 		if err != nil {
 			s.log.Error("cannot open an endpoint's secret; is its key still in POSTHORN_ENCRYPTION_KEYS?",
 				"endpoint", t.Endpoint.Ref, "key_id", t.Secrets[i].KeyID, "err", err)
@@ -65,9 +65,20 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 		}
 		keys = append(keys, key)
 	}
+	headers := make([]posthorn.Header, 0, len(t.Headers))
+	for i := range t.Headers {
+		value, err := s.open(t, &t.Headers[i].Sealed, api.HeaderKind)
+		if err != nil {
+			s.log.Error("cannot open the value of an endpoint's header; is its key still in POSTHORN_ENCRYPTION_KEYS?",
+				"endpoint", t.Endpoint.Ref, "key_id", t.Headers[i].KeyID, "err", err)
+			return posthorn.Attempt{Number: number, At: now, Class: posthorn.ClassLocal, Detail: "the value of one of the endpoint's headers cannot be read"}
+		}
+		headers = append(headers, posthorn.Header{Name: t.Headers[i].Name, Value: string(value)})
+	}
 	return s.client.Send(ctx, send.Request{
 		URL:       t.Endpoint.URL,
 		Keys:      keys,
+		Headers:   headers,
 		EventRef:  w.EventRef(),
 		EventType: w.Type,
 		Delivery:  w.ID,
@@ -79,14 +90,14 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 	})
 }
 
-func (s *sender) open(t *store.Target, sealed *store.Sealed) ([]byte, error) {
+func (s *sender) open(t *store.Target, sealed *store.Sealed, kind string) ([]byte, error) {
 	s.mu.RLock()
 	key, ok := s.opened[sealed.ID]
 	s.mu.RUnlock()
 	if ok {
 		return key, nil
 	}
-	key, err := s.keys.Open(sealed.KeyID, sealed.Box, secretbox.Bind{Kind: api.SecretKind, Tenant: t.Endpoint.Tenant, Endpoint: t.Endpoint.ID})
+	key, err := s.keys.Open(sealed.KeyID, sealed.Box, secretbox.Bind{Kind: kind, Tenant: t.Endpoint.Tenant, Endpoint: t.Endpoint.ID})
 	if err != nil {
 		return nil, err
 	}

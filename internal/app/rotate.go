@@ -145,5 +145,5 @@ func resealed(b *store.Box, ring *secretbox.Keyring) (r store.Resealed, needed b
 }
 
 var bindKinds = map[store.BoxKind]string{
-	store.BoxSecret: api.SecretKind, store.BoxHeader: "header", store.BoxAnswer: api.AnswerKind,
+	store.BoxSecret: api.SecretKind, store.BoxHeader: api.HeaderKind, store.BoxAnswer: api.AnswerKind,
 }

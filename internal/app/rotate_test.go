@@ -24,16 +24,17 @@ type verifying struct {
 	*httptest.Server
 	mu        sync.Mutex
 	verifiers map[string]*webhook.Verifier
+	headers   map[string][2]string // name and value, by path
 	good, bad int
 }
 
 func newVerifying(t *testing.T) *verifying {
-	v := &verifying{verifiers: map[string]*webhook.Verifier{}}
+	v := &verifying{verifiers: map[string]*webhook.Verifier{}, headers: map[string][2]string{}}
 	v.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		if known := v.verifiers[r.URL.Path]; known != nil && known.Verify(r.Header, body) == nil {
+		if known := v.verifiers[r.URL.Path]; known != nil && known.Verify(r.Header, body) == nil && r.Header.Get(v.headers[r.URL.Path][0]) == v.headers[r.URL.Path][1] {
 			v.good++
 		} else {
 			v.bad++
@@ -52,6 +53,13 @@ func (v *verifying) trust(t *testing.T, path, secret string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.verifiers[path] = known
+}
+
+// wantHeader makes a request without the header one that does not verify.
+func (v *verifying) wantHeader(path, name, value string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.headers[path] = [2]string{name, value}
 }
 
 func (v *verifying) counts() (good, bad int) {
@@ -152,12 +160,17 @@ func TestEncryptionKeysAreRotatedInPlace(t *testing.T) {
 		name := string(rune('a' + i))
 		answers[name] = create(s, token, name)
 	}
+	// One has a header, whose value opens nowhere else.
+	receiver.wantHeader("/a", "X-Key", "value")
+	if status, _, body := s.request(t, token, "PATCH", "/endpoints/"+between(answers["a"], `"id":"`, `"`)+"/settings", `{"headers":{"X-Key":"value"}}`, ""); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
 	publish(s, token, endpoints)
 	// The service that runs could not open what the new key seals.
 	if _, _, err := RotateKeys(t.Context(), path, fresh+","+old); posthorn.ErrorCode(err) != posthorn.Conflict {
 		t.Fatalf("rotated before the service has the key: %v", err)
 	}
-	if used := keysInUse(t, path); used["k1"] != 2*endpoints || len(used) != 1 {
+	if used := keysInUse(t, path); used["k1"] != 2*endpoints+1 || len(used) != 1 {
 		t.Fatalf("a refused rotation changed something: %v", used)
 	}
 	stop(t, s)
@@ -172,7 +185,7 @@ func TestEncryptionKeysAreRotatedInPlace(t *testing.T) {
 		t.Fatalf("rotated with another key of the same id: %v", err)
 	}
 	rotateBeside(t, path, fresh+","+old, endpoints, func() { publish(s, token, endpoints+1) })
-	if used := keysInUse(t, path); used["k2"] != 2*endpoints+2 || len(used) != 1 {
+	if used := keysInUse(t, path); used["k2"] != 2*endpoints+3 || len(used) != 1 {
 		t.Errorf("after the rotation %v are in use", used)
 	}
 	publish(s, token, endpoints+1)
@@ -209,8 +222,8 @@ func rotateBeside(t *testing.T, path, keys string, want int, busy func()) {
 	}
 	busy()
 	a, b := <-results, <-results
-	if a.err != nil || b.err != nil || a.secrets+b.secrets != want || a.answers+b.answers != want {
-		t.Errorf("two rotations at once did %+v and %+v, want %d of each in all", a, b, want)
+	if a.err != nil || b.err != nil || a.secrets+b.secrets != want+1 || a.answers+b.answers != want {
+		t.Errorf("two rotations at once did %+v and %+v, want %d secrets, a header and %[3]d answers in all", a, b, want)
 	}
 	if secrets, answers, err := RotateKeys(t.Context(), path, keys); secrets+answers != 0 || err != nil {
 		t.Errorf("one more did %d and %d, %v", secrets, answers, err)

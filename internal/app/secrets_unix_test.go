@@ -4,6 +4,7 @@ package app
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -303,12 +304,17 @@ func (s *service) aDay(t *testing.T, root, receiver string, v vault) (token stri
 		t.Fatal(err)
 	}
 	closed.Close()
+	first := ""
 	for i, at := range []string{receiver + "/ok", receiver + "/500", receiver + "/410", receiver + "/redirect", receiver + "/reset", receiver + "/hang",
 		"http://" + closed.Addr().String() + "/refused", "http://no-such-host.example.com/dns"} {
 		status, _, body := s.request(t, token, "POST", "/endpoints", `{"url":"`+at+"/"+pathMark+"?k="+queryMark+`","events":["cases.*","webhooks.*"]}`, fmt.Sprint("endpoint-", i))
 		want(status, 201, body)
 		v.addSecret(t, fmt.Sprint("secret of endpoint ", i), between(body, `"secret":"`, `"`))
+		if first == "" {
+			first = between(body, `"id":"`, `"`)
+		}
 	}
+	s.rotateAndSet(t, token, first, v)
 	event := `{"type":"cases.updated","data":{"name":"` + payloadMark + `"}}`
 	for range 3 {
 		status, _, body = s.request(t, token, "POST", "/events", event, "")
@@ -357,6 +363,47 @@ func (s *service) aDay(t *testing.T, root, receiver string, v vault) (token stri
 		t.Errorf("the list of endpoints shows %v", names)
 	}
 	return token
+}
+
+// rotateAndSet gives an endpoint new secrets and headers, rightly and by mistake,
+// and puts what must not come out into v.
+func (s *service) rotateAndSet(t *testing.T, token, id string, v vault) {
+	t.Helper()
+	path := "/endpoints/" + id
+	for i, body := range []string{`{}`, `{"secret":"` + webhook.NewSecret() + `"}`, `{}`} {
+		for range 2 { // the second answer is the remembered one
+			status, _, answer := s.request(t, token, "POST", path+"/secret/rotate", body, fmt.Sprint("rotate-", i))
+			if status != 200 {
+				t.Fatalf("%d %s", status, answer)
+			}
+			v.addSecret(t, fmt.Sprint("rotated secret ", i), between(answer, `"secret":"`, `"`))
+		}
+	}
+	if status, _, answer := s.request(t, token, "GET", path+"/secret", "", ""); status != 200 || len(v.found([]byte(answer))) == 0 {
+		t.Errorf("what is revealed is no secret that is looked for: %d %s", status, answer)
+	}
+	for i, name := range []string{"Authorization", "X-Api-Key", "authorization"} {
+		value := "h34d3r-" + rand.Text()
+		v.add(fmt.Sprint("header value ", i), []byte(value))
+		v.addText(fmt.Sprint("header value ", i), value)
+		status, _, answer := s.request(t, token, "PATCH", path+"/settings", `{"headers":{"`+name+`":"`+value+`"}}`, "")
+		if status != 200 || len(v.found([]byte(answer))) > 0 {
+			t.Errorf("%d %s", status, answer)
+		}
+		for _, wrong := range []string{
+			`{"headers":{"Host":"` + value + `"}}`, `{"headers":{"X-A":"` + value + `\n"}}`, `{"headers":{"X-A":["` + value + `"]}}`, `{"headers":"` + value + `"}`,
+			`{"filter":"` + value + `"}`, `{"secret":"` + value + `"}`, `{"headers":{"X-A":"` + value,
+		} {
+			status, _, answer := s.request(t, token, "PATCH", path+"/settings", wrong, "")
+			if status < 400 || status > 422 {
+				t.Errorf("%s: %d %s", wrong, status, answer)
+			}
+		}
+	}
+	_, _, answer := s.request(t, token, "GET", path+"/settings", "", "")
+	if names := v.found([]byte(answer)); len(names) > 0 || !strings.Contains(answer, `"X-Api-Key":null`) {
+		t.Errorf("the settings show %v: %s", names, answer)
+	}
 }
 
 // publicAnswers are those that need no token, the metrics, and lists of the

@@ -131,7 +131,7 @@ func (r *runner) deliveryGet() *cobra.Command {
 }
 
 func (r *runner) printDelivery(d *client.Delivery) error {
-	if err := r.fields("id", d.ID, "state", d.State, "reason", d.Reason, "event", d.Event, "type", d.EventType,
+	if err := r.fields("id", d.ID, "state", d.State, "reason", d.Reason, "note", d.Note, "event", d.Event, "type", d.EventType,
 		"endpoint", d.Endpoint, "created", shown(d.CreatedAt), "attempts", fmt.Sprint(d.AttemptsMade),
 		"next attempt", r.ahead(next(d))); err != nil {
 		return err

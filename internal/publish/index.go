@@ -21,6 +21,9 @@ type index struct {
 	exact, prefix map[string][]int64
 	all           []int64
 
+	// filters are those of the endpoints that have one; nil when none has.
+	filters map[int64]*program
+
 	// entries counts the ids in the lists.
 	entries int
 
@@ -103,7 +106,8 @@ func (x *index) find(eventType string) []int64 {
 // indexes keeps the index of each tenant that publishes. A commit compares the
 // version, so that a stale one does no harm: see Service.Publish.
 type indexes struct {
-	source func(ctx context.Context, tenant int64) (store.EndpointSet, error)
+	source   func(ctx context.Context, tenant int64) (store.EndpointSet, error)
+	programs programs
 
 	mu      sync.Mutex
 	of      map[int64]*loading
@@ -165,6 +169,7 @@ func (x *indexes) load(ctx context.Context, tenant int64, l *loading) {
 	set, err := x.source(ctx, tenant)
 	if err == nil {
 		l.index = newIndex(set)
+		l.index.filters = x.programs.of(set)
 	}
 	l.err = err
 }

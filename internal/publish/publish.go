@@ -310,16 +310,14 @@ func (s *Service) target(p *store.Publication, x *index, about int64) error {
 	p.SetVersion = x.version
 	total, most := 0, 0
 	for i := range p.Events {
-		n := len(x.match(p.Events[i].Type))
+		n := x.certain(x.match(p.Events[i].Type))
 		total, most = total+n, max(most, n)
 	}
-	if total > s.cfg.MaxDeliveries {
-		return posthorn.Errorf(posthorn.TooLarge, "The request makes %d deliveries; one may make at most %d. Publish fewer events at a time.", total, s.cfg.MaxDeliveries)
+	if err := s.bounds(total, most); err != nil {
+		return err
 	}
-	// An event and its deliveries share the ids of one millisecond.
-	if most >= posthorn.MaxSequence {
-		return posthorn.Errorf(posthorn.TooLarge, "The event makes %d deliveries; one event may make at most %d.", most, posthorn.MaxSequence-1)
-	}
+	sift := sift{index: x}
+	total, most = 0, 0
 	for i := range p.Events {
 		e := &p.Events[i]
 		ids := x.match(e.Type)
@@ -329,6 +327,24 @@ func (s *Service) target(p *store.Publication, x *index, about int64) error {
 				e.Targets = append(e.Targets, store.PublishTarget{Endpoint: id})
 			}
 		}
+		sift.event(e)
+		total, most = total+len(e.Targets), max(most, len(e.Targets))
+	}
+	if x.filters != nil { // those that filters let pass count too
+		return s.bounds(total, most)
+	}
+	return nil
+}
+
+// bounds refuses what makes more deliveries than a request, or its largest event,
+// may make.
+func (s *Service) bounds(total, most int) error {
+	if total > s.cfg.MaxDeliveries {
+		return posthorn.Errorf(posthorn.TooLarge, "The request makes %d deliveries; one may make at most %d. Publish fewer events at a time.", total, s.cfg.MaxDeliveries)
+	}
+	// An event and its deliveries share the ids of one millisecond.
+	if most >= posthorn.MaxSequence {
+		return posthorn.Errorf(posthorn.TooLarge, "The event makes %d deliveries; one event may make at most %d.", most, posthorn.MaxSequence-1)
 	}
 	return nil
 }

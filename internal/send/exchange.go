@@ -83,7 +83,7 @@ func checkRequest(r *Request) error {
 	if len(r.Keys) == 0 {
 		return errNoKey
 	}
-	if !cleanValue(r.EventRef) || !cleanValue(r.EventType) {
+	if !posthorn.ValidHeaderValue(r.EventRef) || !posthorn.ValidHeaderValue(r.EventType) {
 		return errors.New("the event's id or type holds a control character")
 	}
 	return nil

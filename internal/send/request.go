@@ -19,7 +19,7 @@ func (c *Client) appendHead(b []byte, t *target, r *Request, at time.Time) []byt
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = appendField(b, "Host", t.header)
 	for i, h := range r.Headers {
-		if ownName(h.Name) || !validName(h.Name) || !cleanValue(h.Value) || givenAgain(r.Headers[i+1:], h.Name) {
+		if posthorn.ReservedHeader(h.Name) || !posthorn.ValidHeaderName(h.Name) || !posthorn.ValidHeaderValue(h.Value) || givenAgain(r.Headers[i+1:], h.Name) {
 			continue
 		}
 		b = appendField(b, h.Name, strings.Trim(h.Value, " \t"))
@@ -55,42 +55,6 @@ func appendField(b []byte, name, value string) []byte {
 // givenAgain reports whether a later header has the name: the last one counts.
 func givenAgain(later []posthorn.Header, name string) bool {
 	return slices.ContainsFunc(later, func(h posthorn.Header) bool { return strings.EqualFold(h.Name, name) })
-}
-
-var (
-	ownNames = []string{
-		"host", "user-agent", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
-		"expect", "idempotency-key", "x-idempotency-key", "accept-encoding",
-	}
-	ownPrefixes = []string{"webhook-", "svix-", "posthorn-", "content-", "proxy-"}
-)
-
-// ownName reports whether a custom header may not have the name, because it
-// belongs to the protocol, to us or to signatures (a "svix-id" makes Svix
-// libraries read that instead of "webhook-id"; an "idempotency-key" tells
-// proxies that they may send the request again).
-func ownName(name string) bool {
-	name = strings.ToLower(name)
-	return slices.Contains(ownNames, name) ||
-		slices.ContainsFunc(ownPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
-}
-
-// validName reports whether s is a token of RFC 9110.
-func validName(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", r))
-	})
-}
-
-// cleanValue reports whether s can stand in a header: no line break or other
-// control character but the tab.
-func cleanValue(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 // keptHeaders are those of an answer that are kept, in canonical form: what helps

@@ -128,7 +128,7 @@ func New(c Config) (*Client, error) {
 	if client.userAgent == "" {
 		client.userAgent = "Posthorn/" + posthorn.Version
 	}
-	if !cleanValue(client.userAgent) {
+	if !posthorn.ValidHeaderValue(client.userAgent) {
 		return nil, fmt.Errorf("the user agent %q holds a control character", client.userAgent)
 	}
 	if client.now == nil {

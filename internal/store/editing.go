@@ -33,6 +33,9 @@ func CheckEndpoint(e *posthorn.Endpoint) error {
 			return err
 		}
 	}
+	if err := CheckText(e.Settings.Headers...); err != nil {
+		return err
+	}
 	return CheckText(e.Ref, e.URL, e.Description, string(e.Status), string(e.PausedReason), e.Settings.Filter)
 }
 
@@ -76,6 +79,12 @@ func Edited(old posthorn.Endpoint, at time.Time, fn func(*posthorn.Endpoint) err
 		return e, err
 	}
 	e.Settings, e.SettingsVersion = old.Settings, old.SettingsVersion
+	if len(old.Settings.Headers) > 0 && !posthorn.SameOrigin(old.URL, e.URL) {
+		// What was given to be sent to one server must not be sent to another one
+		// (CVE-2022-4342, CVE-2023-2620).
+		e.Settings.Headers = nil
+		e.SettingsVersion++
+	}
 	if err := CheckEndpoint(&e); err != nil {
 		return e, err
 	}
@@ -93,14 +102,15 @@ func SameToUsers(a, b *posthorn.Endpoint) bool {
 }
 
 // EditedSettings is the endpoint with what fn makes of its settings, and whether
-// that is a change, which moves SettingsVersion on.
-func EditedSettings(old posthorn.Endpoint, fn func(*posthorn.Settings) error) (e posthorn.Endpoint, changed bool, err error) {
+// that or the values are a change, which moves SettingsVersion on.
+func EditedSettings(old posthorn.Endpoint, fn func(*posthorn.Settings) error, values []SealedHeader) (e posthorn.Endpoint, changed bool, err error) {
 	before, err := json.Marshal(old.Settings)
 	if err != nil {
 		return old, false, err
 	}
 	e = old
 	e.Settings.RetrySchedule = slices.Clone(old.Settings.RetrySchedule)
+	e.Settings.Headers = slices.Clone(old.Settings.Headers)
 	if err := fn(&e.Settings); err != nil {
 		return old, false, err
 	}
@@ -109,7 +119,12 @@ func EditedSettings(old posthorn.Endpoint, fn func(*posthorn.Settings) error) (e
 	}
 	// What is stored is compared, so that no field can be forgotten here.
 	after, err := json.Marshal(e.Settings)
-	if err != nil || bytes.Equal(before, after) {
+	for _, v := range values {
+		if !slices.Contains(e.Settings.Headers, v.Name) {
+			return old, false, errors.New("store: a header has a value but is not in the settings")
+		}
+	}
+	if err != nil || bytes.Equal(before, after) && len(values) == 0 {
 		return old, false, err
 	}
 	e.SettingsVersion++

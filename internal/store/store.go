@@ -173,6 +173,12 @@ type Sealed struct {
 	ExpiresAt time.Time
 }
 
+// SealedHeader is the encrypted value of an extra request header.
+type SealedHeader struct {
+	Name string
+	Sealed
+}
+
 // EndpointSet is all living endpoints of a tenant, paused ones too, as one
 // version saw them.
 type EndpointSet struct {
@@ -185,8 +191,10 @@ type Target struct {
 	Endpoint posthorn.Endpoint
 	// TenantSuspended: nothing is sent to a suspended tenant.
 	TenantSuspended bool
-	// Secrets are those that sign, current first.
+	// Secrets are those that sign, current first; some may have expired.
 	Secrets []Sealed
+	// Headers are the values of Settings.Headers.
+	Headers []SealedHeader
 	Health  posthorn.Health
 	// Parked reports whether the endpoint has parked deliveries.
 	Parked bool
@@ -206,16 +214,29 @@ type Endpoints interface {
 	// UpdateEndpoint applies fn to the row inside the transaction and stores what
 	// it leaves; a fn that changes nothing that users see leaves Version and
 	// UpdatedAt alone. version 0 means any, else ErrVersion unless it is the
-	// row's. An error of fn comes back as it is. A change to active resets the
+	// row's. An error of fn comes back as it is. A url of another origin deletes
+	// the headers of the settings with their values. A change to active resets the
 	// five-day rule and the hold. fn may be called more than once. Settings are
 	// not its to change: see UpdateSettings.
 	UpdateEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
 	// UpdateSettings is UpdateEndpoint for the settings: version is compared with
-	// SettingsVersion, and only that moves on. Publishers match anew.
-	UpdateSettings(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error) (posthorn.Endpoint, error)
+	// SettingsVersion, and only that moves on. Publishers match anew. values are
+	// those of headers that fn puts or leaves into Settings.Headers, and replace
+	// older ones; the value of a name that fn takes out is deleted.
+	UpdateSettings(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error, values ...SealedHeader) (posthorn.Endpoint, error)
 	// DeleteEndpoint hides the endpoint at once; its open deliveries are shown as
 	// canceled and Sweep makes them so.
 	DeleteEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64) error
+	// RevealSecrets returns the secrets that sign at c.At, current first, and
+	// audits that they were shown.
+	RevealSecrets(ctx context.Context, c Change, tenant int64, ref string) (posthorn.Endpoint, []Sealed, error)
+	// ChangeSecrets calls fn in the transaction with the secrets that sign at
+	// c.At, current first, and keeps those that it returns, current first: one
+	// with ID 0 is new, others may get another ExpiresAt, and what is left out is
+	// deleted. fn may set c.Once.Answer, and may be called more than once; its
+	// error comes back as it is. Attempts that begin after the answer sign with
+	// the new ones, on other nodes within a second.
+	ChangeSecrets(ctx context.Context, c Change, tenant int64, ref string, fn func(e posthorn.Endpoint, valid []Sealed) ([]Sealed, error)) error
 	// EndpointSet is for matching; it may come from memory.
 	EndpointSet(ctx context.Context, tenant int64) (EndpointSet, error)
 	// Target returns a deleted endpoint too, with DeletedAt set, as long as it
@@ -359,6 +380,8 @@ type PublishTarget struct {
 	// Parked stores the delivery behind its lane's backlog instead of handing it
 	// over.
 	Parked bool
+	// Note is Delivery.Note; "" mostly.
+	Note string
 }
 
 // Accepted is what became of one event of a publication.

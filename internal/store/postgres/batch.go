@@ -37,7 +37,11 @@ type batch struct {
 	}
 	due     struct{ pub, id, event, tenant, endpoint, run, next []int64 }
 	expired struct{ pub, id, event, tenant, endpoint, hour []int64 }
-	keys    struct {
+	notes   struct {
+		pub, event []int64
+		text       []string
+	}
+	keys struct {
 		pub, tenant, kind, event, expires []int64
 		text                              []string
 		hash, answer                      [][]byte
@@ -145,6 +149,10 @@ func (b *batch) addEvent(pub int64, o *publication, e *store.NewEvent) (store.Ac
 	} else {
 		b.addKey(pub, key{o.Tenant, keyOfEvent, e.Key}, e.Hash, id, nil, 0)
 	}
+	if notes := store.Notes(e.Targets); notes != "" {
+		n := &b.notes
+		n.pub, n.event, n.text = append(n.pub, pub), append(n.event, int64(id)), append(n.text, notes)
+	}
 	c := &b.events
 	c.pub, c.id, c.tenant = append(c.pub, pub), append(c.id, int64(id)), append(c.tenant, o.Tenant)
 	c.occurred, c.accepted, c.deliver = append(c.occurred, nanos(e.OccurredAt)), append(c.accepted, nanos(o.At)), append(c.deliver, nanos(e.DeliverAt))
@@ -226,6 +234,12 @@ const insertRest = `, k AS (
 	ON CONFLICT (endpoint, hour) DO UPDATE SET expired = endpoint_stats.expired + excluded.expired
 )`
 
+// insertNotes is rarer still.
+const insertNotes = `, n AS (
+	INSERT INTO event_notes (event, notes)
+	SELECT n.event, n.notes FROM unnest($%d::bigint[], $%d::bigint[], $%d::text[]) n (pub, event, notes) JOIN ok USING (pub)
+)`
+
 const anyVersionText = `-4611686018427387904`
 
 // insert runs the statement and returns the places of what was stored. When its
@@ -246,6 +260,10 @@ func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err 
 		query += insertRest
 		args = append(args, k.pub, k.tenant, k.kind, k.text, k.hash, k.event, k.answer, k.expires,
 			x.pub, x.id, x.event, x.tenant, x.endpoint, x.hour, string(posthorn.ReasonBacklogFull), int64(posthorn.Expired))
+	}
+	if n := &b.notes; len(n.pub) > 0 {
+		query += fmt.Sprintf(insertNotes, len(args)+1, len(args)+2, len(args)+3)
+		args = append(args, n.pub, n.event, n.text)
 	}
 	places, err := collect(conn.Query(ctx, query+` SELECT pub FROM ok`, args...))
 	if err == nil {

@@ -17,7 +17,7 @@ const (
 	doneColumns = `d.id, d.event, d.tenant, d.endpoint, d.state, 0, d.tries, d.attempts, d.waits, d.round, false, 0, d.reason, d.log, false`
 
 	deliveryColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.accepted_at,
-		d.state, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.reason, d.log, d.open,
+		d.state, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.reason, d.log, d.open, coalesce((SELECT notes FROM event_notes n WHERE n.event = d.event), ''),
 		coalesce(p.ref, ''), coalesce(p.status, '') = 'paused', coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0, coalesce(t.deleted_at, 1) <> 0`
 	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
 )
@@ -27,10 +27,11 @@ func scanDelivery(r scanner) (d posthorn.Delivery, open bool, err error) {
 	var key string
 	var accepted, next int64
 	var log []byte
+	var notes string
 	var o store.Owners
 	p := &d.Progress
 	err = r.Scan((*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
-		&p.State, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log, &open,
+		&p.State, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log, &open, &notes,
 		&d.EndpointRef, &o.Paused, &o.Deleted, &o.Suspended, &o.TenantDeleted)
 	if err != nil {
 		return d, open, err
@@ -39,6 +40,9 @@ func scanDelivery(r scanner) (d posthorn.Delivery, open bool, err error) {
 	d.EventRef, d.CreatedAt = ref.Ref(), fromNanos(accepted)
 	p.NextAt = fromNanos(next)
 	o.Show(&d)
+	if d.Note, err = store.NoteFor(notes, d.Endpoint); err != nil {
+		return d, open, err
+	}
 	d.Attempts, err = store.Attempts(log)
 	return d, open, err
 }

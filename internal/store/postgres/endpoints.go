@@ -111,8 +111,7 @@ func (tx *txn) insertEndpoint(e *posthorn.Endpoint, seal func(id int64) (store.S
 	if secret.CreatedAt.IsZero() {
 		secret.CreatedAt = e.CreatedAt
 	}
-	return tx.exec(`INSERT INTO endpoint_secrets (endpoint, kind, name, key_id, box, created_at, expires_at) VALUES ($1, 'signing', '', $2, $3, $4, $5)`,
-		e.ID, secret.KeyID, append([]byte{}, secret.Box...), nanos(secret.CreatedAt), nanos(secret.ExpiresAt))
+	return tx.insertSealed(e.ID, "signing", "", secret)
 }
 
 const endpointByRef = `SELECT ` + endpointColumns + ` FROM endpoints WHERE ref = $1 AND tenant = $2 AND deleted_at = 0`
@@ -196,6 +195,14 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 		e.Version, nanos(e.UpdatedAt), e.ID); err != nil {
 		return err
 	}
+	if e.SettingsVersion != old.SettingsVersion { // the headers went with the old origin
+		if err := tx.writeSettings(e, nil); err != nil {
+			return err
+		}
+		if err := tx.audit(c, e.Tenant, store.Audit{Action: "endpoint.settings.update", Subject: e.Ref, Before: store.AuditSettings(old, nil), After: store.AuditSettings(e, nil)}); err != nil {
+			return err
+		}
+	}
 	action := "endpoint.update"
 	switch {
 	case old.Status == e.Status:
@@ -219,7 +226,7 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 }
 
 // UpdateSettings implements [store.Endpoints].
-func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error) (e posthorn.Endpoint, err error) {
+func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error, values ...store.SealedHeader) (e posthorn.Endpoint, err error) {
 	err = s.change(ctx, c, func(tx *txn) error {
 		old, err := tx.endpoint(tenant, ref, 0)
 		if err != nil {
@@ -229,20 +236,16 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 			return store.ErrVersion
 		}
 		var changed bool
-		if e, changed, err = store.EditedSettings(old, fn); err != nil || !changed {
+		if e, changed, err = store.EditedSettings(old, fn, values); err != nil || !changed {
 			return err
 		}
-		_, settings, err := documents(&e)
-		if err != nil {
-			return err
-		}
-		if err := tx.exec(`UPDATE endpoints SET settings = $1, settings_version = $2 WHERE id = $3`, settings, e.SettingsVersion, e.ID); err != nil {
+		if err := tx.writeSettings(&e, values); err != nil {
 			return err
 		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, tenant, store.Audit{Action: "endpoint.settings.update", Subject: ref, Before: old.Settings, After: e.Settings})
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.settings.update", Subject: ref, Before: store.AuditSettings(&old, nil), After: store.AuditSettings(&e, values)})
 	})
 	if err != nil {
 		return posthorn.Endpoint{}, err

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -283,12 +284,17 @@ func (sw *sweep) eraseEndpoints() error {
 // its last commits.
 const keepCommits = time.Hour
 
-// dropExpired drops secrets whose overlap is over and idempotency keys.
+// dropExpired drops secrets whose overlap is over, notes older than all events,
+// and idempotency keys.
 func (sw *sweep) dropExpired() error {
 	if err := sw.tx.exec(`DELETE FROM commits WHERE at < $1`, nanos(sw.now.Add(-keepCommits))); err != nil {
 		return err
 	}
 	if err := sw.tx.exec(`DELETE FROM endpoint_secrets WHERE expires_at <> 0 AND expires_at <= $1`, nanos(sw.now)); err != nil {
+		return err
+	}
+	if err := sw.tx.exec(`DELETE FROM event_notes WHERE event IN
+		(SELECT event FROM event_notes WHERE event < coalesce((SELECT min(id) FROM events), $1) ORDER BY event LIMIT 1000)`, int64(math.MaxInt64)); err != nil {
 		return err
 	}
 	n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE (tenant, kind, key) IN

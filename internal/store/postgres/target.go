@@ -26,15 +26,22 @@ func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err
 		if err != nil {
 			return s.readError(ctx, err)
 		}
-		if t.Secrets, err = all(ctx, s, q, scanSecret, `SELECT id, key_id, box, created_at, expires_at FROM endpoint_secrets
-			WHERE endpoint = $1 AND kind = 'signing' ORDER BY expires_at <> 0, id DESC`, endpoint); err != nil {
+		if t.Secrets, err = all(ctx, s, q, scanSecret, selectSigning, endpoint); err != nil {
 			return err
+		}
+		if len(t.Endpoint.Settings.Headers) > 0 {
+			if t.Headers, err = all(ctx, s, q, scanHeader, selectHeaders, endpoint); err != nil {
+				return err
+			}
 		}
 		t.Health, err = s.health(ctx, q, endpoint)
 		return err
 	})
 	return t, err
 }
+
+const selectSigning = `SELECT id, key_id, box, created_at, expires_at FROM endpoint_secrets
+	WHERE endpoint = $1 AND kind = 'signing' ORDER BY expires_at <> 0, id DESC`
 
 func scanSecret(r scanner) (s store.Sealed, err error) {
 	var created, expires int64

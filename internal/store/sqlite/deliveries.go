@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 
 	"github.com/posthorn/posthorn"
@@ -10,7 +11,7 @@ import (
 
 const (
 	deliveryColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.accepted_at,
-		d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.reason, d.log,
+		d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.reason, d.log, (SELECT notes FROM event_notes n WHERE n.event = d.event),
 		coalesce(p.ref, ''), coalesce(p.status, '') = 'paused', coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0, coalesce(t.deleted_at, 1) <> 0`
 	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
 )
@@ -21,10 +22,11 @@ func scanDelivery(r scanner) (d posthorn.Delivery, err error) {
 	var accepted, next int64
 	var at place
 	var log []byte
+	var notes sql.NullString
 	var o store.Owners
 	p := &d.Progress
 	err = r.Scan((*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
-		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log,
+		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log, &notes,
 		&d.EndpointRef, &o.Paused, &o.Deleted, &o.Suspended, &o.TenantDeleted)
 	if err != nil {
 		return d, err
@@ -33,6 +35,9 @@ func scanDelivery(r scanner) (d posthorn.Delivery, err error) {
 	d.EventRef, d.CreatedAt = ref.Ref(), fromNanos(accepted)
 	p.NextAt = nextAt(at, next)
 	o.Show(&d)
+	if d.Note, err = store.NoteFor(notes.String, d.Endpoint); err != nil {
+		return d, err
+	}
 	d.Attempts, err = store.Attempts(log)
 	return d, err
 }

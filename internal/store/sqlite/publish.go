@@ -153,6 +153,11 @@ func (tx *txn) publishEvent(p *store.Publication, e *store.NewEvent) (store.Acce
 	if err := tx.exec(`INSERT INTO payloads (event, body) VALUES (?, ?)`, int64(id), e.Body); err != nil {
 		return store.Accepted{}, err
 	}
+	if notes := store.Notes(e.Targets); notes != "" {
+		if err := tx.exec(`INSERT INTO event_notes (event, notes) VALUES (?, ?)`, int64(id), notes); err != nil {
+			return store.Accepted{}, err
+		}
+	}
 	open, err := tx.insertDeliveries(p, e, id)
 	return store.Accepted{ID: id, OccurredAt: e.OccurredAt, Deliveries: len(e.Targets), Open: open}, err
 }

@@ -27,6 +27,11 @@ func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err
 		if t.Secrets, err = all(ctx, q, scanSecret, selectSigning, endpoint); err != nil {
 			return err
 		}
+		if len(t.Endpoint.Settings.Headers) > 0 {
+			if t.Headers, err = all(ctx, q, scanHeader, selectHeaders, endpoint); err != nil {
+				return err
+			}
+		}
 		t.Health, err = health(ctx, q, endpoint)
 		return err
 	})

@@ -49,6 +49,29 @@ var publishPromises = []promise{
 			w.Errorf("payload %s", body)
 		}
 	}},
+	{"a note of a delivery is shown with it", func(w *world) {
+		a, b, c := w.endpoint(), w.endpoint(), w.endpoint()
+		e := w.event("with-a-key", a, b, c)
+		e.Targets[0].Note, e.Targets[2].Note = "it's \"so\"", "it's \"so\""
+		plain := w.event("", b)
+		p := w.publication(plain, e)
+		p.BacklogLimit = 3 // the last one expires at once, with its note
+		got, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		list, _, err := w.s.Deliveries(w.Context(), store.DeliveryFilter{Tenant: w.tenant.ID}, store.Page{Limit: 10})
+		w.ok(err)
+		notes := map[posthorn.ID]string{}
+		for _, d := range list {
+			notes[d.ID] = d.Note
+			if again := w.delivery(d.ID); again.Note != d.Note {
+				w.Errorf("alone it has %q, in the list %q", again.Note, d.Note)
+			}
+		}
+		want := map[posthorn.ID]string{got[0].ID + 1: "", got[1].ID + 1: "it's \"so\"", got[1].ID + 2: "", got[1].ID + 3: "it's \"so\""}
+		if diff := cmp.Diff(want, notes); diff != "" {
+			w.Error(diff)
+		}
+	}},
 	{"another tenant's event and deliveries are not found", func(w *world) {
 		id := w.send(w.endpoint())
 		other := w.newTenant("other")

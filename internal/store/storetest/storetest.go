@@ -18,7 +18,7 @@ import (
 // with the test.
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for _, group := range [][]promise{
-		tenantPromises, tokenPromises, endpointPromises, sealingPromises, publishPromises,
+		tenantPromises, tokenPromises, endpointPromises, secretPromises, headerPromises, sealingPromises, publishPromises,
 		queuePromises, recordPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, auditPromises,
 	} {
 		for _, p := range group {

@@ -198,6 +198,13 @@ CREATE TABLE deliveries (
 ) PARTITION BY RANGE (id);
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint, id);
 
+-- What is remarkable about deliveries of an event from its start: few events have
+-- a row. See store.Notes.
+CREATE TABLE event_notes (
+    event bigint PRIMARY KEY,
+    notes text   NOT NULL
+);
+
 CREATE TABLE idempotency (
     tenant  bigint   NOT NULL,
     kind    smallint NOT NULL, -- 1 a publisher's event id, 2 an Idempotency-Key

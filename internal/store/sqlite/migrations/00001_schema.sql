@@ -168,6 +168,13 @@ CREATE INDEX deliveries_parked ON deliveries (endpoint) WHERE place = 3;
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint);
 CREATE INDEX deliveries_late ON deliveries (tenant) WHERE late = 1;
 
+-- What is remarkable about deliveries of an event from its start: few events have
+-- a row. See store.Notes.
+CREATE TABLE event_notes (
+    event INTEGER PRIMARY KEY,
+    notes TEXT    NOT NULL
+);
+
 CREATE TABLE idempotency (
     tenant  INTEGER NOT NULL,
     kind    INTEGER NOT NULL, -- 1 a publisher's event id, 2 an Idempotency-Key

@@ -1,0 +1,73 @@
+package posthorn
+
+import (
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Limits of the extra request headers of an endpoint.
+const (
+	MaxHeaders     = 20
+	MaxHeaderName  = 128  // bytes
+	MaxHeaderValue = 2048 // bytes
+)
+
+var (
+	reservedHeaders = []string{
+		"host", "user-agent", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
+		"expect", "idempotency-key", "x-idempotency-key", "accept-encoding", "traceparent", "tracestate",
+	}
+	reservedPrefixes = []string{"webhook-", "svix-", "posthorn-", "content-", "proxy-"}
+)
+
+// ReservedHeader reports whether an extra header may not have the name, because
+// it belongs to the protocol (RFC 9110, 7.6.1), to us or to signatures: a
+// "svix-id" makes Svix libraries read that instead of "webhook-id", an
+// "idempotency-key" tells proxies that they may send the request again.
+func ReservedHeader(name string) bool {
+	name = strings.ToLower(name)
+	return slices.Contains(reservedHeaders, name) ||
+		slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// ValidHeaderName reports whether s is a token (RFC 9110, 5.6.2).
+func ValidHeaderName(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", r))
+	})
+}
+
+// ValidHeaderValue reports whether s can stand in a header: no line break, NUL
+// or other control character but the tab (RFC 9110, 5.5).
+func ValidHeaderValue(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// SameOrigin reports whether two URLs lead to the same scheme, host and port
+// (RFC 6454, 5). One that cannot be read has an origin of its own.
+func SameOrigin(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errA := url.Parse(a)
+	y, errB := url.Parse(b)
+	return errA == nil && errB == nil && strings.EqualFold(x.Scheme, y.Scheme) &&
+		strings.EqualFold(x.Hostname(), y.Hostname()) && port(x) == port(y)
+}
+
+func port(u *url.URL) string {
+	switch p := u.Port(); {
+	case p != "":
+		return p
+	case strings.EqualFold(u.Scheme, "http"):
+		return "80"
+	default:
+		return "443"
+	}
+}

@@ -1,0 +1,97 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+const settingsExample = `{
+  "headers": {"Authorization": "Bearer of-the-receiver"},
+  "rate_per_second": 50,
+  "retry_schedule": [5, 60, 600, 3600],
+  "filter": "data.country == \"DE\""
+}`
+
+func (s *server) settingsOperations() []*operation {
+	return []*operation{{
+		id: "get-endpoint-settings", method: "GET", path: "/endpoints/{webhookId}/settings", tag: "Endpoints", scope: access.ScopeRead,
+		summary:  "Get delivery settings",
+		success:  []success{{status: 200, doc: "The settings.", model: reflect.TypeFor[answer[Settings]](), headers: []string{"ETag"}}},
+		failures: []posthorn.Code{posthorn.NotFound},
+		handle:   s.getSettings,
+	}, {
+		id: "update-endpoint-settings", method: "PATCH", path: "/endpoints/{webhookId}/settings", tag: "Endpoints", scope: access.ScopeWrite,
+		summary:     "Change delivery settings",
+		description: "A merge patch (RFC 7396): changes what the body names, and null puts a default back. A filter holds for events that are published from then on, all else for what waits too.",
+		headers:     []param{{"If-Match", "Act only if the settings still have this ETag; else 412.", stringSchema()}},
+		body:        jsonBody[SettingsUpdate](settingsExample, "application/merge-patch+json"),
+		success:     []success{{status: 200, doc: "The settings as they are now.", model: reflect.TypeFor[answer[Settings]](), headers: []string{"ETag"}}},
+		failures:    []posthorn.Code{posthorn.NotFound, posthorn.PreconditionFailed},
+		handle:      s.updateSettings,
+	}, {
+		id: "test-endpoint-filter", method: "POST", path: "/endpoints/{webhookId}/filter/test", tag: "Endpoints", scope: access.ScopeRead,
+		summary:     "Try a filter on recent events",
+		description: "Shows which of the newest events of the endpoint's types the expression would let pass. Nothing is sent and nothing changes.",
+		body:        jsonBody[FilterTest](`{"filter": "data.country == \"DE\""}`),
+		success:     []success{{status: 200, doc: "What the filter says of each event, newest first.", model: reflect.TypeFor[answer[FilterTested]]()}},
+		failures:    []posthorn.Code{posthorn.NotFound},
+		handle:      s.testFilter,
+	}}
+}
+
+func (s *server) getSettings(q *request) (*reply, error) {
+	e, err := s.endpoint(q)
+	if err != nil {
+		return nil, err
+	}
+	return settingsReply(&e)
+}
+
+func settingsReply(e *posthorn.Endpoint) (*reply, error) {
+	rep, err := ok(http.StatusOK, showSettings(&e.Settings))
+	rep.etag = `"` + strconv.FormatInt(e.SettingsVersion, 10) + `"`
+	return rep, err
+}
+
+func (s *server) updateSettings(q *request) (*reply, error) {
+	e, err := s.endpoint(q) // a foreign or unknown one is unknown, whatever the body says
+	if err != nil {
+		return nil, err
+	}
+	var u SettingsUpdate
+	in, err := decode(q.body, &u)
+	if err != nil {
+		return nil, err
+	}
+	u.check(in)
+	if err := in.err(); err != nil {
+		return nil, err
+	}
+	version := wanted(q, func() int64 { return e.SettingsVersion })
+	e, err = s.Store.UpdateSettings(q.Context(), q.change(), q.tenant.ID, e.Ref, version, u.apply, s.sealHeaders(q, &e, u.Headers.V)...)
+	if errors.Is(err, store.ErrVersion) {
+		return nil, posthorn.Errorf(posthorn.PreconditionFailed, "The settings have another ETag than If-Match names: they were changed in the meantime. Get them again and repeat.")
+	}
+	if err != nil {
+		return nil, missing(err, "endpoint")
+	}
+	return settingsReply(&e)
+}
+
+func (s *server) sealHeaders(q *request, e *posthorn.Endpoint, changes headerPatch) (sealed []store.SealedHeader) {
+	for _, c := range changes {
+		if c.remove {
+			continue
+		}
+		keyID, box := s.Keyring.Seal([]byte(c.value), secretbox.Bind{Kind: HeaderKind, Tenant: e.Tenant, Endpoint: e.ID})
+		sealed = append(sealed, store.SealedHeader{Name: c.name, Sealed: store.Sealed{KeyID: keyID, Box: box, CreatedAt: q.at}})
+	}
+	return sealed
+}
