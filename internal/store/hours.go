@@ -56,6 +56,7 @@ func (h Hours) Count(r *Result, before posthorn.Progress, after posthorn.State) 
 	s.Buckets[i]++
 	switch {
 	case before.State == after:
+	case after == posthorn.Succeeded && before.Extra && before.Before == after: // it had before
 	case after == posthorn.Succeeded:
 		s.Succeeded++
 	case after == posthorn.Failed && !before.Extra:

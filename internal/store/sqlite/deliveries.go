@@ -10,7 +10,7 @@ import (
 
 const (
 	deliveryColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.accepted_at,
-		d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.reason, d.log,
+		d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.reason, d.log,
 		coalesce(p.ref, ''), coalesce(p.status, '') = 'paused', coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0, coalesce(t.deleted_at, 1) <> 0`
 	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
 )
@@ -24,7 +24,7 @@ func scanDelivery(r scanner) (d posthorn.Delivery, err error) {
 	var o store.Owners
 	p := &d.Progress
 	err = r.Scan((*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
-		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log,
+		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.Reason, &log,
 		&d.EndpointRef, &o.Paused, &o.Deleted, &o.Suspended, &o.TenantDeleted)
 	if err != nil {
 		return d, err
@@ -107,4 +107,9 @@ func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, lim
 func (s *Store) DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error) {
 	return one(ctx, s, scanDelivery, `SELECT `+deliveryColumns+` FROM deliveries d CROSS JOIN events e ON e.id = d.event`+withOwners+`
 		WHERE d.id = ? AND d.tenant = ?`, int64(id), tenant)
+}
+
+// FormerEndpoint implements [store.Log].
+func (s *Store) FormerEndpoint(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error) {
+	return one(ctx, s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints WHERE ref = ? AND tenant = ?`, ref, tenant)
 }

@@ -23,6 +23,7 @@ type txn struct {
 	tenants map[int64]*tenantRow
 	health  map[int64]*healthRow
 	hours   store.Hours
+	replays store.ReplayCounts
 }
 
 func newTxn(w *writer) *txn {
@@ -32,6 +33,7 @@ func newTxn(w *writer) *txn {
 		tenants: make(map[int64]*tenantRow),
 		health:  make(map[int64]*healthRow),
 		hours:   make(store.Hours),
+		replays: make(store.ReplayCounts),
 	}
 }
 
@@ -56,7 +58,10 @@ func (tx *txn) run(group []*op) error {
 	if err := tx.writeHealth(); err != nil {
 		return err
 	}
-	return tx.writeStats()
+	if err := tx.writeStats(); err != nil {
+		return err
+	}
+	return tx.writeReplays()
 }
 
 func (tx *txn) exec(query string, args ...any) error {
