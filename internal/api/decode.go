@@ -56,6 +56,10 @@ func (f *field[T]) take(v jsontext.Value, at jsontext.Pointer) []posthorn.Fault 
 		return takeStrings(to, v, at)
 	case *time.Time:
 		return takeTime(to, v, at)
+	case *bool:
+		return takeBool(to, v, at)
+	case *float64:
+		return takeNumber(to, v, at)
 	}
 	panic(fmt.Sprintf("api: no decoder for members of type %T", f.V))
 }
@@ -119,6 +123,26 @@ func takeTime(to *time.Time, v jsontext.Value, at jsontext.Pointer) []posthorn.F
 		return []posthorn.Fault{{Pointer: string(at), Detail: "must be a time of RFC 3339, as 2026-04-29T09:10:00Z"}}
 	}
 	*to = t.UTC()
+	return nil
+}
+
+func takeBool(to *bool, v jsontext.Value, at jsontext.Pointer) []posthorn.Fault {
+	if k := v.Kind(); k != 't' && k != 'f' {
+		return wrongKind(v, at, "a boolean")
+	}
+	*to = v.Kind() == 't'
+	return nil
+}
+
+func takeNumber(to *float64, v jsontext.Value, at jsontext.Pointer) []posthorn.Fault {
+	if v.Kind() != '0' {
+		return wrongKind(v, at, "a number")
+	}
+	n, err := strconv.ParseFloat(string(v), 64)
+	if err != nil {
+		return []posthorn.Fault{{Pointer: string(at), Detail: "is a number out of range"}}
+	}
+	*to = n
 	return nil
 }
 

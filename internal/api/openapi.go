@@ -47,7 +47,7 @@ var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
 // pathParams says what stands in paths.
 var pathParams = map[string]string{
-	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.",
+	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.", "replayId": "A replay's id.",
 	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.",
 }
 
@@ -67,7 +67,7 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		d.Parameters = append(d.Parameters, &huma.Param{Name: p.name, In: "header", Description: p.doc, Schema: p.schema})
 	}
 	if op.body != nil && op.body.model != nil {
-		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
+		d.RequestBody = &huma.RequestBody{Required: !op.body.optional, Content: map[string]*huma.MediaType{}}
 		schema := schemas.Schema(op.body.model, true, op.id)
 		for _, t := range op.body.types {
 			d.RequestBody.Content[t] = &huma.MediaType{Schema: schema, Example: jsontext.Value(op.body.example)}

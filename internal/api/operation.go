@@ -65,6 +65,8 @@ type bodyRule struct {
 	// model is the documented form; nil when no body is needed, and then an empty
 	// one or {} is taken.
 	model reflect.Type
+	// optional: an empty body is taken, too.
+	optional bool
 	// example is a body that works, for the document.
 	example string
 }
@@ -90,6 +92,12 @@ const smallBody = 64 << 10
 
 func jsonBody[T any](example string, types ...string) *bodyRule {
 	return &bodyRule{types: append([]string{typeJSON}, types...), limit: smallBody, model: reflect.TypeFor[T](), example: example}
+}
+
+// optional is for a body that may be left out.
+func optional(r *bodyRule) *bodyRule {
+	r.optional = true
+	return r
 }
 
 // noBody is for a POST that says all by its route.
@@ -258,7 +266,7 @@ func (s *server) chooseTenant(q *request) error {
 func (s *server) read(q *request) (release func(), err error) {
 	rule := q.op.body
 	// curl -X POST -d '' sends a type without a body.
-	if rule.model != nil || q.ContentLength != 0 {
+	if rule.model != nil && !rule.optional || q.ContentLength != 0 {
 		if q.contentType, err = web.ContentType(q.Request, rule.types...); err != nil {
 			return nil, err
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/lane"
 	"github.com/posthorn/posthorn/internal/publish"
+	"github.com/posthorn/posthorn/internal/replay"
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/internal/store"
@@ -41,6 +42,7 @@ type node struct {
 	client   *send.Client
 	engine   *lane.Engine
 	publish  *publish.Service
+	replays  *replay.Worker
 	access   *access.Authenticator
 	metrics  *metrics
 	api      *http.Server
@@ -113,6 +115,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		RatePerSecond: cfg.PublishRate,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
+	n.replays = replay.New(replay.Config{Store: n.store, Lanes: n.engine, Now: n.now, Log: log})
 	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate})
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
@@ -206,6 +209,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 		Keyring:        n.keys,
 		CheckURL:       guard.CheckURL,
 		Health:         n.laneView,
+		Lanes:          n.engine,
+		WakeReplays:    n.replays.Wake,
 		Now:            n.now,
 		Log:            n.log,
 		MaxEndpoints:   n.cfg.MaxEndpoints,
@@ -262,6 +267,9 @@ func (n *node) notice(c store.Notice) {
 func (n *node) observe(o lane.Observation) {
 	now := n.now()
 	n.metrics.observe(&o)
+	if o.Work.Replay {
+		n.replays.Wake()
+	}
 	logAttempt(n.log, &o, now)
 	if t, ok := turnOf(&o, now); ok {
 		select {
@@ -278,6 +286,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	background, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
+	n.replays.Start()
 	n.wg.Go(func() { n.keepHouse(background) })
 	n.wg.Go(func() { n.tellTurns(background) })
 	n.wg.Go(func() { n.serve(n.api, n.listener, true) })
@@ -307,6 +316,7 @@ func (n *node) stop() error {
 	n.ready.set(errors.New("draining"))
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()
+	n.replays.Stop()
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
 	err := n.inTime("requests of clients", n.api.Shutdown(ctx))

@@ -94,7 +94,7 @@ const (
 	NoticeToken                      // a token was deleted
 	NoticeEndpoint                   // created, changed, paused, resumed, deleted, secrets, settings
 	NoticeSending                    // the sending switch
-	NoticeCanceled                   // deliveries of the endpoint, which may be in an engine's memory
+	NoticeCanceled                   // deliveries of the endpoint (0: of any), which may be in an engine's memory
 )
 
 // Change accompanies everything that is audited.
