@@ -34,6 +34,9 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 		fed, err = tx.feed(f, now)
 		return err
 	})
+	for i := range fed.Work {
+		s.reopened(fed.Work[i].ID)
+	}
 	if err == nil && f.gone {
 		err = store.ErrFinal
 	}

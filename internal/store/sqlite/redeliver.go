@@ -73,6 +73,9 @@ func (s *Store) Retry(ctx context.Context, c store.Change, o store.RetryOrder, a
 	if err != nil {
 		return nil, err
 	}
+	for i := range list {
+		s.reopened(list[i].ID)
+	}
 	return list, nil
 }
 

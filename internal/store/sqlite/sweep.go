@@ -19,6 +19,13 @@ type sweeper struct {
 	statsFor int64       // statistics of endpoints up to here were looked at
 }
 
+// reopened has what was opened again looked at once more: it may be past its time.
+func (s *Store) reopened(id posthorn.ID) {
+	s.sweeper.mu.Lock()
+	defer s.sweeper.mu.Unlock()
+	s.sweeper.settled = min(s.sweeper.settled, id-1)
+}
+
 // sweep is one slice in one transaction.
 type sweep struct {
 	tx     *txn
