@@ -129,7 +129,7 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow, run i
 		} else {
 			open = append(open, int64(d.id))
 		}
-		if err := tx.audit(c, d.tenant, "delivery.retry", d.id.Text(posthorn.DeliveryPrefix), ""); err != nil {
+		if err := tx.audit(c, d.tenant, store.AuditRetry(d.id, d.progress.State)); err != nil {
 			return nil, err
 		}
 	}
@@ -191,7 +191,7 @@ func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(p)
 		}
-		return tx.audit(c, tenant, "delivery.cancel", id.Text(posthorn.DeliveryPrefix), "")
+		return tx.audit(c, tenant, store.AuditCancel(id))
 	})
 	return p, err
 }
@@ -202,11 +202,12 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		return 0, err
 	}
 	err = s.change(ctx, c, func(tx *txn) (err error) {
-		var there bool
-		if _, err = tx.row(`SELECT EXISTS (SELECT 1 FROM events WHERE id = $1 AND tenant = $2)`, []any{int64(event), tenant}, &there); err != nil {
+		e := posthorn.Event{ID: event}
+		found, err := tx.row(`SELECT key FROM events WHERE id = $1 AND tenant = $2`, []any{int64(event), tenant}, &e.Key)
+		if err != nil {
 			return err
 		}
-		if !there {
+		if !found {
 			return store.ErrNotFound
 		}
 		canceled, err = tx.cancel(c, `SELECT d.id FROM due d WHERE (d.id > $3 AND d.id <= $3 + (SELECT deliveries FROM events WHERE id = $3) OR d.late AND d.event = $3)
@@ -217,7 +218,7 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(canceled)
 		}
-		return tx.audit(c, tenant, "event.cancel", event.Text(posthorn.EventPrefix), "")
+		return tx.audit(c, tenant, store.AuditCancelEvent(e.Ref(), canceled))
 	})
 	return canceled, err
 }
@@ -277,7 +278,11 @@ func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.Cance
 		if canceled == 0 {
 			return nil
 		}
-		return tx.audit(c, f.Tenant, "endpoint.cancel_pending", "", "")
+		var ref string
+		if _, err := tx.row(`SELECT ref FROM endpoints WHERE id = $1`, []any{f.Endpoint}, &ref); err != nil {
+			return err
+		}
+		return tx.audit(c, f.Tenant, store.AuditCancelPending(ref, &f, canceled))
 	})
 	return canceled, more, err
 }

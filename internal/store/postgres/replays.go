@@ -168,7 +168,7 @@ func (s *Store) CreateReplay(ctx context.Context, c store.Change, r posthorn.Rep
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(r)
 		}
-		return tx.audit(c, r.Tenant, "replay.create", r.Ref, selection)
+		return tx.audit(c, r.Tenant, store.AuditReplay(&r))
 	})
 	return r, err
 }
@@ -214,11 +214,12 @@ func (s *Store) SetReplay(ctx context.Context, c store.Change, tenant int64, ref
 			return err
 		}
 		if changed {
+			before := r.State
 			r.State, r.UpdatedAt = state, c.At.UTC()
 			if err := tx.exec(`UPDATE replays SET state = $2, updated_at = $3 WHERE id = $1`, r.ID, int64(state), nanos(c.At)); err != nil {
 				return err
 			}
-			if err := tx.audit(c, tenant, "replay."+state.String(), ref, ""); err != nil {
+			if err := tx.audit(c, tenant, store.AuditReplayState(ref, before, state)); err != nil {
 				return err
 			}
 		}

@@ -111,7 +111,7 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 			int64(next.State), nanos(next.NextAt), next.Extra, int64(next.Before), int64(d.id)); err != nil {
 			return nil, err
 		}
-		if err := tx.audit(c, d.tenant, "delivery.retry", d.id.Text(posthorn.DeliveryPrefix), ""); err != nil {
+		if err := tx.audit(c, d.tenant, store.AuditRetry(d.id, d.progress.State)); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +140,7 @@ func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(p)
 		}
-		return tx.audit(c, tenant, "delivery.cancel", id.Text(posthorn.DeliveryPrefix), "")
+		return tx.audit(c, tenant, store.AuditCancel(id))
 	})
 	return p, err
 }
@@ -177,8 +177,8 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		return 0, err
 	}
 	err = s.change(ctx, c, func(tx *txn) error {
-		var there bool
-		found, err := tx.row(`SELECT 1 FROM events WHERE id = ? AND tenant = ?`, []any{int64(event), tenant}, &there)
+		e := posthorn.Event{ID: event}
+		found, err := tx.row(`SELECT key FROM events WHERE id = ? AND tenant = ?`, []any{int64(event), tenant}, &e.Key)
 		if err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(canceled)
 		}
-		return tx.audit(c, tenant, "event.cancel", event.Text(posthorn.EventPrefix), "")
+		return tx.audit(c, tenant, store.AuditCancelEvent(e.Ref(), canceled))
 	})
 	return canceled, err
 }
@@ -277,7 +277,11 @@ func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.Cance
 		if canceled == 0 {
 			return nil
 		}
-		return tx.audit(c, f.Tenant, "endpoint.cancel_pending", "", "")
+		var ref string
+		if _, err := tx.row(`SELECT ref FROM endpoints WHERE id = ?`, []any{f.Endpoint}, &ref); err != nil {
+			return err
+		}
+		return tx.audit(c, f.Tenant, store.AuditCancelPending(ref, &f, canceled))
 	})
 	return canceled, more, err
 }

@@ -142,7 +142,7 @@ func (s *Store) CreateReplay(ctx context.Context, c store.Change, r posthorn.Rep
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(r)
 		}
-		return tx.audit(c, r.Tenant, "replay.create", r.Ref, selection)
+		return tx.audit(c, r.Tenant, store.AuditReplay(&r))
 	})
 	return r, err
 }
@@ -184,11 +184,12 @@ func (s *Store) SetReplay(ctx context.Context, c store.Change, tenant int64, ref
 			return refuse(err)
 		}
 		if changed {
+			before := r.State
 			r.State, r.UpdatedAt = state, c.At.UTC()
 			if err := tx.exec(`UPDATE replays SET state = ?, updated_at = ? WHERE id = ?`, int64(state), nanos(c.At), r.ID); err != nil {
 				return err
 			}
-			if err := tx.audit(c, tenant, "replay."+state.String(), ref, ""); err != nil {
+			if err := tx.audit(c, tenant, store.AuditReplayState(ref, before, state)); err != nil {
 				return err
 			}
 		}

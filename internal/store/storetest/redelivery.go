@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -270,5 +271,38 @@ var redeliveryPromises = []promise{
 		}
 		_, err = w.s.FormerEndpoint(w.Context(), w.newTenant("other").ID, to.Ref)
 		w.is(err, store.ErrNotFound)
+	}},
+	{"retries, cancellations and replays are audited with who did it", func(w *world) {
+		to := w.endpoint()
+		failed, open := w.sendFailed(to), w.send(to)
+		_, err := w.retry(store.RetryOrder{Delivery: failed})
+		w.ok(err)
+		_, err = w.s.CancelDelivery(w.Context(), w.change(), w.tenant.ID, open, nil)
+		w.ok(err)
+		w.send(to)
+		_, _, err = w.s.CancelPending(w.Context(), w.change(), store.CancelFilter{Tenant: w.tenant.ID, Endpoint: to.ID, Until: w.now.Add(time.Second)}, 10, nil)
+		w.ok(err)
+		r := w.replay(to, posthorn.ReplaySelection{States: []posthorn.ShownState{"canceled"}})
+		_, err = w.s.SetReplay(w.Context(), w.change(), w.tenant.ID, r.Ref, posthorn.ReplayPaused, nil)
+		w.ok(err)
+		entries, _, err := w.s.AuditEntries(w.Context(), store.AuditFilter{Tenant: w.tenant.ID}, 0, 5)
+		w.ok(err)
+		var got []string
+		for _, e := range entries {
+			got = append(got, e.Actor+" "+e.Action+" "+e.Subject+" "+string(e.Before)+" "+string(e.After))
+		}
+		want := []string{
+			"test replay.pause " + r.Ref + ` {"state":"running"} {"state":"paused"}`,
+			"", // the selection is long
+			"test endpoint.cancel_pending " + to.Ref + `  {"canceled":2,"until":"` + w.now.Add(time.Second).Format(time.RFC3339Nano) + `"}`,
+			"test delivery.cancel " + open.Text(posthorn.DeliveryPrefix) + ` {"state":"pending"} {"state":"canceled"}`,
+			"test delivery.retry " + failed.Text(posthorn.DeliveryPrefix) + ` {"state":"failed"} {"state":"pending"}`,
+		}
+		if len(got) > 1 && strings.HasPrefix(got[1], "test replay.create "+r.Ref+` `) && strings.Contains(got[1], `"total":3`) {
+			got[1] = ""
+		}
+		if !slices.Equal(got, want) {
+			w.Errorf("got  %q\nwant %q", got, want)
+		}
 	}},
 }
