@@ -71,12 +71,13 @@ const lateWalk = `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY de
 
 // deliveryWalk is the query that meets the filter's deliveries, newest first,
 // by the narrowest index there is. There is none by tenant: a tenant's list
-// walks its events and the ids behind each.
+// walks its events and the ids behind each. The + keeps SQLite from taking the
+// page's bound for the end of that range, and from reading all that lies between.
 func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args []any) {
 	switch {
 	case f.Event != 0:
 		return `SELECT ` + deliveryColumns + ` FROM events e CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
-			WHERE e.id = ? AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
+			WHERE e.id = ? AND +d.id >= ? AND +d.id < ? ORDER BY d.id DESC LIMIT ?`,
 			[]any{int64(f.Event), from, to, store.PageRows + 1}
 	case f.Endpoint != 0:
 		return `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_endpoint CROSS JOIN events e ON e.id = d.event` + withOwners + `
@@ -84,7 +85,7 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args [
 			[]any{f.Endpoint, from, to, store.PageRows + 1}
 	case f.Tenant != 0:
 		return `SELECT ` + deliveryColumns + ` FROM events e INDEXED BY events_tenant CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
-			WHERE e.tenant = ?1 AND e.id >= ?2 AND e.id < ?3 AND d.id < ?3 ORDER BY e.id DESC, d.id DESC LIMIT ?4`,
+			WHERE e.tenant = ?1 AND e.id >= ?2 AND e.id < ?3 AND +d.id < ?3 ORDER BY e.id DESC, d.id DESC LIMIT ?4`,
 			[]any{f.Tenant, from, to, store.PageRows + 1}
 	}
 	return `SELECT ` + deliveryColumns + ` FROM deliveries d CROSS JOIN events e ON e.id = d.event` + withOwners + `
