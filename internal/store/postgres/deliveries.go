@@ -23,25 +23,25 @@ const (
 	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
 )
 
-// scanDelivery reads a delivery as users see it.
-func scanDelivery(r scanner, more ...any) (d posthorn.Delivery, open bool, err error) {
+// scanDelivery reads a delivery as users see it, and its attempts as they are
+// stored.
+func scanDelivery(r scanner, more ...any) (d posthorn.Delivery, log []byte, err error) {
 	var key string
 	var accepted, next int64
-	var log []byte
+	var open bool
 	var o store.Owners
 	p := &d.Progress
 	err = r.Scan(append([]any{(*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
 		&p.State, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.Reason, &log, &open,
 		&d.EndpointRef, &o.Paused, &o.Deleted, &o.Suspended, &o.TenantDeleted}, more...)...)
 	if err != nil {
-		return d, open, err
+		return d, nil, err
 	}
 	ref := posthorn.Event{ID: d.Event, Key: key}
 	d.EventRef, d.CreatedAt = ref.Ref(), fromNanos(accepted)
 	p.NextAt = fromNanos(next)
 	o.Show(&d)
-	d.Attempts, err = store.Attempts(log)
-	return d, open, err
+	return d, log, nil
 }
 
 // Deliveries implements [store.Log]. One statement walks open and finished ones
@@ -73,11 +73,17 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 	full := make([]bool, len(lists))
 	err = s.fill(ctx, `SELECT `+deliveryColumns+`, d.walk FROM (`+query+`) d JOIN events e ON e.id = d.event`+withOwners+` ORDER BY d.id DESC`, args, func(r scanner) error {
 		var walk int
-		d, _, err := scanDelivery(r, &walk)
+		d, log, err := scanDelivery(r, &walk)
 		if err != nil || full[walk] {
 			return err
 		}
-		if err = lists[walk].Row(d.ID, d, f.Selects(&d)); errors.Is(err, store.ErrPageFull) {
+		keep := f.Selects(&d) // of 2,000 rows that are read few may be shown
+		if keep {
+			if d.Attempts, err = store.Attempts(log); err != nil {
+				return err
+			}
+		}
+		if err = lists[walk].Row(d.ID, d, keep); errors.Is(err, store.ErrPageFull) {
 			full[walk], err = true, nil
 		}
 		return err
@@ -118,7 +124,10 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (where string, args [
 // DeliveryByID implements [store.Log].
 func (s *Store) DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error) {
 	return one(ctx, s, func(r scanner) (posthorn.Delivery, error) {
-		d, _, err := scanDelivery(r)
+		d, log, err := scanDelivery(r)
+		if err == nil {
+			d.Attempts, err = store.Attempts(log)
+		}
 		return d, err
 	}, `SELECT `+deliveryColumns+` FROM (
 		SELECT `+openColumns+` FROM due d WHERE d.id = $1 AND d.tenant = $2 UNION ALL SELECT `+doneColumns+` FROM deliveries d WHERE d.id = $1 AND d.tenant = $2

@@ -17,24 +17,31 @@ const (
 
 // scanDelivery reads a delivery as users see it.
 func scanDelivery(r scanner) (d posthorn.Delivery, err error) {
+	d, log, err := scanDeliveryRow(r)
+	if err == nil {
+		d.Attempts, err = store.Attempts(log)
+	}
+	return d, err
+}
+
+// scanDeliveryRow leaves the attempts as they are stored.
+func scanDeliveryRow(r scanner) (d posthorn.Delivery, log []byte, err error) {
 	var key string
 	var accepted, next int64
 	var at place
-	var log []byte
 	var o store.Owners
 	p := &d.Progress
 	err = r.Scan((*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
 		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.Reason, &log,
 		&d.EndpointRef, &o.Paused, &o.Deleted, &o.Suspended, &o.TenantDeleted)
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
 	ref := posthorn.Event{ID: d.Event, Key: key}
 	d.EventRef, d.CreatedAt = ref.Ref(), fromNanos(accepted)
 	p.NextAt = nextAt(at, next)
 	o.Show(&d)
-	d.Attempts, err = store.Attempts(log)
-	return d, err
+	return d, log, nil
 }
 
 // Deliveries implements [store.Log].
@@ -95,11 +102,18 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args [
 func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int, query string, args []any) (store.List[posthorn.Delivery], error) {
 	l := store.List[posthorn.Delivery]{Limit: limit}
 	err := fill(ctx, q, query, args, func(r scanner) error {
-		d, err := scanDelivery(r)
+		d, log, err := scanDeliveryRow(r)
 		if err != nil {
 			return err
 		}
-		return l.Row(d.ID, d, f.Selects(&d))
+		// Of 2,000 rows that are read few may be shown.
+		keep := f.Selects(&d)
+		if keep {
+			if d.Attempts, err = store.Attempts(log); err != nil {
+				return err
+			}
+		}
+		return l.Row(d.ID, d, keep)
 	})
 	return l, err
 }
