@@ -197,9 +197,9 @@ func (w *Worker) allowed(r *posthorn.Replay, now time.Time) int {
 	}
 	l := w.limits[r.ID]
 	if l == nil {
-		// A fifth of a second's worth at once, so that the rate is smooth; a limiter
-		// begins full.
-		l = rate.NewLimiter(rate.Limit(perSecond), int(max(1, math.Floor(perSecond/5))))
+		// A fifth of a second's worth at once, so that the rate is smooth, and no less
+		// than two, so that what comes between two looks is not lost. It begins full.
+		l = rate.NewLimiter(rate.Limit(perSecond), int(max(2, math.Floor(perSecond/5))))
 		w.limits[r.ID] = l
 	}
 	return int(l.TokensAt(now))
