@@ -56,7 +56,7 @@ func TestWhatIsAskedForByHandWaitsForNoProbe(t *testing.T) {
 		}
 		wait(2 * time.Hour) // probes are five minutes apart by now
 		before := len(r.seen(1))
-		if s := e.Snapshot(1); !s.BreakerOpen || s.NextProbe.Sub(time.Now()) < time.Second {
+		if s := e.Snapshot(1); !s.BreakerOpen || time.Until(s.NextProbe) < time.Second {
 			t.Fatalf("the breaker: %+v", s)
 		}
 		m.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -56,6 +57,12 @@ func (s *shelf) Take(works []store.Work, _ uint64) {
 	}
 }
 
+func (s *shelf) seen() (posthorn.Replay, []time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replay, slices.Clone(s.taken)
+}
+
 func start(t *testing.T, s *shelf) *Worker {
 	w := New(Config{Store: s, Lanes: s, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	w.Start()
@@ -70,17 +77,18 @@ func TestAReplayKeepsItsRate(t *testing.T) {
 			began := time.Now()
 			start(t, s)
 			<-time.After(10 * time.Minute)
-			if s.replay.State != posthorn.ReplayCompleted {
-				t.Fatalf("%g a second: %+v", perSecond, s.replay)
+			replay, taken := s.seen()
+			if replay.State != posthorn.ReplayCompleted {
+				t.Fatalf("%g a second: %+v", perSecond, replay)
 			}
 			// Within any second no more than the rate and what may come at once.
-			for i, at := range s.taken {
-				if n := int(perSecond+max(2, perSecond/5)) + 1; i >= n && at.Sub(s.taken[i-n]) < time.Second-busyLook {
-					t.Fatalf("%g a second: number %d came %s after number %d", perSecond, i, at.Sub(s.taken[i-n]), i-n)
+			for i, at := range taken {
+				if n := int(perSecond+max(2, perSecond/5)) + 1; i >= n && at.Sub(taken[i-n]) < time.Second-busyLook {
+					t.Fatalf("%g a second: number %d came %s after number %d", perSecond, i, at.Sub(taken[i-n]), i-n)
 				}
 			}
 			took, least := time.Since(began), time.Duration(float64(95)/perSecond*float64(time.Second))
-			if got := s.taken[99].Sub(began); got < least*9/10 || got > least*12/10+time.Second {
+			if got := taken[99].Sub(began); got < least*9/10 || got > least*12/10+time.Second {
 				t.Errorf("%g a second: 100 took %s of %s", perSecond, got, took)
 			}
 		})
@@ -92,20 +100,20 @@ func TestAReplayWaitsForRoomAndForTheStore(t *testing.T) {
 		s := &shelf{replay: posthorn.Replay{ID: 1, Total: 300}, room: 100, fails: 2}
 		w := start(t, s)
 		<-time.After(1500 * time.Millisecond)
-		if n := len(s.taken); n != 0 {
-			t.Fatalf("%d were taken while the store failed", n)
+		if _, taken := s.seen(); len(taken) != 0 {
+			t.Fatalf("%d were taken while the store failed", len(taken))
 		}
 		<-time.After(time.Minute)
-		if n := len(s.taken); n != 100 {
-			t.Fatalf("%d were taken, there was room for 100", n)
+		if _, taken := s.seen(); len(taken) != 100 {
+			t.Fatalf("%d were taken, there was room for 100", len(taken))
 		}
 		s.mu.Lock()
 		s.room = 500
 		s.mu.Unlock()
 		w.Wake()
 		<-time.After(time.Millisecond)
-		if n := len(s.taken); n != 300 {
-			t.Errorf("%d of 300 were taken", n)
+		if _, taken := s.seen(); len(taken) != 300 {
+			t.Errorf("%d of 300 were taken", len(taken))
 		}
 	})
 }
