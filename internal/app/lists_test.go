@@ -21,11 +21,12 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
 var (
 	listDeliveries = flag.Int("lists", 0, "deliveries of the store that TestListsAtScale builds; 0 leaves it out")
-	listStore      = flag.String("lists-store", "", "where it is built: a folder, or postgres://… of an empty database (default a temporary folder)")
+	listStore      = flag.String("lists-store", "", "where it is built: a folder, postgres://… of an empty database, or postgres for a server of its own (default a temporary folder)")
 )
 
 // listBar is what a page may take.
@@ -42,6 +43,14 @@ func TestListsAtScale(t *testing.T) {
 	switch {
 	case path == "":
 		path = filepath.Join(t.TempDir(), "lists.db")
+	case path == "postgres":
+		server := must(pgtest.Start())(t)
+		t.Cleanup(func() {
+			if err := server.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		path = server.URL()
 	case !strings.Contains(path, "://"):
 		path = filepath.Join(path, "lists.db")
 	}

@@ -52,26 +52,19 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 	if err != nil {
 		return nil, 0, err
 	}
-	where, args := deliveryWalk(&f, from, to)
-	walks := []string{where}
-	if f.Tenant+f.Endpoint+int64(f.Event) != 0 {
-		// No time of acceptance bounds them from above.
-		n := len(args)
-		walks = append(walks, fmt.Sprintf(lateWalk, n+1, n+2, n+3, n+4, n+5, n+6))
-		args = append(args, f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(p.Before)), store.PageRows+1)
-	}
-	query, lists := "", []store.List[posthorn.Delivery]{}
-	for _, walk := range walks {
-		for _, table := range []struct{ name, columns string }{{"due", openColumns}, {"deliveries", doneColumns}} {
-			if query != "" {
-				query += " UNION ALL "
-			}
-			query += fmt.Sprintf(`(SELECT %s, %d AS walk FROM %s)`, table.columns, len(lists), strings.Replace(walk, "%s", table.name, 1))
-			lists = append(lists, store.List[posthorn.Delivery]{Limit: p.Limit})
+	more := false
+	if f.Tenant != 0 && f.Event == 0 && f.Endpoint == 0 {
+		if from, more, err = s.lowestEvent(ctx, f.Tenant, from, to); err != nil {
+			return nil, 0, err
 		}
 	}
+	query, args, n := deliveriesQuery(&f, from, to, p.Before)
+	lists := make([]store.List[posthorn.Delivery], n)
+	for i := range lists {
+		lists[i].Limit = p.Limit
+	}
 	full := make([]bool, len(lists))
-	err = s.fill(ctx, `SELECT `+deliveryColumns+`, d.walk FROM (`+query+`) d JOIN events e ON e.id = d.event`+withOwners+` ORDER BY d.id DESC`, args, func(r scanner) error {
+	err = s.fill(ctx, query, args, func(r scanner) error {
 		var walk int
 		d, log, err := scanDelivery(r, &walk)
 		if err != nil || full[walk] {
@@ -95,7 +88,51 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 	for _, other := range lists[1:] {
 		l = store.Merge(l, other)
 	}
+	if more && l.Next == 0 {
+		l.Next = posthorn.ID(from)
+	}
 	return l.Items, l.Next, nil
+}
+
+// pageEvents bounds the events that one page of a tenant's list reads. What is open
+// is rare among them, so the rows alone would bound nothing.
+const pageEvents = 500
+
+// lowestEvent is where such a page ends, or from if it reads all there is. What is
+// published meanwhile is above it.
+func (s *Store) lowestEvent(ctx context.Context, tenant, from, to int64) (lowest int64, more bool, err error) {
+	err = s.other.QueryRow(ctx, `SELECT coalesce(min(id), 0), count(*) = $4 FROM (SELECT id FROM events WHERE tenant = $1 AND id >= $2 AND id < $3 ORDER BY id DESC LIMIT $4) e`,
+		tenant, from, to, pageEvents).Scan(&lowest, &more)
+	if err != nil {
+		return 0, false, s.readError(ctx, err)
+	}
+	if !more {
+		lowest = from
+	}
+	return lowest, more, nil
+}
+
+// deliveriesQuery is the one statement of a list, and of how many walks it is made.
+func deliveriesQuery(f *store.DeliveryFilter, from, to int64, before posthorn.ID) (query string, args []any, walks int) {
+	where, args := deliveryWalk(f, from, to)
+	wheres := []string{where}
+	if f.Tenant+f.Endpoint+int64(f.Event) != 0 {
+		// No time of acceptance bounds them from above.
+		n := len(args)
+		wheres = append(wheres, fmt.Sprintf(lateWalk, n+1, n+2, n+3, n+4, n+5, n+6))
+		args = append(args, f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(before)), store.PageRows+1)
+	}
+	for _, where := range wheres {
+		for _, table := range []struct{ name, columns string }{{"due", openColumns}, {"deliveries", doneColumns}} {
+			if query != "" {
+				query += " UNION ALL "
+			}
+			query += fmt.Sprintf(`(SELECT %s, %d AS walk FROM %s)`, table.columns, walks, strings.Replace(where, "%s", table.name, 1))
+			walks++
+		}
+	}
+	return `SELECT ` + deliveryColumns + `, d.walk FROM (` + query + `) d
+		JOIN LATERAL (SELECT key, type, accepted_at FROM events WHERE id = d.event OFFSET 0) e ON true` + withOwners + ` ORDER BY d.id DESC`, args, walks
 }
 
 // lateWalk finds deliveries that were made after their event: their ids stand
@@ -110,13 +147,15 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (where string, args [
 	const rows = store.PageRows + 1
 	switch {
 	case f.Event != 0:
-		return `%s d, events e WHERE e.id = $1 AND d.id > e.id AND d.id <= e.id + e.deliveries AND d.id >= $2 AND d.id < $3 ORDER BY d.id DESC LIMIT $4`,
+		return `events e CROSS JOIN LATERAL (SELECT * FROM %s x WHERE x.id > e.id AND x.id <= e.id + e.deliveries AND x.id >= $2 AND x.id < $3 OFFSET 0) d
+			WHERE e.id = $1 ORDER BY d.id DESC LIMIT $4`,
 			[]any{int64(f.Event), from, to, rows}
 	case f.Endpoint != 0:
 		return `%s d WHERE d.endpoint = $1 AND NOT d.late AND d.id >= $2 AND d.id < $3 ORDER BY d.id DESC LIMIT $4`, []any{f.Endpoint, from, to, rows}
 	case f.Tenant != 0:
-		return `events e JOIN %s d ON d.id > e.id AND d.id <= e.id + e.deliveries
-			WHERE e.tenant = $1 AND e.id >= $2 AND e.id < $3 AND d.id >= $2 AND d.id < $3 ORDER BY e.id DESC, d.id DESC LIMIT $4`, []any{f.Tenant, from, to, rows}
+		return `(SELECT id, deliveries FROM events WHERE tenant = $1 AND id >= $2 AND id < $3 OFFSET 0) e
+			CROSS JOIN LATERAL (SELECT * FROM %s x WHERE x.id > e.id AND x.id <= e.id + e.deliveries AND x.id < $3 OFFSET 0) d ORDER BY d.id DESC LIMIT $4`,
+			[]any{f.Tenant, from, to, rows}
 	}
 	return `%s d WHERE d.id >= $1 AND d.id < $2 ORDER BY d.id DESC LIMIT $3`, []any{from, to, rows}
 }
