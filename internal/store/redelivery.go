@@ -153,9 +153,8 @@ type Replays interface {
 	// RunningReplays lists replays that run, with an id above after.
 	RunningReplays(ctx context.Context, after int64, limit int) ([]posthorn.Replay, error)
 	// FeedReplay opens the next at most limit deliveries of a running replay, and
-	// moves its cursor in the same commit. With a limit of 0 it only makes sure
-	// that this process is the one to work on it. Errors: ErrElsewhere, ErrFinal
-	// for one that does not run (any more), ErrNotFound.
+	// moves its cursor in the same commit. Errors: ErrElsewhere, ErrNotFound, and
+	// ErrFinal for one that does not run (any more) or was fed meanwhile.
 	FeedReplay(ctx context.Context, id int64, limit int, now time.Time) (Fed, error)
 }
 
