@@ -34,6 +34,9 @@ torture: ## the long forms of the proofs, and one table: promise, cases, failure
 bench: ## the table of docs/performance.md on this machine, medians of RUNS (default 5), 20 minutes
 	go run ./cmd/posthorn bench --table --runs $(or $(RUNS),5)
 
+bench-lists: ## build a store of DELIVERIES (default 10000000) in DIR (default a temporary folder; postgres for a server of its own) and time the lists
+	go test -count=1 -timeout 6h -run TestListsAtScale -v ./internal/app -lists $(or $(DELIVERIES),10000000) -lists-store '$(DIR)'
+
 schedule: ## the first waits of the default retry schedule in real time, 6 minutes
 	go test -count=1 -timeout 15m -run TestDefaultSchedule -v ./test/reference -long
 
@@ -52,5 +55,5 @@ vulncheck: ## known vulnerabilities in what the code calls; needs the network
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash torture bench schedule licenses sbom reproducible vulncheck ci
+.PHONY: help build test race lint fuzz crash torture bench bench-lists schedule licenses sbom reproducible vulncheck ci
 .DEFAULT_GOAL := help

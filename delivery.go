@@ -45,6 +45,9 @@ type Progress struct {
 	// Before is the state that a failure puts back.
 	Extra  bool
 	Before State
+	// Manual tells that the next attempt was asked for by hand: it stands outside
+	// the line.
+	Manual bool
 	// NextAt is the earliest time of the next attempt; zero when there is none.
 	NextAt time.Time
 }

@@ -45,6 +45,8 @@ var rules = []struct {
 		why: "events come in by HTTP today and from an outbox tomorrow; accepting them is the same"},
 	{pkg: "internal/filter", deny: []string{module + "/internal/", module, "net/http", "database/sql"},
 		why: "an expression over a text and a JSON object: who asks, and for what, is not its matter"},
+	{pkg: "internal/replay", deny: []string{module + "/internal/", "net/http", "database/sql"}, but: []string{module + "/internal/store"},
+		why: "a replay hands rows from a store to the lanes; which ones they are does not matter to it"},
 	{pkg: "internal/access", deny: []string{module + "/internal/", "database/sql"}, but: []string{module + "/internal/store"},
 		why: "who may do what does not depend on how requests come in or rows are kept"},
 	{pkg: "internal/hell", deny: []string{module + "/internal/"},

@@ -66,7 +66,7 @@ const (
 	Cancel                // a user, or the deletion of the endpoint
 	Expire                // the event's retention ended, or the backlog was full
 	Retry                 // one extra attempt now, asked for by hand
-	Replay                // the whole schedule anew
+	Restart               // the whole schedule anew, for a replay
 	moveEnd
 )
 
@@ -111,9 +111,9 @@ func (pol Policy) Step(p Progress, in Input) (Progress, error) {
 		if p.State.Final() {
 			p.Extra, p.Before, p.State = true, p.State, Pending
 		}
-		p.NextAt = in.Now
+		p.NextAt, p.Manual = in.Now, true
 		return p, nil
-	case Replay:
+	case Restart:
 		if !p.State.Final() {
 			return p, errors.New("the delivery is still pending")
 		}
@@ -134,6 +134,7 @@ func (pol Policy) afterAttempt(p Progress, in Input) Progress {
 		return p
 	}
 	p.Attempts++
+	p.Manual = false
 	switch {
 	case in.Outcome == ClassOK:
 		p.State = Succeeded
@@ -160,6 +161,6 @@ func (pol Policy) wait(i int, random float64) time.Duration {
 }
 
 func closed(p Progress) Progress {
-	p.NextAt, p.Extra, p.Before = time.Time{}, false, Pending
+	p.NextAt, p.Extra, p.Before, p.Manual = time.Time{}, false, Pending, false
 	return p
 }

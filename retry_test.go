@@ -71,7 +71,7 @@ func TestStepTable(t *testing.T) {
 			{posthorn.Cancel, posthorn.Canceled, true, false},
 			{posthorn.Expire, posthorn.Expired, true, false},
 			{posthorn.Retry, posthorn.Pending, true, true},
-			{posthorn.Replay, posthorn.Pending, false, true},
+			{posthorn.Restart, posthorn.Pending, false, true},
 		} {
 			before := posthorn.Progress{State: state, Tries: 3, Attempts: 3, Waits: 2}
 			got, err := exact().Step(before, posthorn.Input{Move: m.move, Now: t0})
@@ -111,7 +111,7 @@ func TestFailedExtraAttemptPutsTheOldStateBack(t *testing.T) {
 
 func TestReplayStartsTheScheduleAnew(t *testing.T) {
 	p := posthorn.Progress{State: posthorn.Failed, Tries: 10, Attempts: 10, Waits: 9}
-	p = step(t, exact(), p, posthorn.Input{Move: posthorn.Replay, Now: t0})
+	p = step(t, exact(), p, posthorn.Input{Move: posthorn.Restart, Now: t0})
 	p = step(t, exact(), p, posthorn.Input{Outcome: posthorn.ClassConnect, Now: t0})
 	if p.State != posthorn.Pending || p.Round != 1 || p.NextAt.Sub(t0) != 5*time.Second {
 		t.Errorf("first failure after a replay: %+v, want pending again in 5 s, round 1", p)
@@ -183,7 +183,7 @@ func FuzzStep(f *testing.F) {
 				}
 				failures++
 			}
-			if in.Move == posthorn.Replay {
+			if in.Move == posthorn.Restart {
 				failures = 0
 			}
 			if failures > len(pol.Schedule) {

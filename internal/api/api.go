@@ -69,12 +69,20 @@ type Store interface {
 	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	Note(ctx context.Context, c store.Change, tenant int64, a store.Audit) error
+	FormerEndpoint(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 	AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error)
 	Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, error)
 
 	StreamEnd(ctx context.Context) (store.StreamPlace, error)
 	Stream(ctx context.Context, f store.StreamFilter, after store.StreamPlace) (store.StreamPage, error)
+
+	store.Redelivery
+	PlanReplay(ctx context.Context, tenant, endpoint int64, sel posthorn.ReplaySelection) (store.ReplayPlan, error)
+	CreateReplay(ctx context.Context, c store.Change, r posthorn.Replay, plan store.ReplayPlan, answer func(posthorn.Replay) []byte) (posthorn.Replay, error)
+	ReplayByRef(ctx context.Context, tenant int64, ref string) (posthorn.Replay, error)
+	Replays(ctx context.Context, tenant, endpoint, before int64, limit int) ([]posthorn.Replay, error)
+	SetReplay(ctx context.Context, c store.Change, tenant int64, ref string, state posthorn.ReplayState, answer func(posthorn.Replay) []byte) (posthorn.Replay, error)
 
 	Watch(fn func(store.Notice))
 }
@@ -126,8 +134,12 @@ type Config struct {
 	CheckURL func(raw string) error
 	// Health is what the engine knows of an endpoint; nil for nothing.
 	Health func(endpoint int64) LaneView
-	Now    func() time.Time
-	Log    *slog.Logger
+	// Lanes let go of what is sent again; nil when nothing is delivered here.
+	Lanes Lanes
+	// WakeReplays tells that a replay has something to do; nil for nobody.
+	WakeReplays func()
+	Now         func() time.Time
+	Log         *slog.Logger
 	// MaxEndpoints bounds a tenant's endpoints; 0 for 1,000.
 	MaxEndpoints int
 	// PublicURL begins the URLs in Location and Link headers; empty for paths
@@ -192,7 +204,7 @@ func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.secretOperations(), s.settingsOperations(), s.testOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
-		s.deliveryOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+		s.deliveryOperations(), s.redeliveryOperations(), {s.cancelPendingOperation()}, s.replayOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 		s.auditOperations(),
 	} {
 		all = append(all, group...)

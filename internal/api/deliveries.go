@@ -167,11 +167,10 @@ func (s *server) listDeliveries(q *request) (*reply, error) {
 // when one is unknown: then nothing matches.
 func (s *server) resolveFilter(q *request, f *store.DeliveryFilter) (known bool, err error) {
 	if q.query.has("endpoint") {
-		e, err := s.Store.EndpointByRef(q.Context(), q.tenant.ID, q.query.text("endpoint"))
-		if err != nil {
-			return false, ignoreMissing(err)
+		e, err := s.formerEndpoint(q)
+		if f.Endpoint = e.ID; err != nil || e.ID == 0 {
+			return false, err
 		}
-		f.Endpoint = e.ID
 	}
 	if q.query.has("event") {
 		ref := q.query.text("event")
@@ -191,6 +190,20 @@ func (s *server) resolveFilter(q *request, f *store.DeliveryFilter) (known bool,
 	return true, nil
 }
 
+// formerEndpoint finds the endpoint that the query names, a deleted one too; the
+// zero one if there is none.
+func (s *server) formerEndpoint(q *request) (posthorn.Endpoint, error) {
+	ref := q.query.text("endpoint")
+	if !posthorn.ValidRef(posthorn.EndpointPrefix, ref) {
+		return posthorn.Endpoint{}, nil
+	}
+	e, err := s.Store.FormerEndpoint(q.Context(), q.tenant.ID, ref)
+	if err != nil {
+		return posthorn.Endpoint{}, ignoreMissing(err)
+	}
+	return e, nil
+}
+
 func ignoreMissing(err error) error {
 	if isMissing(err) {
 		return nil
@@ -199,13 +212,9 @@ func ignoreMissing(err error) error {
 }
 
 func (s *server) getDelivery(q *request) (*reply, error) {
-	id, valid := posthorn.ParseID(posthorn.DeliveryPrefix, q.PathValue("deliveryId"))
-	if !valid {
-		return nil, missing(store.ErrNotFound, "delivery")
-	}
-	d, err := s.Store.DeliveryByID(q.Context(), q.tenant.ID, id)
+	d, err := s.delivery(q)
 	if err != nil {
-		return nil, missing(err, "delivery")
+		return nil, err
 	}
 	return ok(200, showDelivery(&d))
 }

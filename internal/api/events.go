@@ -110,13 +110,9 @@ func (s *server) namedEvent(q *request, f store.EventFilter, ref string) (*reply
 }
 
 func (s *server) getEvent(q *request) (*reply, error) {
-	ref := q.PathValue("eventId")
-	if !validEventRef(ref) {
-		return nil, missing(store.ErrNotFound, "event")
-	}
-	e, err := s.Store.EventByRef(q.Context(), q.tenant.ID, ref)
+	e, err := s.event(q)
 	if err != nil {
-		return nil, missing(err, "event")
+		return nil, err
 	}
 	deliveries, _, err := s.Store.Deliveries(q.Context(), store.DeliveryFilter{Tenant: q.tenant.ID, Event: e.ID}, store.Page{Limit: maxLimit})
 	if err != nil {

@@ -131,7 +131,7 @@ func newMatrix(t testing.TB) *matrix {
 	m.tokens["root"] = m.mint("", access.Scopes(), time.Time{})
 	m.do("root", "POST", "/tenants", `{"name":"gone"}`).want(201)
 	for _, tenant := range []string{"acme", "other", "gone"} {
-		for _, kind := range []string{"webhookId", "eventId", "deliveryId"} {
+		for _, kind := range []string{"kept", "webhookId", "eventId", "deliveryId", "replayId"} {
 			m.id(tenant, kind)
 		}
 	}
@@ -156,7 +156,11 @@ func (m *matrix) id(tenant, kind string) string {
 	case "eventId":
 		m.ids[at] = root("POST", "/events", fmt.Sprintf(`{"type":"cases.updated","data":{"case":"%s"}}`, mark(tenant))).want(202).text("data.id")
 	case "deliveryId":
-		m.ids[at] = root("GET", "/deliveries?event="+m.id(tenant, "eventId"), "").want(200).text("data.0.id")
+		m.ids[at] = root("GET", "/deliveries?event="+m.id(tenant, "eventId")+"&endpoint="+m.id(tenant, "kept"), "").want(200).text("data.0.id")
+	case "kept": // an endpoint that no case deletes: something can be sent again
+		m.ids[at] = root("POST", "/endpoints", validEndpoint).want(201).text("data.id")
+	case "replayId":
+		m.ids[at] = m.replay(tenant, root("POST", "/endpoints", validEndpoint).want(201).text("data.id"))
 	case "tokenId":
 		m.ids[at] = m.do("root", "POST", "/tokens", `{"name":"`+mark(tenant)+`","tenant":"`+tenant+`"}`).want(201).text("data.id")
 	case "name":
@@ -172,6 +176,7 @@ var unknownIDs = map[string][]string{
 	"webhookId":  {"wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00", "evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW%20", "%E2%98%83"},
 	"eventId":    {"evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "no%20id", "%00", "%FF", strings.Repeat("a", 129)},
 	"deliveryId": {"dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "dlv_", "%00", "-1", "9223372036854775808"},
+	"replayId":   {"rpl_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "rpl_", "%00"},
 	"tokenId":    {"tok_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00"},
 	"name":       {"nobody", "%00", "a%2Fb"},
 	"type":       {"cases.nonsense", "%00", "*"},
@@ -179,16 +184,19 @@ var unknownIDs = map[string][]string{
 
 // bodies of the routes that take one, by "method path".
 var matrixBodies = map[string]string{
-	"POST /endpoints":                           validEndpoint,
-	"PATCH /endpoints/{webhookId}":              `{"description":"changed"}`,
-	"POST /endpoints/{webhookId}/test":          `{}`,
-	"POST /events":                              `{"type":"cases.updated","data":{}}`,
-	"POST /events/batch":                        `{"events":[{"type":"cases.updated","data":{}}]}`,
-	"POST /tenants":                             `{"name":"made-%d"}`,
-	"POST /tokens":                              `{"scopes":["admin"]}`,
-	"PATCH /endpoints/{webhookId}/settings":     `{"headers":{"X-Key":"v"}}`,
-	"POST /endpoints/{webhookId}/filter/test":   `{"filter":"true"}`,
-	"POST /endpoints/{webhookId}/secret/rotate": `{"overlap_seconds":0}`,
+	"POST /endpoints":                            validEndpoint,
+	"PATCH /endpoints/{webhookId}":               `{"description":"changed"}`,
+	"POST /endpoints/{webhookId}/test":           `{}`,
+	"POST /events":                               `{"type":"cases.updated","data":{}}`,
+	"POST /events/batch":                         `{"events":[{"type":"cases.updated","data":{}}]}`,
+	"POST /tenants":                              `{"name":"made-%d"}`,
+	"POST /tokens":                               `{"scopes":["admin"]}`,
+	"PATCH /endpoints/{webhookId}/settings":      `{"headers":{"X-Key":"v"}}`,
+	"POST /endpoints/{webhookId}/filter/test":    `{"filter":"true"}`,
+	"POST /endpoints/{webhookId}/secret/rotate":  `{"overlap_seconds":0}`,
+	"POST /events/{eventId}/resend":              `{}`,
+	"POST /endpoints/{webhookId}/cancel-pending": `{}`,
+	"POST /endpoints/{webhookId}/replays":        `{"since":"2026-04-29T00:00:00Z"}`,
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
@@ -324,6 +332,9 @@ func expected(line string, rule rule, r role, kind string) int {
 	}
 	if line == "POST /tokens" && len(r.scopes) == 1 && r.scopes[0] != access.ScopeAdmin {
 		return 403
+	}
+	if r.suspended && (strings.HasSuffix(line, "/retry") || strings.HasSuffix(line, "/resend")) {
+		return 409 // nothing is sent now
 	}
 	return rule.success
 }

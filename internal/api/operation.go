@@ -109,6 +109,12 @@ func jsonBody[T any](example string, types ...string) *bodyRule {
 	return &bodyRule{types: append([]string{typeJSON}, types...), limit: smallBody, model: reflect.TypeFor[T](), example: example}
 }
 
+// optional is for a body that may be left out.
+func optional(r *bodyRule) *bodyRule {
+	r.optional = true
+	return r
+}
+
 // noBody is for a POST that says all by its route.
 func noBody() *bodyRule { return &bodyRule{types: []string{typeJSON}, limit: smallBody} }
 

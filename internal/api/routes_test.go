@@ -50,6 +50,17 @@ var samples = map[string]sample{
 	"get-endpoint-settings":    {"/endpoints/{endpoint}/settings", "", 200},
 	"update-endpoint-settings": {"/endpoints/{endpoint}/settings", `{"headers":{"X-Key":"v"},"retry_schedule":[5,60]}`, 200},
 	"test-endpoint-filter":     {"/endpoints/{endpoint}/filter/test", `{"filter":"data.case_id == 590"}`, 200},
+	"retry-delivery":           {"/deliveries/{delivery}/retry", "", 202},
+	"cancel-delivery":          {"/deliveries/{delivery}/cancel", "", 200},
+	"resend-event":             {"/events/{event}/resend", `{}`, 202},
+	"cancel-event":             {"/events/{event}/cancel", "", 200},
+	"cancel-pending":           {"/endpoints/{endpoint}/cancel-pending", `{}`, 200},
+	"create-replay":            {"/endpoints/{endpoint}/replays", `{"since":"2026-04-29T00:00:00Z"}`, 201},
+	"list-replays":             {"/replays", "", 200},
+	"get-replay":               {"/replays/{replay}", "", 200},
+	"pause-replay":             {"/replays/{replay}/pause", "", 200},
+	"resume-replay":            {"/replays/{replay}/resume", "", 200},
+	"cancel-replay":            {"/replays/{replay}/cancel", "", 200},
 }
 
 // operationsOf lists the declared operations.
@@ -60,6 +71,7 @@ func (w *world) furnish() func(path string) string {
 	w.t.Helper()
 	names := []string{"{endpoint}", w.endpoint("acme", validEndpoint), "{event}", w.event("acme", "cases.updated")}
 	names = append(names, "{delivery}", w.do("acme", "GET", "/deliveries", "").want(200).text("data.0.id"))
+	names = append(names, "{replay}", w.replay("acme", w.endpoint("acme", validEndpoint)))
 	names = append(names, "{token}", w.do("platform", "POST", "/tokens", `{"name":"spare"}`).want(201).text("data.id"))
 	return strings.NewReplacer(names...).Replace
 }
@@ -146,7 +158,7 @@ func TestForeignIdsLookUnknown(t *testing.T) {
 	fill := w.furnish()
 	unknown := strings.NewReplacer(
 		"{endpoint}", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "{event}", "evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
-		"{delivery}", "dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW").Replace
+		"{delivery}", "dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "{replay}", "rpl_01J1C6ZGQ6FQTH2X6M2VS3P0XW").Replace
 	tried := 0
 	for _, op := range operationsOf(w) {
 		s := samples[op.id]
@@ -155,7 +167,7 @@ func TestForeignIdsLookUnknown(t *testing.T) {
 		}
 		tried++
 		foreign := w.do("other", op.method, fill(s.path), s.body).faults(404)
-		for _, path := range []string{unknown(s.path), strings.NewReplacer("{endpoint}", "x", "{event}", "no%20id", "{delivery}", "%00").Replace(s.path)} {
+		for _, path := range []string{unknown(s.path), strings.NewReplacer("{endpoint}", "x", "{event}", "no%20id", "{delivery}", "%00", "{replay}", "%00").Replace(s.path)} {
 			if got := w.do("other", op.method, path, s.body).faults(404); got.body != foreign.body {
 				t.Errorf("%s: foreign %s\nunknown %s", op.id, foreign.body, got.body)
 			}

@@ -69,6 +69,11 @@ func (idleSlot) Accept(store.Work) {}
 func (idleSlot) Stored()           {}
 func (idleSlot) Release()          {}
 
+// Recall lets go of everything: nothing is kept.
+func (idleLanes) Recall(int64, posthorn.ID) bool { return true }
+func (idleLanes) GiveBack(int64, posthorn.ID)    {}
+func (idleLanes) Wake()                          {}
+
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -130,7 +135,7 @@ func newWorld(t testing.TB, options ...func(*Config)) *world {
 	guard := send.NewGuard(send.Config{})
 	w.config = Config{
 		Store: w.store, Publish: publisher, Catalog: types, Access: auth, Keyring: w.keyring, CheckURL: guard.CheckURL,
-		Now: w.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Version: "1.2.3", Stopping: stopped,
+		Lanes: idleLanes{}, Now: w.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Version: "1.2.3", Stopping: stopped,
 	}
 	for _, o := range options {
 		o(&w.config)
@@ -370,6 +375,20 @@ func (w *world) endpoint(who, body string) string {
 func (w *world) event(who, eventType string) string {
 	w.t.Helper()
 	return w.do(who, "POST", "/events", `{"type":"`+eventType+`","data":{"case_id":590}}`).want(202).text("data.id")
+}
+
+// replay makes a running replay of the tenant's endpoint.
+func (w *world) replay(tenant, endpoint string) string {
+	w.t.Helper()
+	e, err := w.store.EndpointByRef(w.t.Context(), w.tenant(tenant).ID, endpoint)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r := posthorn.Replay{Ref: posthorn.NewRef(posthorn.ReplayPrefix, w.now()), Tenant: e.Tenant, Endpoint: e.ID}
+	if _, err := w.store.CreateReplay(w.t.Context(), store.Change{Actor: "test", At: w.now()}, r, store.ReplayPlan{Total: 1, At: w.now()}, nil); err != nil {
+		w.t.Fatal(err)
+	}
+	return r.Ref
 }
 
 func zipped(s string) string {

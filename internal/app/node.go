@@ -21,6 +21,7 @@ import (
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/lane"
 	"github.com/posthorn/posthorn/internal/publish"
+	"github.com/posthorn/posthorn/internal/replay"
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/internal/store"
@@ -39,6 +40,7 @@ type node struct {
 	engine   *lane.Engine
 	publish  *publish.Service
 	tests    *tester
+	replays  *replay.Worker
 	access   *access.Authenticator
 	oidc     *access.OIDC // nil for none
 	metrics  *metrics
@@ -116,6 +118,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Tests:         n.tests.start,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
+	n.replays = replay.New(replay.Config{Store: n.store, Lanes: n.engine, Now: n.now, Log: log})
 	if n.oidc, err = NewOIDC(&cfg, n.now, log); err != nil {
 		return nil, err
 	}
@@ -204,6 +207,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 		Keyring:        n.keys,
 		CheckURL:       guard.CheckURL,
 		Health:         n.laneView,
+		Lanes:          n.engine,
+		WakeReplays:    n.replays.Wake,
 		Now:            n.now,
 		Log:            n.log,
 		MaxEndpoints:   n.cfg.MaxEndpoints,
@@ -262,6 +267,9 @@ func (n *node) notice(c store.Notice) {
 func (n *node) observe(o lane.Observation) {
 	now := n.now()
 	n.metrics.observe(&o)
+	if o.Work.Replay {
+		n.replays.Wake()
+	}
 	logAttempt(n.log, &o, now)
 	n.noteTurn(&o)
 }
@@ -273,6 +281,7 @@ func (n *node) start(ctx context.Context) error {
 	}
 	background, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
+	n.replays.Start()
 	n.wg.Go(func() { n.keepHouse(background) })
 	n.wg.Go(func() { n.tellTurns(background) })
 	if n.oidc != nil {
@@ -306,6 +315,7 @@ func (n *node) stop() error {
 	close(n.stopping) // streams end; what follows waits for them
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()
+	n.replays.Stop()
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
 	err := n.inTime("requests of clients", n.api.Shutdown(ctx))

@@ -135,7 +135,7 @@ func (r *runner) root() *cobra.Command {
 		}
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
-	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.listenCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.auditCommand(), r.sendingCommand(), r.contextCommand())
+	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.listenCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.replayCommand(), r.auditCommand(), r.sendingCommand(), r.contextCommand())
 	add(receive, r.checkCommand(), r.verifyCommand(), r.signCommand())
 	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.doctorCommand(), r.versionCommand())
 	root.InitDefaultCompletionCmd()

@@ -16,7 +16,7 @@ func (r *runner) deliveryCommand() *cobra.Command {
 	return r.remoteFlags(r.group("delivery", "deliveries", "See what was delivered, and why not",
 		`  posthorn delivery list --state failed --since 1d
   posthorn delivery get dlv_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B`,
-		r.deliveryList(), r.deliveryGet()))
+		r.deliveryList(), r.deliveryGet(), r.deliveryRetry(), r.deliveryCancel()))
 }
 
 func (r *runner) deliveryList() *cobra.Command {

@@ -16,7 +16,7 @@ func (r *runner) endpointCommand() *cobra.Command {
 		r.endpointCreate(), r.endpointList(), r.endpointGet(), r.endpointUpdate(),
 		r.endpointStatus("pause", "paused", "Hold an endpoint's deliveries until it is resumed"),
 		r.endpointStatus("resume", "active", "Send what was held, oldest first, and go on"),
-		r.endpointDelete(), r.endpointTest(), r.endpointHealth(), r.endpointStats(), r.secretCommand(), r.settingsCommand()))
+		r.endpointDelete(), r.endpointTest(), r.endpointCancelPending(), r.endpointHealth(), r.endpointStats(), r.secretCommand(), r.settingsCommand()))
 }
 
 func (r *runner) endpointCreate() *cobra.Command {

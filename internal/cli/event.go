@@ -17,7 +17,7 @@ func (r *runner) eventCommand() *cobra.Command {
 	return r.remoteFlags(r.group("event", "events", "Publish events and look at them",
 		`  posthorn event send cases.updated --data '{"case":{"id":590}}'
   posthorn event list --type 'cases.*' --since 2h`,
-		r.eventSend(), r.eventList(), r.eventGet(), r.eventTail(), r.eventCurl()))
+		r.eventSend(), r.eventList(), r.eventGet(), r.eventTail(), r.eventResend(), r.eventCancel(), r.eventCurl()))
 }
 
 // maxData is a little more than the service takes, so that the service says no.

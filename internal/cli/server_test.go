@@ -36,20 +36,20 @@ type server struct {
 }
 
 // startServer starts the service that "posthorn serve" would, in dir.
-func startServer(dir string) (*server, error) {
+func startServer(dir string, more ...string) (*server, error) {
 	listen, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, "served.db")
 	keys := secretbox.Generate("k1")
-	cfg, err := config.Load(config.Sources{Environ: []string{
+	cfg, err := config.Load(config.Sources{Environ: append([]string{
 		"POSTHORN_LISTEN=" + listen, "POSTHORN_OPS_LISTEN=off", "POSTHORN_STORE=sqlite:" + path,
 		"POSTHORN_ENCRYPTION_KEYS=" + keys,
 		"POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_LOG_LEVEL=error",
 		// A second attempt within a script would depend on how fast the machine is.
 		"POSTHORN_RETRY_SCHEDULE=1h", "POSTHORN_RETRY_JITTER=0",
-	}})
+	}, more...)})
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,7 @@ func (e *Engine) attempt(it *item) {
 		a = e.cfg.Sender.Send(e.attemptCtx, it.target, w)
 	}
 	a.Number = w.Progress.Attempts + 1
-	a.Manual = w.Progress.Extra
+	a.Manual = w.Progress.Manual
 	ended := e.cfg.Now()
 
 	e.finished(it, &a, ended)
@@ -134,14 +134,21 @@ func (e *Engine) putBack(it *item) {
 	defer e.mu.Unlock()
 	l := it.lane
 	e.free(it)
+	if it.work.Replay {
+		l.replaying--
+	}
 	switch {
 	case l.gone:
-	case l.known() && !l.active:
+	case l.known() && !l.active, it.cancels != l.cancels:
 		e.giveBack(l, []posthorn.ID{it.work.ID})
 	default:
 		it.cost = int64(len(it.work.Body)) + itemOverhead
 		e.count(it)
-		l.queue.pushFront(it)
+		to := &l.queue
+		if beside := l.besides(&it.work); beside != nil {
+			to = beside
+		}
+		to.pushFront(it)
 	}
 	e.settle(l)
 	e.dispatch()
@@ -201,6 +208,9 @@ func (e *Engine) recorded(it *item, rec store.Recorded, err error) {
 	}
 	if rec.Paused != "" {
 		e.outdate(l)
+	}
+	if it.work.Replay {
+		l.replaying--
 	}
 	e.unrecorded--
 	l.unrecorded--

@@ -90,7 +90,11 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 		l.pace = paceOf(t.Health)
 	}
 	switch {
-	case !l.active, t.Parked && (first || l.backlog == backlogNone):
+	case !l.active:
+		l.returns++
+		e.giveBack(l, e.all(l))
+		l.fresh = l.fresh || t.Parked
+	case t.Parked && (first || l.backlog == backlogNone):
 		l.returns++
 		// What is in memory goes behind what is parked. The store keeps the order.
 		e.giveBack(l, append(e.ids(&l.queue), e.ids(&l.behind)...))
@@ -132,7 +136,7 @@ func (e *Engine) refill(l *lane) error {
 	if returns != l.returns { // older ones may be on their way to the store
 		e.giveBack(l, e.ids(&claimed))
 	}
-	claimed.appendTo(&l.queue)
+	e.sortOut(l, &claimed)
 	switch {
 	case err != nil || more:
 		l.fresh = true
@@ -144,6 +148,18 @@ func (e *Engine) refill(l *lane) error {
 		l.behind.appendTo(&l.queue)
 	}
 	return err
+}
+
+// sortOut puts what was claimed where it belongs.
+func (e *Engine) sortOut(l *lane, claimed *itemList) {
+	for claimed.n > 0 {
+		it := claimed.pop()
+		if beside := l.besides(&it.work); beside != nil {
+			beside.push(it)
+		} else {
+			l.queue.push(it)
+		}
+	}
 }
 
 // backlogFound is told of an endpoint that has parked rows.

@@ -82,7 +82,7 @@ func (e *Engine) handBack() {
 	defer e.mu.Unlock()
 	for _, l := range e.lanes {
 		if !l.gone {
-			e.giveBack(l, append(e.ids(&l.queue), e.ids(&l.behind)...))
+			e.giveBack(l, e.all(l))
 		}
 	}
 	e.phase = phaseStopped

@@ -141,6 +141,7 @@ type Engine struct {
 	parked     sync.Cond // signals both ways between the parker and those that wait for it
 	nextDue    time.Time // when ClaimDue is called next; zero for never
 	lastClaim  time.Time
+	canceled   uint64 // how often deliveries were canceled
 	rescan     bool
 	wake       chan struct{} // of the scheduler; holds one
 	quiet      chan struct{} // closed when a drain finds nothing in flight or unrecorded
@@ -285,7 +286,7 @@ func (e *Engine) Snapshot(endpoint int64) Snapshot {
 	}
 	return Snapshot{
 		InFlight:    l.inFlight,
-		Queued:      l.queue.n + l.behind.n,
+		Queued:      l.queued(),
 		Backlogged:  l.backlog != backlogNone,
 		BreakerOpen: l.pace.open(),
 		NextProbe:   l.pace.nextProbe,

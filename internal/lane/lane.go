@@ -28,12 +28,16 @@ type lane struct {
 	// behind are deliveries taken while the backlog was closing: they follow what
 	// is still parked.
 	behind  itemList
+	manual  itemList // see redeliver.go
+	replays itemList
 	backlog backlogState
 	// fresh: the store may hold parked rows that no claim has looked for.
 	fresh bool
 	// returns counts how often deliveries were parked, or found parked, that may
 	// be older than a slot granted before.
 	returns uint32
+	// cancels counts how often deliveries were canceled.
+	cancels uint32
 
 	// What is between the engine and the store.
 	reserved       int // slots granted and not yet settled
@@ -44,6 +48,8 @@ type lane struct {
 
 	pace     pace
 	inFlight int
+	// replaying counts deliveries of replays in flight or unrecorded.
+	replaying int
 
 	// attended: an attendant works on it. tryAgain is when the store may be asked
 	// again after it failed.
@@ -89,6 +95,7 @@ type item struct {
 	probe   bool   // the breaker is open
 	proven  bool   // the lane was
 	suspect bool   // the result will pause the endpoint
+	cancels uint32 // of the lane
 }
 
 // current reports whether no notice came since the attempt was decided on. It is
@@ -191,8 +198,10 @@ func (l *lane) takes(cost int64) bool {
 
 // startable reports whether the lane could start an attempt if its time came.
 func (l *lane) startable() bool {
-	return l.queue.n > 0 && l.known() && l.active && l.suspects == 0 &&
-		l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
+	if !l.known() || !l.active || l.suspects > 0 {
+		return false
+	}
+	return l.manualReady() || (l.queue.n > 0 || l.replayReady()) && l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
 }
 
 // settle puts the lane where its state belongs: in turn for an attempt, to an
@@ -211,7 +220,7 @@ func (e *Engine) settle(l *lane) {
 
 func (e *Engine) settleWork(l *lane) {
 	if l.startable() && !l.inTurn {
-		if at := l.pace.notBefore(); !at.IsZero() && at.After(e.cfg.Now()) {
+		if at := l.notBefore(); !at.IsZero() && at.After(e.cfg.Now()) {
 			e.wakeLane(l, at)
 		} else {
 			e.takeTurn(l)
@@ -247,7 +256,7 @@ func (l *lane) needsRefill() bool {
 // settleRest keeps lanes with nothing to do for their target, the last used
 // longest, up to maxResting.
 func (e *Engine) settleRest(l *lane) {
-	rest := l.queue.n+l.behind.n+l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 &&
+	rest := l.queued()+l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 &&
 		!l.attended && !l.inService && !l.inTurn && l.known() && (l.backlog == backlogNone || !l.active)
 	if rest == l.restingState {
 		return
@@ -277,12 +286,7 @@ func (e *Engine) forget(l *lane) {
 // leave drops what a deleted endpoint's lane holds (the store cancels the rows)
 // and the lane itself once nobody refers to it.
 func (e *Engine) leave(l *lane) {
-	for l.queue.n > 0 {
-		e.uncount(l.queue.pop())
-	}
-	for l.behind.n > 0 {
-		e.uncount(l.behind.pop())
-	}
+	e.all(l)
 	l.backlog, l.fresh = backlogNone, false
 	if l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 && !l.attended && !l.inService && !l.inTurn {
 		e.forget(l)

@@ -15,6 +15,8 @@ func (e *Engine) Notice(n store.Notice) {
 		e.outdate(e.lane(n.Endpoint))
 	case store.NoticeTenant:
 		e.outdateAll(func(l *lane) bool { return l.tenant == nil || l.tenant.id == n.Tenant })
+	case store.NoticeCanceled:
+		e.takeBack(n.Endpoint)
 	case store.NoticeSending:
 		e.stopSending()
 	case store.NoticeAll:

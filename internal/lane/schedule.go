@@ -192,13 +192,11 @@ func (e *Engine) claimDue(now time.Time) error {
 		}
 		// What is recorded from here on sets nextDue itself.
 		e.nextDue, e.lastClaim = time.Time{}, now
+		canceled := e.canceled
 		e.mu.Unlock()
 		works, next, err := e.cfg.Store.ClaimDue(e.ctx, now, claimBatch)
 		e.mu.Lock()
-		for i := range works {
-			e.receive(&works[i])
-		}
-		e.dispatch()
+		e.receiveAll(works, canceled)
 		switch {
 		case err != nil:
 			e.due(now)
@@ -222,7 +220,12 @@ func (e *Engine) receive(w *store.Work) {
 	switch {
 	case l.gone:
 		return
-	case l.known() && !l.active, l.backlog == backlogDraining, !l.takes(it.cost):
+	case l.known() && !l.active:
+		e.giveBack(l, []posthorn.ID{w.ID})
+	case l.besides(w) != nil:
+		e.count(it)
+		l.besides(w).push(it)
+	case l.backlog == backlogDraining, !l.takes(it.cost):
 		e.giveBack(l, []posthorn.ID{w.ID})
 	case l.backlog == backlogClosing:
 		e.count(it)

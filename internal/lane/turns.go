@@ -117,7 +117,7 @@ func (e *Engine) dispatch() {
 		}
 		// The lane may have changed since it took its turn.
 		if l.startable() {
-			if at := l.pace.notBefore(); at.IsZero() || !at.After(e.cfg.Now()) {
+			if at := l.notBefore(); at.IsZero() || !at.After(e.cfg.Now()) {
 				e.start(l)
 			}
 		}
@@ -142,11 +142,15 @@ func (e *Engine) next() *lane {
 
 // start begins an attempt of the delivery at the head of the lane.
 func (e *Engine) start(l *lane) {
-	it := l.queue.pop()
+	it := l.pick()
 	e.uncount(it)
 	it.lane, it.target = l, l.target
 	it.epochs = l.epoch.Load() + e.epoch.Load()
 	it.probe, it.proven = l.pace.open(), l.pace.proven
+	it.cancels = l.cancels
+	if it.work.Replay {
+		l.replaying++
+	}
 	l.inFlight++
 	e.inFlight++
 	if !it.proven {

@@ -86,10 +86,11 @@ func (o Owners) Show(d *posthorn.Delivery) {
 	if p.State != posthorn.Pending {
 		return
 	}
+	d.Reason = "" // what a failed extra attempt puts back
 	d.Held = o.Paused || o.Suspended
 	if o.Deleted || o.TenantDeleted {
 		d.Held, d.Reason = false, GoneReason(o.TenantDeleted)
-		p.State, p.NextAt, p.Extra, p.Before = posthorn.Canceled, time.Time{}, false, posthorn.Pending
+		p.State, p.NextAt, p.Extra, p.Before, p.Manual = posthorn.Canceled, time.Time{}, false, posthorn.Pending, false
 	}
 }
 

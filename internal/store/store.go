@@ -60,6 +60,8 @@ type Store interface {
 	Sealing
 	Publisher
 	Queue
+	Redelivery
+	Replays
 	Log
 	Streamer
 	Auditing
@@ -83,8 +85,8 @@ type Store interface {
 // Notice says what changed, so that caches let go of it.
 type Notice struct {
 	Kind     NoticeKind
-	Tenant   int64 // NoticeTenant, NoticeEndpoint
-	Endpoint int64 // NoticeEndpoint
+	Tenant   int64 // NoticeTenant, NoticeEndpoint, NoticeCanceled
+	Endpoint int64 // NoticeEndpoint, NoticeCanceled
 }
 
 type NoticeKind uint8
@@ -95,6 +97,7 @@ const (
 	NoticeToken                      // a token was deleted
 	NoticeEndpoint                   // created, changed, paused, resumed, deleted, secrets, settings
 	NoticeSending                    // the sending switch
+	NoticeCanceled                   // deliveries of the endpoint (0: of any), which may be in an engine's memory
 )
 
 // Change accompanies everything that is audited.
@@ -422,6 +425,8 @@ type Work struct {
 	Endpoint int64
 	Kind     posthorn.EventKind
 	Progress posthorn.Progress
+	// Replay tells that a replay opened it: new deliveries go first.
+	Replay bool
 	// AcceptedAt is when the event was accepted; for the lag metric.
 	AcceptedAt time.Time
 	// Size is the body's length. Claims may bring small bodies, at most
@@ -531,6 +536,9 @@ type Log interface {
 	// event stand where their id puts them.
 	Deliveries(ctx context.Context, f DeliveryFilter, p Page) (d []posthorn.Delivery, next posthorn.ID, err error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
+	// FormerEndpoint finds an endpoint by its ref as [Endpoints.EndpointByRef]
+	// does, a deleted one too as long as it has rows.
+	FormerEndpoint(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error)
 	// LookupOnce returns the answer stored for an Idempotency-Key: *ErrRepeated,
 	// ErrOnceReused, or nil when the key is free.
 	LookupOnce(ctx context.Context, o Once, now time.Time) error

@@ -22,7 +22,8 @@ type batch struct {
 	node uint8
 
 	pubs   []*publication
-	opened opened // what the batch opens, by tenant
+	opened opened      // what the batch opens, by tenant
+	last   posthorn.ID // the highest id that it uses
 	lead   time.Duration
 	used   map[key]bool // keys that this batch stores
 	stale  []key        // keys that are over and in the way
@@ -138,11 +139,11 @@ func (b *batch) addEvent(pub int64, o *publication, e *store.NewEvent) (store.Ac
 	if now := b.p.s.now(); now.After(at) {
 		at = now
 	}
-	id, err := store.NextIDs(b.p.last, b.node, at, 1+len(e.Targets))
+	id, err := b.p.allocate(b.node, at, 1+len(e.Targets))
 	if err != nil {
 		return store.Accepted{}, err
 	}
-	b.p.last = id + posthorn.ID(len(e.Targets))
+	b.last = id + posthorn.ID(len(e.Targets))
 	b.lead = max(b.lead, id.Time().Sub(o.At))
 	if e.Key == "" {
 		posthorn.FillRef(e.Body, id)

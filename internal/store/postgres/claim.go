@@ -12,7 +12,7 @@ import (
 
 // Small bodies come with the claim (store.ClaimedBody).
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
-	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before,
+	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0,
 	CASE WHEN e.size <= 4096 THEN e.body END,
 	coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
 	coalesce((SELECT t.deleted_at FROM tenants t WHERE t.id = d.tenant), 1) <> 0`
@@ -41,7 +41,7 @@ func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {
 		w, p := &c.work, &c.work.Progress
 		var accepted, next int64
 		err := r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
-			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &w.Body, &c.gone, &c.tenantGone)
+			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &w.Replay, &w.Body, &c.gone, &c.tenantGone)
 		w.AcceptedAt, p.NextAt = fromNanos(accepted), fromNanos(next)
 		c.gone = c.gone || c.tenantGone
 		claims = append(claims, c)
@@ -166,30 +166,51 @@ func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error
 // settle finishes the open deliveries that a query finds, without an attempt. The
 // query's parameters begin at $3. What others hold locked is left out.
 func (tx *txn) settle(state posthorn.State, reason posthorn.Reason, now time.Time, query string, args ...any) (n int, err error) {
-	args = append([]any{int64(state), string(reason)}, args...)
-	err = tx.rows(`WITH s AS (`+query+` FOR UPDATE SKIP LOCKED), g AS (
-			DELETE FROM due d USING s WHERE d.id = s.id RETURNING d.*)
-		INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
-		SELECT id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, $1::smallint, late, $2::text, log FROM g
-		RETURNING tenant, endpoint, coalesce((SELECT kind FROM events e WHERE e.id = deliveries.event), 0)`, args, func(r scanner) error {
-		var tenant, endpoint int64
-		var kind posthorn.EventKind
-		err := r.Scan(&tenant, &endpoint, &kind)
-		n++
-		tx.moved[tenant]--
-		tx.hours.Settle(endpoint, now, state, kind)
-		return err
-	})
-	return n, err
+	rows, err := tx.settleRows(state, reason, now, query+` FOR UPDATE SKIP LOCKED`, args...)
+	return len(rows), err
 }
 
-// writeHours writes the statistics that the transaction gathered.
+// settledRow is an open delivery that was finished without an attempt.
+type settledRow struct {
+	tenant, endpoint int64
+	run              int64 // that owned it
+}
+
+// settleRows is settle with a query that locks.
+func (tx *txn) settleRows(state posthorn.State, reason posthorn.Reason, now time.Time, query string, args ...any) (list []settledRow, err error) {
+	args = append([]any{int64(state), string(reason)}, args...)
+	err = tx.rows(`WITH s AS (`+query+`), g AS (
+			DELETE FROM due d USING s WHERE d.id = s.id RETURNING d.*), i AS (
+		INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
+		SELECT id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, $1::smallint, late, $2::text, log FROM g)
+		SELECT tenant, endpoint, replay_id, run, coalesce((SELECT kind FROM events e WHERE e.id = g.event), 0) FROM g`, args, func(r scanner) error {
+		var d settledRow
+		var replay int64
+		var kind posthorn.EventKind
+		err := r.Scan(&d.tenant, &d.endpoint, &replay, &d.run, &kind)
+		list = append(list, d)
+		tx.moved[d.tenant]--
+		tx.replays.Count(replay, posthorn.Pending, state)
+		tx.hours.Settle(d.endpoint, now, state, kind)
+		return err
+	})
+	return list, err
+}
+
+// writeHours writes the statistics and the counts of replays that the transaction
+// gathered.
 func (tx *txn) writeHours() error {
-	if len(tx.hours) == 0 {
+	if len(tx.hours) > 0 {
+		if err := tx.exec(writeHours, hourColumns(tx.hours)...); err != nil {
+			return err
+		}
+		tx.hours = store.Hours{}
+	}
+	if len(tx.replays) == 0 {
 		return nil
 	}
-	err := tx.exec(writeHours, hourColumns(tx.hours)...)
-	tx.hours = store.Hours{}
+	err := tx.exec(writeReplays, replayColumnsOf(tx.replays)...)
+	tx.replays = store.ReplayCounts{}
 	return err
 }
 

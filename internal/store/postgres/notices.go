@@ -148,6 +148,7 @@ func (n *notices) poll(ctx context.Context, conn *pgx.Conn) error {
 	n.base, n.last = n.last, last
 	if missed {
 		n.s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+		n.s.watchers.tell(store.Notice{Kind: store.NoticeCanceled})
 	}
 	return nil
 }

@@ -82,6 +82,7 @@ type publisher struct {
 	queue   *queue[publication]
 	running sync.WaitGroup
 	refuse  atomic.Bool // it is not known yet what became of a group
+	ids     sync.Mutex
 	last    posthorn.ID // the highest id given out
 	lead    time.Duration
 }
@@ -102,8 +103,21 @@ func (p *publisher) readLast(ctx context.Context) error {
 	var last int64
 	err := p.s.other.QueryRow(ctx, `SELECT greatest((SELECT max(id) FROM events), (SELECT max(id) FROM due), (SELECT max(id) FROM deliveries),
 		(SELECT value FROM meta WHERE key = 'last_id'), 0)`).Scan(&last)
+	p.ids.Lock()
+	defer p.ids.Unlock()
 	p.last = max(p.last, posthorn.ID(last))
 	return err
+}
+
+// allocate gives out n contiguous ids above all before and not before at.
+func (p *publisher) allocate(node uint8, at time.Time, n int) (posthorn.ID, error) {
+	p.ids.Lock()
+	defer p.ids.Unlock()
+	first, err := store.NextIDs(p.last, node, at, n)
+	if err == nil {
+		p.last = first + posthorn.ID(n-1)
+	}
+	return first, err
 }
 
 func (p *publisher) run() {
@@ -232,7 +246,7 @@ func (p *publisher) makeRoom(ctx context.Context, b *batch) error {
 	if len(b.events.id) == 0 {
 		return nil
 	}
-	return p.s.ensurePartitions(ctx, posthorn.ID(b.events.id[0]), p.last)
+	return p.s.ensurePartitions(ctx, posthorn.ID(b.events.id[0]), b.last)
 }
 
 // lookedUp is what stands in the database about the keys of a group.

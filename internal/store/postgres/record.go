@@ -96,7 +96,7 @@ func (w *recorder) try(group []*result) error {
 		run = noRun // what nobody owns can be recorded all the same
 	}
 	w.mark.value++
-	tx := &txn{now: w.s.now, mark: w.mark, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, moved: opened{}}
+	tx := &txn{now: w.s.now, mark: w.mark, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, replays: store.ReplayCounts{}, moved: opened{}}
 	set := &resultSet{tx: tx, run: run, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
 	if err = set.read(group); err == nil {
 		err = set.apply(group)
@@ -134,7 +134,8 @@ type resultSet struct {
 type deliveryRow struct {
 	tenant, endpoint int64
 	run              int64
-	settled          bool // it stands in the history
+	replay           int64 // whose counts it changes; 0 for none
+	settled          bool  // it stands in the history
 	dirty            bool
 	reason           posthorn.Reason
 	progress         posthorn.Progress
@@ -143,7 +144,7 @@ type deliveryRow struct {
 
 // selectResults locks the rows of results with their endpoints' health, so that
 // what is read holds until the commit. All lock in the same order.
-const selectResults = `SELECT d.id, d.tenant, d.endpoint, d.run, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.log,
+const selectResults = `SELECT d.id, d.tenant, d.endpoint, d.run, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id, d.log,
 	` + healthColumns + `
 	FROM due d JOIN endpoint_health h ON h.endpoint = d.endpoint WHERE d.id = ANY ($1) ORDER BY d.endpoint, d.id FOR UPDATE OF d, h`
 
@@ -180,7 +181,7 @@ func (set *resultSet) scanDue(r scanner) error {
 	h := &healthRow{}
 	p := &d.progress
 	var next int64
-	err := r.Scan(append([]any{(*int64)(&id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.log},
+	err := r.Scan(append([]any{(*int64)(&id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.replay, &d.log},
 		h.dest()...)...)
 	p.NextAt = fromNanos(next)
 	set.rows[id] = d
@@ -243,6 +244,7 @@ func (set *resultSet) record(r *result, d *deliveryRow) error {
 		return nil
 	}
 	before := d.progress
+	set.tx.replays.Count(d.replay, before.State, next.State)
 	if next.State != before.State {
 		d.reason = posthorn.ReasonNone
 	}

@@ -17,13 +17,15 @@ import (
 // writes the endpoints' health and statistics.
 const moveResults = `WITH gone AS (
 	DELETE FROM due d USING unnest($1::bigint[]) u (id) WHERE d.id = u.id
-	RETURNING d.id, d.event, d.tenant, d.endpoint, d.replay_id, d.round, d.late
+	RETURNING d.id, d.event, d.tenant, d.endpoint, d.replay_id, d.round, d.late, d.reason, d.extra, d.before
 ), done AS (
 	INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
-	SELECT g.id, g.event, g.tenant, g.endpoint, g.replay_id, u.tries, u.attempts, u.waits, g.round, u.state, g.late, '', u.log
+	SELECT g.id, g.event, g.tenant, g.endpoint, g.replay_id, u.tries, u.attempts, u.waits, g.round, u.state, g.late,
+		CASE WHEN g.extra AND u.state = g.before AND u.state <> 1 THEN g.reason ELSE '' END, u.log
 	FROM gone g JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) u (id, tries, attempts, waits, state, log) USING (id)
 ), wait AS (
-	UPDATE due d SET run = 0, next_at = u.next_at, tries = u.tries, attempts = u.attempts, waits = u.waits, extra = u.extra, before = u.before, log = u.log
+	UPDATE due d SET run = 0, next_at = u.next_at, tries = u.tries, attempts = u.attempts, waits = u.waits, extra = u.extra, before = u.before,
+		manual = d.manual AND u.attempts = d.attempts, log = u.log
 	FROM unnest($7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::boolean[], $13::bigint[], $14::bytea[])
 		u (id, next_at, tries, attempts, waits, extra, before, log) WHERE d.id = u.id
 ), health AS (
@@ -69,6 +71,9 @@ func (set *resultSet) write(s *Store) error {
 			b.Queue(`UPDATE deliveries SET state = $2, tries = $3, attempts = $4, reason = $5, log = $6 WHERE id = $1`,
 				int64(id), int64(d.progress.State), d.progress.Tries, d.progress.Attempts, string(d.reason), d.log)
 		}
+	}
+	if len(tx.replays) > 0 {
+		b.Queue(writeReplays, replayColumnsOf(tx.replays)...)
 	}
 	if b.Len() == 0 {
 		tx.mark = mark{} // nothing to prove

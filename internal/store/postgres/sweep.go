@@ -179,12 +179,14 @@ func (sw *sweep) deleteEvents(query string, arg int64) error {
 	// What is open gets its final state first and goes with the next slice.
 	const within = ` e (id, n) ON d.id > e.id AND d.id <= e.id + e.n`
 	var open bool
-	if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM due d JOIN unnest($1::bigint[], $2::bigint[])`+within+`)`, []any{old.id, old.deliveries}, &open); err != nil {
+	if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM due d JOIN unnest($1::bigint[], $2::bigint[])`+within+`)
+		OR EXISTS (SELECT 1 FROM due d WHERE d.late AND d.event = ANY ($1))`, []any{old.id, old.deliveries}, &open); err != nil {
 		return err
 	}
 	if open {
 		_, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention,
-			`SELECT d.id FROM due d JOIN unnest($3::bigint[], $4::bigint[])`+within+` ORDER BY d.id LIMIT $5`, old.id, old.deliveries, sw.budget)
+			`SELECT d.id FROM due d WHERE d.id IN (SELECT d.id FROM due d JOIN unnest($3::bigint[], $4::bigint[])`+within+`)
+			OR d.late AND d.event = ANY ($3) ORDER BY d.id LIMIT $5`, old.id, old.deliveries, sw.budget)
 		sw.budget = 0
 		return err
 	}
@@ -195,7 +197,8 @@ func (sw *sweep) deleteEvents(query string, arg int64) error {
 // than the budget allows.
 func (sw *sweep) erase(old *oldEvents) error {
 	n, err := sw.tx.execCount(`DELETE FROM deliveries WHERE id IN (SELECT d.id FROM unnest($1::bigint[], $2::bigint[]) e (id, n)
-		JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.n ORDER BY d.id LIMIT $3)`, old.id, old.deliveries, sw.budget)
+		JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.n
+		UNION ALL SELECT d.id FROM deliveries d WHERE d.late AND d.event = ANY ($1) LIMIT $3)`, old.id, old.deliveries, sw.budget)
 	if err != nil {
 		return err
 	}
@@ -301,7 +304,10 @@ func (sw *sweep) dropExpired() error {
 		(SELECT tenant, kind, key FROM idempotency WHERE expires <> 0 AND expires <= $1 LIMIT $2)`, nanos(sw.now), sw.budget)
 	sw.Keys += n
 	sw.budget -= n
-	return err
+	if err != nil || sw.keep <= 0 {
+		return err
+	}
+	return sw.tx.exec(`DELETE FROM replays WHERE id IN (SELECT id FROM replays ORDER BY id LIMIT 20) AND state >= 2 AND updated_at < $1`, nanos(sw.now.Add(-sw.keep)))
 }
 
 // dropStats drops hours past the retention, a few endpoints at a time.

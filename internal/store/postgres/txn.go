@@ -22,6 +22,7 @@ type txn struct {
 	mark    mark // zero: nothing to prove
 	notices []store.Notice
 	hours   store.Hours
+	replays store.ReplayCounts
 	moved   opened
 }
 
@@ -83,7 +84,7 @@ func (s *Store) committed(tx *txn) {
 }
 
 func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (*txn, error) {
-	tx := &txn{now: s.now, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, moved: opened{}}
+	tx := &txn{now: s.now, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, replays: store.ReplayCounts{}, moved: opened{}}
 	_, err := tx.c.Exec(ctx, "BEGIN")
 	return tx, err
 }

@@ -11,7 +11,7 @@ import (
 )
 
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
-	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, b.body`
+	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0, b.body`
 
 // claim is a row that may be taken over. gone tells that its endpoint or
 // tenant was deleted.
@@ -27,7 +27,7 @@ func scanClaim(r scanner) (c claim, err error) {
 	p := &w.Progress
 	var accepted, next int64
 	err = r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
-		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &w.Body, &c.gone, &c.tenantGone)
+		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &w.Replay, &w.Body, &c.gone, &c.tenantGone)
 	w.AcceptedAt, p.NextAt = fromNanos(accepted), nextAt(c.place, next)
 	c.gone = c.gone || c.tenantGone
 	return c, err
@@ -137,8 +137,11 @@ func (tx *txn) settle(id posthorn.ID, tenant, endpoint int64, from place, state 
 	}
 	tx.hours.Settle(endpoint, now, state, kind)
 	tx.move(tenant, endpoint, from, nowhere)
-	return tx.exec(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, extra = 0, before = 0, reason = ? WHERE id = ?`,
-		int64(state), string(reason), int64(id))
+	var replay int64
+	_, err := tx.row(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, extra = 0, before = 0, manual = 0, reason = ? WHERE id = ? RETURNING replay_id`,
+		[]any{int64(state), string(reason), int64(id)}, &replay)
+	tx.replays.Count(replay, posthorn.Pending, state)
+	return err
 }
 
 // ParkedEndpoints implements [store.Queue]. It hops over the parked index from

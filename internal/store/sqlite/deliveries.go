@@ -11,35 +11,40 @@ import (
 
 const (
 	deliveryColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.accepted_at,
-		d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.reason, d.log, (SELECT notes FROM event_notes n WHERE n.event = d.event),
+		d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.reason, d.log, (SELECT notes FROM event_notes n WHERE n.event = d.event),
 		coalesce(p.ref, ''), coalesce(p.status, '') = 'paused', coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0, coalesce(t.deleted_at, 1) <> 0`
 	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
 )
 
 // scanDelivery reads a delivery as users see it.
 func scanDelivery(r scanner) (d posthorn.Delivery, err error) {
+	d, log, err := scanDeliveryRow(r)
+	if err == nil {
+		d.Attempts, err = store.Attempts(log)
+	}
+	return d, err
+}
+
+// scanDeliveryRow leaves the attempts as they are stored.
+func scanDeliveryRow(r scanner) (d posthorn.Delivery, log []byte, err error) {
 	var key string
 	var accepted, next int64
 	var at place
-	var log []byte
 	var notes sql.NullString
 	var o store.Owners
 	p := &d.Progress
 	err = r.Scan((*int64)(&d.ID), (*int64)(&d.Event), &key, &d.Type, &d.Tenant, &d.Endpoint, &accepted,
-		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.Reason, &log, &notes,
+		&p.State, &at, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.Reason, &log, &notes,
 		&d.EndpointRef, &o.Paused, &o.Deleted, &o.Suspended, &o.TenantDeleted)
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
 	ref := posthorn.Event{ID: d.Event, Key: key}
 	d.EventRef, d.CreatedAt = ref.Ref(), fromNanos(accepted)
 	p.NextAt = nextAt(at, next)
 	o.Show(&d)
-	if d.Note, err = store.NoteFor(notes.String, d.Endpoint); err != nil {
-		return d, err
-	}
-	d.Attempts, err = store.Attempts(log)
-	return d, err
+	d.Note, err = store.NoteFor(notes.String, d.Endpoint)
+	return d, log, err
 }
 
 // Deliveries implements [store.Log].
@@ -76,12 +81,13 @@ const lateWalk = `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY de
 
 // deliveryWalk is the query that meets the filter's deliveries, newest first,
 // by the narrowest index there is. There is none by tenant: a tenant's list
-// walks its events and the ids behind each.
+// walks its events and the ids behind each. The + keeps SQLite from taking the
+// page's bound for the end of that range, and from reading all that lies between.
 func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args []any) {
 	switch {
 	case f.Event != 0:
 		return `SELECT ` + deliveryColumns + ` FROM events e CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
-			WHERE e.id = ? AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
+			WHERE e.id = ? AND +d.id >= ? AND +d.id < ? ORDER BY d.id DESC LIMIT ?`,
 			[]any{int64(f.Event), from, to, store.PageRows + 1}
 	case f.Endpoint != 0:
 		return `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_endpoint CROSS JOIN events e ON e.id = d.event` + withOwners + `
@@ -89,7 +95,7 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args [
 			[]any{f.Endpoint, from, to, store.PageRows + 1}
 	case f.Tenant != 0:
 		return `SELECT ` + deliveryColumns + ` FROM events e INDEXED BY events_tenant CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
-			WHERE e.tenant = ?1 AND e.id >= ?2 AND e.id < ?3 AND d.id < ?3 ORDER BY e.id DESC, d.id DESC LIMIT ?4`,
+			WHERE e.tenant = ?1 AND e.id >= ?2 AND e.id < ?3 AND +d.id < ?3 ORDER BY e.id DESC, d.id DESC LIMIT ?4`,
 			[]any{f.Tenant, from, to, store.PageRows + 1}
 	}
 	return `SELECT ` + deliveryColumns + ` FROM deliveries d CROSS JOIN events e ON e.id = d.event` + withOwners + `
@@ -99,11 +105,18 @@ func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args [
 func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int, query string, args []any) (store.List[posthorn.Delivery], error) {
 	l := store.List[posthorn.Delivery]{Limit: limit}
 	err := fill(ctx, q, query, args, func(r scanner) error {
-		d, err := scanDelivery(r)
+		d, log, err := scanDeliveryRow(r)
 		if err != nil {
 			return err
 		}
-		return l.Row(d.ID, d, f.Selects(&d))
+		// Of 2,000 rows that are read few may be shown.
+		keep := f.Selects(&d)
+		if keep {
+			if d.Attempts, err = store.Attempts(log); err != nil {
+				return err
+			}
+		}
+		return l.Row(d.ID, d, keep)
 	})
 	return l, err
 }
@@ -112,4 +125,9 @@ func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, lim
 func (s *Store) DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error) {
 	return one(ctx, s, scanDelivery, `SELECT `+deliveryColumns+` FROM deliveries d CROSS JOIN events e ON e.id = d.event`+withOwners+`
 		WHERE d.id = ? AND d.tenant = ?`, int64(id), tenant)
+}
+
+// FormerEndpoint implements [store.Log].
+func (s *Store) FormerEndpoint(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error) {
+	return one(ctx, s, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints WHERE ref = ? AND tenant = ?`, ref, tenant)
 }

@@ -37,6 +37,7 @@ type deliveryRow struct {
 	id               posthorn.ID
 	tenant, endpoint int64
 	place            place
+	replay           int64 // whose counts it changes; 0 for none
 	reason           posthorn.Reason
 	progress         posthorn.Progress
 	log              []byte
@@ -46,9 +47,9 @@ func (tx *txn) delivery(id posthorn.ID) (d deliveryRow, found bool, err error) {
 	d.id = id
 	var next int64
 	p := &d.progress
-	found, err = tx.row(`SELECT tenant, endpoint, state, place, next_at, tries, attempts, waits, round, extra, before, reason, log
+	found, err = tx.row(`SELECT tenant, endpoint, state, place, next_at, tries, attempts, waits, round, extra, before, manual, replay_id, reason, log
 		FROM deliveries WHERE id = ?`, []any{int64(id)},
-		&d.tenant, &d.endpoint, &p.State, &d.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &d.reason, &d.log)
+		&d.tenant, &d.endpoint, &p.State, &d.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.replay, &d.reason, &d.log)
 	p.NextAt = nextAt(d.place, next)
 	return d, found, err
 }
@@ -120,7 +121,7 @@ func (tx *txn) recordFirst(r *store.Result) (rec store.Recorded, done bool, err 
 	}
 	n, err := tx.execCount(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, tries = 1, attempts = 1, reason = '', log = ?
 		WHERE id = ? AND tenant = ? AND endpoint = ? AND state = 0 AND place = 1 AND tries = 0 AND attempts = 0 AND waits = 0
-		AND round = 0 AND extra = 0 AND before = 0 AND log IS NULL`,
+		AND round = 0 AND extra = 0 AND before = 0 AND manual = 0 AND replay_id = 0 AND log IS NULL`,
 		int64(next.State), d.log, int64(d.id), d.tenant, d.endpoint)
 	if err != nil || n == 0 {
 		return rec, false, err
@@ -136,13 +137,17 @@ func (tx *txn) saveResult(d *deliveryRow, next posthorn.Progress) error {
 	if !next.State.Final() {
 		to, at = waiting, nanos(next.NextAt)
 	}
-	if next.State != d.progress.State {
+	switch {
+	case next.State == d.progress.State:
+	case d.progress.Extra && next.State == d.progress.Before && next.State != posthorn.Succeeded: // with its reason
+	default:
 		d.reason = posthorn.ReasonNone
 	}
+	tx.replays.Count(d.replay, d.progress.State, next.State)
 	tx.move(d.tenant, d.endpoint, d.place, to)
-	return tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, tries = ?, attempts = ?, waits = ?, extra = ?, before = ?, reason = ?, log = ?
+	return tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, tries = ?, attempts = ?, waits = ?, extra = ?, before = ?, manual = ?, reason = ?, log = ?
 		WHERE id = ?`,
-		int64(next.State), int64(to), at, next.Tries, next.Attempts, next.Waits, next.Extra, int64(next.Before), string(d.reason), d.log, int64(d.id))
+		int64(next.State), int64(to), at, next.Tries, next.Attempts, next.Waits, next.Extra, int64(next.Before), next.Manual, string(d.reason), d.log, int64(d.id))
 }
 
 // observe brings the endpoint's health up to date and pauses it when that

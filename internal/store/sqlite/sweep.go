@@ -20,6 +20,13 @@ type sweeper struct {
 	statsFor int64       // statistics of endpoints up to here were looked at
 }
 
+// reopened has what was opened again looked at once more: it may be past its time.
+func (s *Store) reopened(id posthorn.ID) {
+	s.sweeper.mu.Lock()
+	defer s.sweeper.mu.Unlock()
+	s.sweeper.settled = min(s.sweeper.settled, id-1)
+}
+
 // sweep is one slice in one transaction.
 type sweep struct {
 	tx        *txn
@@ -74,16 +81,6 @@ type openRow struct {
 	place            place
 }
 
-func (sw *sweep) openRows(query string, args ...any) (list []openRow, err error) {
-	err = sw.tx.rows(query, args, func(r scanner) error {
-		var o openRow
-		err := r.Scan((*int64)(&o.id), &o.tenant, &o.endpoint, &o.place)
-		list = append(list, o)
-		return err
-	})
-	return list, err
-}
-
 func (sw *sweep) settle(rows []openRow, state posthorn.State, reason posthorn.Reason) error {
 	for _, o := range rows {
 		if err := sw.tx.settle(o.id, o.tenant, o.endpoint, o.place, state, reason, sw.now); err != nil {
@@ -127,7 +124,7 @@ func (sw *sweep) cancelDeleted() error {
 func (sw *sweep) cancelOf(endpoint int64, reason posthorn.Reason) (done bool, err error) {
 	open := sw.tx.w.open.endpoint(endpoint)
 	if open.parked > 0 {
-		rows, err := sw.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_parked
+		rows, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_parked
 			WHERE place = 3 AND endpoint = ? ORDER BY id LIMIT ?`, endpoint, sw.budget)
 		if err == nil {
 			err = sw.settle(rows, posthorn.Canceled, reason)
@@ -137,7 +134,7 @@ func (sw *sweep) cancelOf(endpoint int64, reason posthorn.Reason) (done bool, er
 		}
 	}
 	if open.due > 0 {
-		rows, err := sw.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_due
+		rows, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_due
 			WHERE place IN (1, 2) AND endpoint = ? LIMIT ?`, endpoint, sw.budget)
 		if err == nil {
 			err = sw.settle(rows, posthorn.Canceled, reason)
@@ -157,7 +154,7 @@ func (sw *sweep) expire() error {
 	}
 	bound := posthorn.MakeID(sw.now.Add(-sw.keep), 0, 0)
 	read := 0
-	rows, err := sw.openRows(`SELECT id, tenant, endpoint, place FROM deliveries NOT INDEXED WHERE id > ? AND id < ? ORDER BY id LIMIT ?`,
+	rows, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries NOT INDEXED WHERE id > ? AND id < ? ORDER BY id LIMIT ?`,
 		int64(sw.sweeper.settled), int64(bound), sw.budget)
 	if err != nil {
 		return err
@@ -228,8 +225,10 @@ func (sw *sweep) deleteEvents(query string, arg int64) error {
 // state first and goes with the next slice.
 func (sw *sweep) deleteEvent(e oldEvent) error {
 	first, last := int64(e.id)+1, int64(e.id)+int64(e.deliveries)
-	open, err := sw.openRows(`SELECT id, tenant, endpoint, place FROM deliveries NOT INDEXED WHERE id BETWEEN ? AND ? AND place <> 0 LIMIT ?`,
-		first, last, sw.budget)
+	const late = ` UNION ALL SELECT id FROM deliveries INDEXED BY deliveries_late_event WHERE late = 1 AND event = ?`
+	open, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries WHERE id IN
+		(SELECT id FROM deliveries NOT INDEXED WHERE id BETWEEN ? AND ? AND place <> 0`+late+`) AND place <> 0 LIMIT ?`,
+		first, last, int64(e.id), sw.budget)
 	if err != nil {
 		return err
 	}
@@ -237,8 +236,8 @@ func (sw *sweep) deleteEvent(e oldEvent) error {
 		sw.budget = 0
 		return sw.settle(open, posthorn.Expired, posthorn.ReasonRetention)
 	}
-	n, err := sw.tx.execCount(`DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries NOT INDEXED WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?)`,
-		first, last, sw.budget)
+	n, err := sw.tx.execCount(`DELETE FROM deliveries WHERE id IN (SELECT id FROM (SELECT id FROM deliveries NOT INDEXED WHERE id BETWEEN ? AND ?`+late+`) LIMIT ?)`,
+		first, last, int64(e.id), sw.budget)
 	if err != nil {
 		return err
 	}
@@ -342,7 +341,10 @@ func (sw *sweep) dropExpired() error {
 		nanos(sw.now), sw.budget)
 	sw.Keys += n
 	sw.budget -= n
-	return err
+	if err != nil || sw.keep <= 0 {
+		return err
+	}
+	return sw.tx.exec(`DELETE FROM replays WHERE id IN (SELECT id FROM replays ORDER BY id LIMIT 20) AND state >= 2 AND updated_at < ?`, nanos(sw.now.Add(-sw.keep)))
 }
 
 // dropStats drops hours past the retention, a few endpoints at a time.

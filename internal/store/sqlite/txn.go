@@ -24,6 +24,7 @@ type txn struct {
 	health  map[int64]*healthRow
 	hours   store.Hours
 	merged  []store.HourKey // logged statistics that were added up
+	replays store.ReplayCounts
 }
 
 func newTxn(w *writer) *txn {
@@ -33,6 +34,7 @@ func newTxn(w *writer) *txn {
 		tenants: make(map[int64]*tenantRow),
 		health:  make(map[int64]*healthRow),
 		hours:   make(store.Hours),
+		replays: make(store.ReplayCounts),
 	}
 }
 
@@ -57,7 +59,10 @@ func (tx *txn) run(group []*op) error {
 	if err := tx.writeHealth(); err != nil {
 		return err
 	}
-	return tx.logStats()
+	if err := tx.logStats(); err != nil {
+		return err
+	}
+	return tx.writeReplays()
 }
 
 func (tx *txn) exec(query string, args ...any) error {

@@ -88,7 +88,13 @@ func newModel(t *testing.T, open Reopenable, seed uint64) *model {
 }
 
 func (m *model) step() {
-	switch n := m.IntN(100); {
+	switch n := m.IntN(110); {
+	case n >= 108:
+		m.replayAll()
+	case n >= 105:
+		m.cancelOne()
+	case n >= 100:
+		m.retryOne()
 	case n < 5:
 		m.endpoints = append(m.endpoints, &modelEndpoint{Endpoint: m.endpoint()})
 	case n < 30:

@@ -27,6 +27,7 @@ func (m *model) view(d *modelDelivery) view {
 	if d.place == "" {
 		return v
 	}
+	v.Reason = ""
 	switch {
 	case !d.endpoint.DeletedAt.IsZero():
 		v.Shown, v.Reason, v.NextAt = "canceled", posthorn.ReasonEndpointDeleted, time.Time{}

@@ -155,7 +155,7 @@ func (m *model) recordOne() {
 }
 
 func (m *model) recorded(d *modelDelivery, r *store.Result) store.Recorded {
-	was := d.progress.State
+	was := d.progress
 	d.progress, _ = r.Policy.Step(d.progress, posthorn.Input{
 		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter, Now: r.EndedAt, Random: r.Random,
 	})
@@ -163,7 +163,8 @@ func (m *model) recorded(d *modelDelivery, r *store.Result) store.Recorded {
 	if d.progress.State.Final() {
 		d.place = ""
 	}
-	if d.progress.State != was {
+	putBack := was.Extra && d.progress.State == was.Before && was.Before != posthorn.Succeeded
+	if d.progress.State != was.State && !putBack {
 		d.reason = ""
 	}
 	e := d.endpoint

@@ -171,14 +171,18 @@ CREATE TABLE due (
     waits     integer  NOT NULL DEFAULT 0,
     round     integer  NOT NULL DEFAULT 0,
     before    smallint NOT NULL DEFAULT 0,
+    manual    boolean  NOT NULL DEFAULT false, -- the next attempt was asked for by hand
     extra     boolean  NOT NULL DEFAULT false,
     late      boolean  NOT NULL DEFAULT false,
+    reason    text     NOT NULL DEFAULT '', -- that a failed extra attempt puts back
     log       bytea
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX due_waiting ON due (next_at, id) WHERE run = 0;
 CREATE INDEX due_parked ON due (endpoint, id) WHERE run = -1;
 CREATE INDEX due_owned ON due (run, id) WHERE run > 0;
 CREATE INDEX due_endpoint ON due (endpoint, id);
+CREATE INDEX due_late ON due (tenant, id) WHERE late;
+CREATE UNIQUE INDEX due_late_event ON due (event, endpoint) WHERE late;
 
 -- Finished deliveries.
 CREATE TABLE deliveries (
@@ -197,6 +201,8 @@ CREATE TABLE deliveries (
     log       bytea
 ) PARTITION BY RANGE (id);
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint, id);
+CREATE INDEX deliveries_late ON deliveries (tenant, id) WHERE late;
+CREATE INDEX deliveries_late_event ON deliveries (event, endpoint) WHERE late;
 
 -- What is remarkable about deliveries of an event from its start: few events have
 -- a row. See store.Notes.
@@ -220,15 +226,23 @@ CREATE INDEX idempotency_expires ON idempotency (expires, tenant, key) WHERE exp
 CREATE TABLE replays (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant     bigint   NOT NULL,
+    endpoint   bigint   NOT NULL,
     ref        text     NOT NULL UNIQUE,
+    state      smallint NOT NULL, -- posthorn.ReplayState
+    run        bigint   NOT NULL DEFAULT 0, -- that works on it
     selection  text     NOT NULL,
-    bound      bigint   NOT NULL,
-    cursor     bigint   NOT NULL,
-    counts     text     NOT NULL,
-    state      smallint NOT NULL,
-    created_at bigint   NOT NULL
-);
-CREATE INDEX replays_tenant ON replays (tenant);
+    bound      bigint   NOT NULL, -- ids below it are looked at
+    cursor     bigint   NOT NULL, -- and those up to it have been
+    total      integer  NOT NULL,
+    sent       integer  NOT NULL DEFAULT 0,
+    skipped    integer  NOT NULL DEFAULT 0,
+    succeeded  integer  NOT NULL DEFAULT 0,
+    failed     integer  NOT NULL DEFAULT 0,
+    created_at bigint   NOT NULL,
+    updated_at bigint   NOT NULL
+) WITH (fillfactor = 50);
+CREATE INDEX replays_tenant ON replays (tenant, id);
+CREATE UNIQUE INDEX replays_open ON replays (endpoint) WHERE state < 2;
 
 CREATE TABLE audit (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

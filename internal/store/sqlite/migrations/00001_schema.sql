@@ -158,6 +158,7 @@ CREATE TABLE deliveries (
     round     INTEGER NOT NULL DEFAULT 0,
     extra     INTEGER NOT NULL DEFAULT 0,
     before    INTEGER NOT NULL DEFAULT 0,
+    manual    INTEGER NOT NULL DEFAULT 0, -- the next attempt was asked for by hand
     reason    TEXT    NOT NULL DEFAULT '',
     replay_id INTEGER NOT NULL DEFAULT 0,
     late      INTEGER NOT NULL DEFAULT 0,
@@ -167,6 +168,7 @@ CREATE INDEX deliveries_due ON deliveries (next_at, endpoint) WHERE place IN (1,
 CREATE INDEX deliveries_parked ON deliveries (endpoint) WHERE place = 3;
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint);
 CREATE INDEX deliveries_late ON deliveries (tenant) WHERE late = 1;
+CREATE UNIQUE INDEX deliveries_late_event ON deliveries (event, endpoint) WHERE late = 1;
 
 -- What is remarkable about deliveries of an event from its start: few events have
 -- a row. See store.Notes.
@@ -190,15 +192,22 @@ CREATE INDEX idempotency_expires ON idempotency (expires) WHERE expires <> 0;
 CREATE TABLE replays (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant     INTEGER NOT NULL,
+    endpoint   INTEGER NOT NULL,
     ref        TEXT    NOT NULL UNIQUE,
+    state      INTEGER NOT NULL, -- posthorn.ReplayState
     selection  TEXT    NOT NULL,
-    bound      INTEGER NOT NULL,
-    cursor     INTEGER NOT NULL,
-    counts     TEXT    NOT NULL,
-    state      INTEGER NOT NULL,
-    created_at INTEGER NOT NULL
+    bound      INTEGER NOT NULL, -- ids below it are looked at
+    cursor     INTEGER NOT NULL, -- and those up to it have been
+    total      INTEGER NOT NULL,
+    sent       INTEGER NOT NULL DEFAULT 0,
+    skipped    INTEGER NOT NULL DEFAULT 0,
+    succeeded  INTEGER NOT NULL DEFAULT 0,
+    failed     INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
 );
 CREATE INDEX replays_tenant ON replays (tenant);
+CREATE UNIQUE INDEX replays_open ON replays (endpoint) WHERE state < 2;
 
 CREATE TABLE audit (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,

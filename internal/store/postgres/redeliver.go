@@ -1,0 +1,288 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// retryRow is a delivery that is to be attempted once more.
+type retryRow struct {
+	deliveryRow
+	id                 posthorn.ID
+	gone, held, erased bool
+}
+
+// byEvent finds an event's deliveries: those behind it, and the late ones.
+const byEvent = `(d.id > $1 AND d.id <= $1 + (SELECT deliveries FROM events WHERE id = $1) OR d.late AND d.event = $1)`
+
+// ownersOf tells of a delivery's endpoint and event whether anything may be sent.
+const ownersOf = `coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
+	coalesce((SELECT p.status = 'paused' FROM endpoints p WHERE p.id = d.endpoint), false) OR coalesce((SELECT t.suspended_at FROM tenants t WHERE t.id = d.tenant), 0) <> 0,
+	NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event AND e.body IS NOT NULL)`
+
+// retryRows locks what the order names: the open ones first, as all do.
+func (tx *txn) retryRows(o *store.RetryOrder) (list []retryRow, err error) {
+	where, args := `d.id = $1 AND d.tenant = $2 AND ($3 = 0 OR d.endpoint = $3)`, []any{int64(o.Delivery), o.Tenant, o.Endpoint}
+	if o.Delivery == 0 {
+		where, args[0] = byEvent+` AND d.tenant = $2 AND ($3 = 0 OR d.endpoint = $3)`, int64(o.Event)
+	}
+	err = tx.rows(`SELECT d.id, d.tenant, d.endpoint, d.run, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, `+ownersOf+`
+		FROM due d WHERE `+where+` ORDER BY d.endpoint, d.id FOR UPDATE`, args, func(r scanner) error {
+		var d retryRow
+		var next int64
+		p := &d.progress
+		err := r.Scan((*int64)(&d.id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual,
+			&d.gone, &d.held, &d.erased)
+		p.NextAt = fromNanos(next)
+		list = append(list, d)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = tx.rows(`SELECT d.id, d.tenant, d.endpoint, d.state, d.tries, d.attempts, d.waits, d.round, `+ownersOf+`
+		FROM deliveries d WHERE `+where+` ORDER BY d.endpoint, d.id FOR UPDATE`, args, func(r scanner) error {
+		d := retryRow{deliveryRow: deliveryRow{settled: true}}
+		p := &d.progress
+		err := r.Scan((*int64)(&d.id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.gone, &d.held, &d.erased)
+		list = append(list, d)
+		return err
+	})
+	slices.SortFunc(list, func(a, b retryRow) int { return int(min(max(a.id-b.id, -1), 1)) })
+	return list, err
+}
+
+func (d *retryRow) refused(o *store.RetryOrder, run int64) error {
+	switch {
+	case d.gone:
+		return store.ErrGone
+	case d.held:
+		return store.ErrPaused
+	case d.run > 0 && !(d.run == run && o.Holds(d.id)):
+		return store.ErrInFlight
+	case d.erased:
+		return store.ErrErased
+	}
+	return nil
+}
+
+// Retry implements [store.Redelivery].
+func (s *Store) Retry(ctx context.Context, c store.Change, o store.RetryOrder, answer func([]store.Retried) []byte) (list []store.Retried, err error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	run, _, err := s.lease.current()
+	if err != nil {
+		return nil, err
+	}
+	// What moves from one table to the other between two reads is found again.
+	for range 3 {
+		err = s.change(ctx, c, func(tx *txn) error {
+			rows, err := tx.retryRows(&o)
+			if err != nil {
+				return err
+			}
+			if list, err = tx.retry(c, &o, rows, run); err != nil {
+				return err
+			}
+			if c.Once != nil && answer != nil {
+				c.Once.Answer = answer(list)
+			}
+			return nil
+		})
+		if !errors.Is(err, store.ErrNotFound) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.lease.disown(o.Held...)
+	s.floor.lower(nanos(c.At))
+	return list, nil
+}
+
+func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow, run int64) ([]store.Retried, error) {
+	if len(rows) == 0 {
+		return nil, store.ErrNotFound
+	}
+	list := make([]store.Retried, len(rows))
+	var open, finished []int64
+	for i := range rows {
+		d := &rows[i]
+		list[i] = store.Retried{ID: d.id, Endpoint: d.endpoint, Progress: d.progress, Refused: d.refused(o, run)}
+		if list[i].Refused != nil {
+			continue
+		}
+		next, err := posthorn.Policy{}.Step(d.progress, posthorn.Input{Move: posthorn.Retry, Now: c.At})
+		if err != nil {
+			return nil, err
+		}
+		list[i].Progress = next
+		if d.settled {
+			finished = append(finished, int64(d.id))
+			tx.moved[d.tenant]++
+		} else {
+			open = append(open, int64(d.id))
+		}
+		if err := tx.audit(c, d.tenant, store.AuditRetry(d.id, d.progress.State)); err != nil {
+			return nil, err
+		}
+	}
+	if len(open)+len(finished) == 0 {
+		return nil, list[0].Refused
+	}
+	if len(open) > 0 {
+		if err := tx.exec(`UPDATE due SET run = 0, next_at = $2, manual = true WHERE id = ANY ($1)`, open, nanos(c.At)); err != nil {
+			return nil, err
+		}
+	}
+	if len(finished) == 0 {
+		return list, nil
+	}
+	return list, tx.exec(`WITH g AS (DELETE FROM deliveries WHERE id = ANY ($1) RETURNING *)
+		INSERT INTO due (id, event, tenant, endpoint, run, next_at, tries, attempts, waits, round, before, extra, manual, late, reason, log)
+		SELECT id, event, tenant, endpoint, 0, $2, tries, attempts, waits, round, state, true, true, late, reason, log FROM g`, finished, nanos(c.At))
+}
+
+// cancel cancels the open deliveries that a query finds and locks, by a user's
+// word, and tells the engines of those that they may have in memory. The query's
+// parameters begin at $3.
+func (tx *txn) cancel(c store.Change, query string, args ...any) (n int, err error) {
+	rows, err := tx.settleRows(posthorn.Canceled, posthorn.ReasonUser, c.At, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	told := map[int64]bool{}
+	for _, d := range rows {
+		if d.run > 0 && !told[d.endpoint] {
+			told[d.endpoint] = true
+			tx.notice(store.Notice{Kind: store.NoticeCanceled, Tenant: d.tenant, Endpoint: d.endpoint})
+		}
+	}
+	return len(rows), tx.writeHours()
+}
+
+// CancelDelivery implements [store.Redelivery].
+func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(posthorn.Progress) []byte) (p posthorn.Progress, err error) {
+	if err := s.serving(); err != nil {
+		return p, err
+	}
+	err = s.change(ctx, c, func(tx *txn) error {
+		rows, err := tx.retryRows(&store.RetryOrder{Tenant: tenant, Delivery: id})
+		switch {
+		case err != nil:
+			return err
+		case len(rows) == 0:
+			return store.ErrNotFound
+		case rows[0].settled:
+			return store.ErrFinal
+		}
+		if p, err = (posthorn.Policy{}).Step(rows[0].progress, posthorn.Input{Move: posthorn.Cancel, Now: c.At}); err != nil {
+			return store.ErrFinal
+		}
+		if _, err := tx.cancel(c, `SELECT id FROM due WHERE id = $3 FOR UPDATE`, int64(id)); err != nil {
+			return err
+		}
+		if c.Once != nil && answer != nil {
+			c.Once.Answer = answer(p)
+		}
+		return tx.audit(c, tenant, store.AuditCancel(id))
+	})
+	return p, err
+}
+
+// CancelEvent implements [store.Redelivery].
+func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, event posthorn.ID, answer func(int) []byte) (canceled int, err error) {
+	if err := s.serving(); err != nil {
+		return 0, err
+	}
+	err = s.change(ctx, c, func(tx *txn) (err error) {
+		e := posthorn.Event{ID: event}
+		found, err := tx.row(`SELECT key FROM events WHERE id = $1 AND tenant = $2`, []any{int64(event), tenant}, &e.Key)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return store.ErrNotFound
+		}
+		canceled, err = tx.cancel(c, `SELECT d.id FROM due d WHERE (d.id > $3 AND d.id <= $3 + (SELECT deliveries FROM events WHERE id = $3) OR d.late AND d.event = $3)
+			AND d.tenant = $4 ORDER BY d.endpoint, d.id FOR UPDATE`, int64(event), tenant)
+		if err != nil {
+			return err
+		}
+		if c.Once != nil && answer != nil {
+			c.Once.Answer = answer(canceled)
+		}
+		return tx.audit(c, tenant, store.AuditCancelEvent(e.Ref(), canceled))
+	})
+	return canceled, err
+}
+
+// pendingOf finds the open deliveries that the filter selects, at most limit.
+func (s *Store) pendingOf(ctx context.Context, f *store.CancelFilter, limit int) (ids []int64, err error) {
+	query, args := `SELECT d.id, e.type, e.accepted_at FROM due d JOIN events e ON e.id = d.event
+		WHERE d.endpoint = $1 AND d.tenant = $2 AND e.accepted_at < $3`, []any{f.Endpoint, f.Tenant, nanos(f.Until)}
+	if len(f.Types) == 0 && limit < noLimit {
+		query, args = query+` LIMIT $4`, append(args, limit)
+	}
+	err = s.fill(ctx, query, args, func(r scanner) error {
+		var id, accepted int64
+		var eventType string
+		if err := r.Scan(&id, &eventType, &accepted); err != nil {
+			return err
+		}
+		if f.Wants(eventType, fromNanos(accepted)) {
+			ids = append(ids, id)
+		}
+		if len(ids) >= limit {
+			return store.ErrPageFull
+		}
+		return nil
+	})
+	return ids, err
+}
+
+const noLimit = int(^uint(0) >> 1)
+
+// CountPending implements [store.Redelivery].
+func (s *Store) CountPending(ctx context.Context, f store.CancelFilter) (int, error) {
+	ids, err := s.pendingOf(ctx, &f, noLimit)
+	return len(ids), err
+}
+
+// CancelPending implements [store.Redelivery].
+func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.CancelFilter, limit int, answer func(int, bool) []byte) (canceled int, more bool, err error) {
+	if err := s.serving(); err != nil {
+		return 0, false, err
+	}
+	ids, err := s.pendingOf(ctx, &f, limit+1)
+	if err != nil {
+		return 0, false, err
+	}
+	if more = len(ids) > limit; more {
+		ids = ids[:limit]
+	}
+	err = s.change(ctx, c, func(tx *txn) (err error) {
+		canceled, err = tx.cancel(c, `SELECT id FROM due WHERE id = ANY ($3) ORDER BY endpoint, id FOR UPDATE`, ids)
+		if err != nil {
+			return err
+		}
+		if c.Once != nil && answer != nil {
+			c.Once.Answer = answer(canceled, more)
+		}
+		if canceled == 0 {
+			return nil
+		}
+		var ref string
+		if _, err := tx.row(`SELECT ref FROM endpoints WHERE id = $1`, []any{f.Endpoint}, &ref); err != nil {
+			return err
+		}
+		return tx.audit(c, f.Tenant, store.AuditCancelPending(ref, &f, canceled))
+	})
+	return canceled, more, err
+}

@@ -1,0 +1,287 @@
+package sqlite
+
+import (
+	"context"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// retryRow is a delivery that is to be attempted once more.
+type retryRow struct {
+	deliveryRow
+	gone, held, erased bool
+}
+
+// byEvent finds an event's deliveries: those behind it, and the late ones.
+const byEvent = `d.id IN (SELECT id FROM deliveries NOT INDEXED WHERE id > ?1 AND id <= ?1 + (SELECT deliveries FROM events WHERE id = ?1)
+	UNION ALL SELECT id FROM deliveries INDEXED BY deliveries_late_event WHERE late = 1 AND event = ?1)`
+
+func (tx *txn) retryRows(o *store.RetryOrder) (list []retryRow, err error) {
+	where, args := `d.id = ?1 AND d.tenant = ?2 AND ?3 IN (0, d.endpoint)`, []any{int64(o.Delivery), o.Tenant, o.Endpoint}
+	if o.Delivery == 0 {
+		where, args[0] = byEvent+` AND d.tenant = ?2 AND ?3 IN (0, d.endpoint)`, int64(o.Event)
+	}
+	err = tx.rows(`SELECT d.id, d.tenant, d.endpoint, d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual,
+			coalesce(p.deleted_at, 1) <> 0, coalesce(p.status, '') = 'paused' OR coalesce(t.suspended_at, 0) <> 0,
+			NOT EXISTS (SELECT 1 FROM payloads b WHERE b.event = d.event)
+		FROM deliveries d`+withOwners+`WHERE `+where+` ORDER BY d.id`, args, func(r scanner) error {
+		var d retryRow
+		var next int64
+		p := &d.progress
+		err := r.Scan((*int64)(&d.id), &d.tenant, &d.endpoint, &p.State, &d.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual,
+			&d.gone, &d.held, &d.erased)
+		p.NextAt = nextAt(d.place, next)
+		list = append(list, d)
+		return err
+	})
+	return list, err
+}
+
+func (d *retryRow) refused(o *store.RetryOrder) error {
+	switch {
+	case d.gone:
+		return store.ErrGone
+	case d.held:
+		return store.ErrPaused
+	case d.place == owned && !o.Holds(d.id):
+		return store.ErrInFlight
+	case d.erased:
+		return store.ErrErased
+	}
+	return nil
+}
+
+// Retry implements [store.Redelivery].
+func (s *Store) Retry(ctx context.Context, c store.Change, o store.RetryOrder, answer func([]store.Retried) []byte) (list []store.Retried, err error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, c, func(tx *txn) error {
+		rows, err := tx.retryRows(&o)
+		if err != nil {
+			return err
+		}
+		if list, err = tx.retry(c, &o, rows); err != nil {
+			return err
+		}
+		if c.Once != nil && answer != nil {
+			c.Once.Answer = answer(list)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		s.reopened(list[i].ID)
+	}
+	return list, nil
+}
+
+func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]store.Retried, error) {
+	if len(rows) == 0 {
+		return nil, refuse(store.ErrNotFound)
+	}
+	list := make([]store.Retried, len(rows))
+	taken := 0
+	for i := range rows {
+		d := &rows[i]
+		list[i] = store.Retried{ID: d.id, Endpoint: d.endpoint, Progress: d.progress, Refused: d.refused(o)}
+		if list[i].Refused == nil {
+			taken++
+		}
+	}
+	if taken == 0 {
+		return nil, refuse(list[0].Refused)
+	}
+	for i := range rows {
+		if list[i].Refused != nil {
+			continue
+		}
+		d := &rows[i]
+		next, err := posthorn.Policy{}.Step(d.progress, posthorn.Input{Move: posthorn.Retry, Now: c.At})
+		if err != nil {
+			return nil, err
+		}
+		list[i].Progress = next
+		tx.move(d.tenant, d.endpoint, d.place, waiting)
+		if err := tx.exec(`UPDATE deliveries SET state = ?, place = 2, next_at = ?, extra = ?, before = ?, manual = 1,
+			replay_id = CASE WHEN state = 0 THEN replay_id ELSE 0 END WHERE id = ?`,
+			int64(next.State), nanos(next.NextAt), next.Extra, int64(next.Before), int64(d.id)); err != nil {
+			return nil, err
+		}
+		if err := tx.audit(c, d.tenant, store.AuditRetry(d.id, d.progress.State)); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// CancelDelivery implements [store.Redelivery].
+func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(posthorn.Progress) []byte) (p posthorn.Progress, err error) {
+	if err := s.serving(); err != nil {
+		return p, err
+	}
+	err = s.change(ctx, c, func(tx *txn) error {
+		d, found, err := tx.delivery(id)
+		switch {
+		case err != nil:
+			return err
+		case !found || d.tenant != tenant:
+			return refuse(store.ErrNotFound)
+		}
+		if p, err = (posthorn.Policy{}).Step(d.progress, posthorn.Input{Move: posthorn.Cancel, Now: c.At}); err != nil {
+			return refuse(store.ErrFinal)
+		}
+		if err := tx.cancel(c, []openRow{{d.id, d.tenant, d.endpoint, d.place}}); err != nil {
+			return err
+		}
+		if c.Once != nil && answer != nil {
+			c.Once.Answer = answer(p)
+		}
+		return tx.audit(c, tenant, store.AuditCancel(id))
+	})
+	return p, err
+}
+
+// cancel cancels open deliveries by a user's word, and tells the engine of those
+// that it may have in memory.
+func (tx *txn) cancel(c store.Change, rows []openRow) error {
+	told := map[int64]bool{}
+	for _, o := range rows {
+		if err := tx.settle(o.id, o.tenant, o.endpoint, o.place, posthorn.Canceled, posthorn.ReasonUser, c.At); err != nil {
+			return err
+		}
+		if o.place == owned && !told[o.endpoint] {
+			told[o.endpoint] = true
+			tx.notice(store.Notice{Kind: store.NoticeCanceled, Tenant: o.tenant, Endpoint: o.endpoint})
+		}
+	}
+	return nil
+}
+
+func (tx *txn) openRows(query string, args ...any) (list []openRow, err error) {
+	err = tx.rows(query, args, func(r scanner) error {
+		var o openRow
+		err := r.Scan((*int64)(&o.id), &o.tenant, &o.endpoint, &o.place)
+		list = append(list, o)
+		return err
+	})
+	return list, err
+}
+
+// CancelEvent implements [store.Redelivery].
+func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, event posthorn.ID, answer func(int) []byte) (canceled int, err error) {
+	if err := s.serving(); err != nil {
+		return 0, err
+	}
+	err = s.change(ctx, c, func(tx *txn) error {
+		e := posthorn.Event{ID: event}
+		found, err := tx.row(`SELECT key FROM events WHERE id = ? AND tenant = ?`, []any{int64(event), tenant}, &e.Key)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return refuse(store.ErrNotFound)
+		}
+		rows, err := tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries d WHERE place <> 0 AND tenant = ?2 AND `+byEvent, int64(event), tenant)
+		if err == nil {
+			err = tx.cancel(c, rows)
+		}
+		if err != nil {
+			return err
+		}
+		canceled = len(rows)
+		if c.Once != nil && answer != nil {
+			c.Once.Answer = answer(canceled)
+		}
+		return tx.audit(c, tenant, store.AuditCancelEvent(e.Ref(), canceled))
+	})
+	return canceled, err
+}
+
+// pendingOf finds the open deliveries that the filter selects, at most limit.
+func (s *Store) pendingOf(ctx context.Context, f *store.CancelFilter, limit int) (ids []posthorn.ID, err error) {
+	err = s.snapshot(ctx, func(q querier) error {
+		for _, from := range []string{`deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event WHERE d.place = 3`,
+			`deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.id = d.event WHERE d.place IN (1, 2)`} {
+			rows, err := q.QueryContext(ctx, `SELECT d.id, e.type, e.accepted_at FROM `+from+` AND d.endpoint = ? AND d.tenant = ? AND e.accepted_at < ?`,
+				f.Endpoint, f.Tenant, nanos(f.Until))
+			if err != nil {
+				return readError(ctx, err)
+			}
+			err = eachRow(rows, func(r scanner) error {
+				var id, accepted int64
+				var eventType string
+				if err := r.Scan(&id, &eventType, &accepted); err != nil {
+					return err
+				}
+				if f.Wants(eventType, fromNanos(accepted)) {
+					ids = append(ids, posthorn.ID(id))
+				}
+				if len(ids) >= limit {
+					return store.ErrPageFull
+				}
+				return nil
+			})
+			if err == store.ErrPageFull {
+				return nil
+			}
+			if err != nil {
+				return readError(ctx, err)
+			}
+		}
+		return nil
+	})
+	return ids, err
+}
+
+const noLimit = int(^uint(0) >> 1)
+
+// CountPending implements [store.Redelivery].
+func (s *Store) CountPending(ctx context.Context, f store.CancelFilter) (int, error) {
+	ids, err := s.pendingOf(ctx, &f, noLimit)
+	return len(ids), err
+}
+
+// CancelPending implements [store.Redelivery]. What is open is looked for beside
+// the writer, which then meets each row by its id.
+func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.CancelFilter, limit int, answer func(int, bool) []byte) (canceled int, more bool, err error) {
+	if err := s.serving(); err != nil {
+		return 0, false, err
+	}
+	ids, err := s.pendingOf(ctx, &f, limit+1)
+	if err != nil {
+		return 0, false, err
+	}
+	if more = len(ids) > limit; more {
+		ids = ids[:limit]
+	}
+	err = s.change(ctx, c, func(tx *txn) error {
+		var rows []openRow
+		for _, id := range ids {
+			found, err := tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries WHERE id = ? AND place <> 0`, int64(id))
+			if err != nil {
+				return err
+			}
+			rows = append(rows, found...)
+		}
+		if err := tx.cancel(c, rows); err != nil {
+			return err
+		}
+		canceled = len(rows)
+		if c.Once != nil && answer != nil {
+			c.Once.Answer = answer(canceled, more)
+		}
+		if canceled == 0 {
+			return nil
+		}
+		var ref string
+		if _, err := tx.row(`SELECT ref FROM endpoints WHERE id = ?`, []any{f.Endpoint}, &ref); err != nil {
+			return err
+		}
+		return tx.audit(c, f.Tenant, store.AuditCancelPending(ref, &f, canceled))
+	})
+	return canceled, more, err
+}
