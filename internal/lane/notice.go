@@ -17,6 +17,8 @@ func (e *Engine) Notice(n store.Notice) {
 		e.outdateAll(func(l *lane) bool { return l.tenant == nil || l.tenant.id == n.Tenant })
 	case store.NoticeSending:
 		e.stopSending()
+	case store.NoticeErased:
+		e.erased.add(n.Event)
 	case store.NoticeAll:
 		e.stopSending()
 		e.outdateAll(func(*lane) bool { return true })

@@ -61,6 +61,7 @@ type Store interface {
 	Publisher
 	Queue
 	Log
+	Eraser
 	Keeper
 
 	// Watch registers fn to be told of every committed change of tenants,
@@ -80,8 +81,9 @@ type Store interface {
 // Notice says what changed, so that caches let go of it.
 type Notice struct {
 	Kind     NoticeKind
-	Tenant   int64 // NoticeTenant, NoticeEndpoint
-	Endpoint int64 // NoticeEndpoint
+	Tenant   int64       // NoticeTenant, NoticeEndpoint, NoticeErased
+	Endpoint int64       // NoticeEndpoint
+	Event    posthorn.ID // NoticeErased
 }
 
 type NoticeKind uint8
@@ -92,6 +94,7 @@ const (
 	NoticeToken                      // a token was deleted
 	NoticeEndpoint                   // created, changed, paused, resumed, deleted, secrets, settings
 	NoticeSending                    // the sending switch
+	NoticeErased                     // an event's payload was erased
 )
 
 // Change accompanies everything that is audited.
@@ -467,15 +470,12 @@ type Log interface {
 // users can see that its open deliveries expired.
 const ExpiredShown = time.Hour
 
-// Retention is how long rows are kept.
-type Retention struct {
-	Events time.Duration
-}
-
 // Swept counts what one Sweep did.
 type Swept struct {
 	Canceled, Expired, Events, Deliveries, Keys int
-	More                                        bool // call again soon
+	// Payloads and Logs are those that were erased before their event and delivery.
+	Payloads, Logs int
+	More           bool // call again soon
 }
 
 // Counts are figures for the metrics; cheap to take.
@@ -489,7 +489,8 @@ type Keeper interface {
 	// Sweep does one bounded slice of the waiting work: cancels open deliveries
 	// of deleted endpoints and tenants, settles as expired what outlived its
 	// event, deletes what is older than the retention, oldest first, with its
-	// bytes overwritten, and drops expired secrets and idempotency keys.
+	// bytes overwritten (not on PostgreSQL, see its DESIGN.md), and drops expired
+	// secrets and idempotency keys.
 	Sweep(ctx context.Context, now time.Time, r Retention) (Swept, error)
 	Counts(ctx context.Context) (Counts, error)
 }

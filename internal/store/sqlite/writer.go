@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -34,6 +35,7 @@ type writer struct {
 	dataVersion int64
 	spaceAt     time.Time // when free space was looked at
 	spaceLow    bool
+	logFull     atomic.Bool // the log was to be emptied, and is not yet
 
 	open *openCounts
 }
@@ -84,6 +86,9 @@ func (w *writer) loop() {
 			w.write(group)
 		case <-tick:
 			w.look()
+			if w.logFull.Load() {
+				w.emptyLog()
+			}
 		}
 	}
 }
@@ -162,6 +167,9 @@ func (w *writer) try(group []*op) error {
 	w.open.apply(tx.moves)
 	for _, n := range tx.notices {
 		w.tell(n)
+	}
+	if tx.emptyLog || w.logFull.Load() {
+		w.emptyLog()
 	}
 	for _, o := range group {
 		o.done(o.err)

@@ -125,6 +125,8 @@ CREATE TABLE events (
     deliver_at  bigint   NOT NULL,
     deliveries  integer  NOT NULL,
     size        integer  NOT NULL,
+    -- when the payload was erased; 0 while it is there
+    erased_at   bigint   NOT NULL DEFAULT 0,
     kind        smallint NOT NULL,
     key         text     NOT NULL,
     type        text     NOT NULL,
@@ -158,6 +160,7 @@ CREATE INDEX due_waiting ON due (next_at, id) WHERE run = 0;
 CREATE INDEX due_parked ON due (endpoint, id) WHERE run = -1;
 CREATE INDEX due_owned ON due (run, id) WHERE run > 0;
 CREATE INDEX due_endpoint ON due (endpoint, id);
+CREATE INDEX due_late ON due (event) WHERE late;
 
 -- Finished deliveries.
 CREATE TABLE deliveries (
@@ -201,6 +204,20 @@ CREATE TABLE replays (
     created_at bigint   NOT NULL
 );
 CREATE INDEX replays_tenant ON replays (tenant);
+
+-- What the deletion of a tenant erased; completed_at is 0 until nothing is left.
+CREATE TABLE deletions (
+    tenant        bigint PRIMARY KEY,
+    name          text   NOT NULL,
+    deleted_at    bigint NOT NULL,
+    completed_at  bigint NOT NULL DEFAULT 0,
+    endpoints     bigint NOT NULL DEFAULT 0,
+    secrets       bigint NOT NULL DEFAULT 0,
+    tokens        bigint NOT NULL DEFAULT 0,
+    events        bigint NOT NULL DEFAULT 0,
+    payload_bytes bigint NOT NULL DEFAULT 0,
+    deliveries    bigint NOT NULL DEFAULT 0
+);
 
 CREATE TABLE audit (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -107,6 +107,8 @@ CREATE TABLE events (
     deliver_at  INTEGER NOT NULL,
     deliveries  INTEGER NOT NULL,
     size        INTEGER NOT NULL,
+    -- when the payload was erased; 0 while it is there
+    erased_at   INTEGER NOT NULL DEFAULT 0,
     source      TEXT    NOT NULL,
     subject     TEXT    NOT NULL,
     source_id   TEXT    NOT NULL
@@ -168,6 +170,20 @@ CREATE TABLE replays (
     created_at INTEGER NOT NULL
 );
 CREATE INDEX replays_tenant ON replays (tenant);
+
+-- What the deletion of a tenant erased; completed_at is 0 until nothing is left.
+CREATE TABLE deletions (
+    tenant        INTEGER PRIMARY KEY,
+    name          TEXT    NOT NULL,
+    deleted_at    INTEGER NOT NULL,
+    completed_at  INTEGER NOT NULL DEFAULT 0,
+    endpoints     INTEGER NOT NULL DEFAULT 0,
+    secrets       INTEGER NOT NULL DEFAULT 0,
+    tokens        INTEGER NOT NULL DEFAULT 0,
+    events        INTEGER NOT NULL DEFAULT 0,
+    payload_bytes INTEGER NOT NULL DEFAULT 0,
+    deliveries    INTEGER NOT NULL DEFAULT 0
+);
 
 CREATE TABLE audit (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
