@@ -146,6 +146,8 @@ type Published struct {
 	// Source and Subject are CloudEvents attributes, or empty.
 	Source  string `json:"source"`
 	Subject string `json:"subject"`
+	// PayloadErasedAt is zero while the payload is there.
+	PayloadErasedAt time.Time `json:"payload_erased_at"`
 	// Data is what was published, byte for byte, and DeliveryLog its deliveries.
 	// Both are nil in lists; Data is nil also when it was erased.
 	Data        jsontext.Value `json:"data,omitzero"`
@@ -182,6 +184,13 @@ func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[*Published
 // Event returns an event with its data and deliveries.
 func (c *Client) Event(ctx context.Context, id string) (*Published, error) {
 	return get[Published](ctx, c, "/events"+segment(id))
+}
+
+// ErasePayload erases an event's payload for good and cancels what is open of
+// it; the rest of the event stays in the log. To erase it again changes nothing.
+func (c *Client) ErasePayload(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: "/events" + segment(id) + "/payload"}, nil)
+	return err
 }
 
 // filter makes a query of names and values, without the empty ones.

@@ -62,6 +62,8 @@ type Store interface {
 	EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error)
 	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
+	ErasePayload(ctx context.Context, c store.Change, tenant int64, ref string) (store.Erased, error)
+	Deletions(ctx context.Context, before int64, limit int) ([]store.Deletion, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 
 	Watch(fn func(store.Notice))
@@ -165,7 +167,7 @@ func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
-		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+		s.erasureOperations(), s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 	} {
 		all = append(all, group...)
 	}

@@ -21,6 +21,8 @@ type Event struct {
 	Deliveries int     `json:"deliveries" doc:"How many endpoints it goes to."`
 	Source     *string `json:"source"`
 	Subject    *string `json:"subject"`
+	// PayloadErasedAt also tells of retention.
+	PayloadErasedAt *string `json:"payload_erased_at" format:"date-time" doc:"When the payload was erased, by hand or because its time was over; null while it is there. An event without payload is not sent again."`
 }
 
 // WholeEvent is an event with its data and deliveries.
@@ -52,6 +54,7 @@ func showEvent(e *posthorn.Event) Event {
 	return Event{
 		ID: e.Ref(), Type: e.Type, Timestamp: posthorn.FormatTime(e.OccurredAt), AcceptedAt: posthorn.FormatTime(e.AcceptedAt),
 		DeliverAt: maybeTime(e.DeliverAt), Deliveries: e.Deliveries, Source: maybe(e.Source), Subject: maybe(e.Subject),
+		PayloadErasedAt: maybeTime(e.ErasedAt),
 	}
 }
 

@@ -370,7 +370,7 @@ func (m *matrix) state() string {
 
 // refresh forgets what a success used up.
 func (m *matrix) refresh(rule rule, owner, slot string) {
-	if rule.method == "DELETE" {
+	if rule.method == "DELETE" && !strings.HasSuffix(rule.path, "/payload") { // the event stays
 		delete(m.ids, owner+" "+slot)
 		m.id(owner, slot)
 	}

@@ -25,6 +25,8 @@ var samples = map[string]sample{
 	"publish-batch":       {"/events/batch", `{"events":[{"type":"cases.updated","tenant":"acme","data":{}}]}`, 202},
 	"list-events":         {"/events", "", 200},
 	"get-event":           {"/events/{event}", "", 200},
+	"erase-event-payload": {"/events/{event}/payload", "", 204},
+	"list-deletions":      {"/deletions", "", 200},
 	"list-event-types":    {"/event-types", "", 200},
 	"get-event-type":      {"/event-types/cases.updated", "", 200},
 	"list-deliveries":     {"/deliveries", "", 200},

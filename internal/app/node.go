@@ -109,7 +109,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Catalog:       n.catalog,
 		Now:           n.now,
 		BacklogLimit:  cfg.BacklogLimit,
-		Retention:     cfg.Retention,
+		Retention:     cfg.RetainOpen(),
 		RatePerSecond: cfg.PublishRate,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})

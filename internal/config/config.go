@@ -40,8 +40,9 @@ type Config struct {
 	// TLSCert and TLSKey are PEM files; both or neither.
 	TLSCert, TLSKey string
 
-	// Retention is how long events and deliveries are kept.
-	Retention time.Duration
+	// Retention is how long events are kept; RetainPayloads, RetainDeliveries and
+	// RetainAttempts what belongs to them. None is zero once it was loaded.
+	Retention, RetainPayloads, RetainDeliveries, RetainAttempts time.Duration
 	// RetrySchedule holds the waits between failed attempts; empty for no retries.
 	RetrySchedule []time.Duration
 	// RetryJitter is the share by which each wait varies, 0 to 1.
