@@ -493,4 +493,7 @@ type Keeper interface {
 	// secrets and idempotency keys.
 	Sweep(ctx context.Context, now time.Time, r Retention) (Swept, error)
 	Counts(ctx context.Context) (Counts, error)
+	// Outlook counts what would be sent if sending began. It may take a second
+	// with a large backlog.
+	Outlook(ctx context.Context, now time.Time) (Outlook, error)
 }

@@ -212,6 +212,9 @@ func (s *Store) SetSending(ctx context.Context, c store.Change, on bool) error {
 		if err := tx.setMeta("sending_off", off); err != nil {
 			return err
 		}
+		if err := tx.exec(`DELETE FROM meta WHERE key = 'restored_from'`); err != nil {
+			return err
+		}
 		tx.notice(store.Notice{Kind: store.NoticeSending})
 		return tx.audit(c, 0, action, "", "")
 	})
