@@ -66,11 +66,7 @@ func (s *Store) ensureWeek(ctx context.Context, n int64) error {
 				}
 				continue
 			}
-			// The CHECK spares the attachment a look at the rows.
-			for _, query := range []string{
-				fmt.Sprintf(`CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS, CHECK (id >= %d AND id < %d))`, name, table, weekBound(n), weekBound(n+1)),
-				fmt.Sprintf(`ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%d) TO (%d)`, table, name, weekBound(n), weekBound(n+1)),
-			} {
+			for _, query := range makePartition(table, n) {
 				if err := tx.exec(query); err != nil {
 					return err
 				}
@@ -86,6 +82,16 @@ func (s *Store) ensureWeek(ctx context.Context, n int64) error {
 	}
 	s.parts.have[n] = true
 	return nil
+}
+
+// makePartition are the statements that make a week's table and attach it. The
+// CHECK spares the attachment a look at the rows.
+func makePartition(table string, n int64) []string {
+	name := partitionName(table, n)
+	return []string{
+		fmt.Sprintf(`CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS, CHECK (id >= %d AND id < %d))`, name, table, weekBound(n), weekBound(n+1)),
+		fmt.Sprintf(`ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%d) TO (%d)`, table, name, weekBound(n), weekBound(n+1)),
+	}
 }
 
 // partitionLock is the advisory lock under which partitions are made and
