@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -13,6 +12,8 @@ import (
 // to: payloads and deliveries to their event, attempts to their delivery.
 type Retention struct {
 	Events, Payloads, Deliveries, Attempts time.Duration
+	// Audit is apart from all that; 0 is for ever.
+	Audit time.Duration
 }
 
 // Bounded fills in what is zero, and cuts what would outlive what it belongs to.
@@ -91,8 +92,24 @@ func EraseAnswers(log []byte) ([]byte, error) {
 // WithoutAnswer takes out of an attempt what the receiver answered.
 func WithoutAnswer(a *posthorn.Attempt) { a.Headers, a.Snippet, a.BodyNote = nil, nil, "" }
 
-// Detail is the account as the audit keeps it.
-func (d *Deletion) Detail() string {
-	return fmt.Sprintf(`{"endpoints":%d,"secrets":%d,"tokens":%d,"events":%d,"payload_bytes":%d,"deliveries":%d}`,
-		d.Endpoints, d.Secrets, d.Tokens, d.Events, d.PayloadBytes, d.Deliveries)
+// Audit is the account as the audit keeps it.
+func (d *Deletion) Audit() Audit {
+	type account struct {
+		Endpoints    int64 `json:"endpoints"`
+		Secrets      int64 `json:"secrets"`
+		Tokens       int64 `json:"tokens"`
+		Events       int64 `json:"events"`
+		PayloadBytes int64 `json:"payload_bytes"`
+		Deliveries   int64 `json:"deliveries"`
+	}
+	return Audit{Action: "tenant.erase", Subject: d.Name, Before: account{d.Endpoints, d.Secrets, d.Tokens, d.Events, d.PayloadBytes, d.Deliveries}}
+}
+
+// Audit is what the audit says of an erasure.
+func (e *Erased) Audit() Audit {
+	type erasure struct {
+		Bytes    int `json:"bytes"`
+		Canceled int `json:"canceled"`
+	}
+	return Audit{Action: "event.erase", Subject: e.Event.Ref(), Before: erasure{e.Bytes, e.Canceled}}
 }

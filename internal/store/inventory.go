@@ -4,11 +4,14 @@ import "time"
 
 // Inventory counts what a store holds.
 type Inventory struct {
-	Tenants, Endpoints, Events, Deliveries int64
+	Tenants    int64 `json:"tenants"`
+	Endpoints  int64 `json:"endpoints"`
+	Events     int64 `json:"events"`
+	Deliveries int64 `json:"deliveries"`
 	// Open are the deliveries that are not finished.
-	Open int64
-	// Bytes is the size of the file; 0 where there is none.
-	Bytes int64
+	Open int64 `json:"open"`
+	// Bytes is the size of the file.
+	Bytes int64 `json:"bytes"`
 }
 
 // Outlook is what would be sent if sending began now.

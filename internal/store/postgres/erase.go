@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -67,7 +66,7 @@ func (tx *txn) erasePayload(c store.Change, e *store.Erased) error {
 		return err
 	}
 	tx.notice(store.Notice{Kind: store.NoticeErased, Tenant: e.Event.Tenant, Event: e.Event.ID})
-	return tx.audit(c, e.Event.Tenant, "event.payload.erase", e.Event.Ref(), fmt.Sprintf(`{"bytes":%d,"canceled":%d}`, e.Bytes, e.Canceled))
+	return tx.audit(c, e.Event.Tenant, e.Audit())
 }
 
 // dueOfEvent finds an event's open deliveries; late ones stand apart from it.
@@ -133,7 +132,7 @@ func (sw *sweep) completeDeletions() error {
 	}
 	for i := range done {
 		d := &done[i]
-		if err := sw.tx.audit(store.Change{Actor: "posthorn", At: sw.now}, d.Tenant, "tenant.erased", d.Name, d.Detail()); err != nil {
+		if err := sw.tx.audit(store.Change{Actor: "posthorn", At: sw.now}, d.Tenant, d.Audit()); err != nil {
 			return err
 		}
 	}

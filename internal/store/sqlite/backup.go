@@ -55,7 +55,7 @@ func Backup(ctx context.Context, path, to string, c store.Change, progress func(
 	}
 	// Audited before it can be used: a backup holds everything.
 	err = s.change(ctx, c, func(tx *txn) error {
-		return tx.audit(c, 0, "store.backup", filepath.Base(to), fmt.Sprintf(`{"tenants":%d,"events":%d,"deliveries":%d}`, inv.Tenants, inv.Events, inv.Deliveries))
+		return tx.audit(c, 0, store.Audit{Action: "store.backup", Subject: filepath.Base(to), After: inv})
 	})
 	if err != nil {
 		return inv, err
@@ -252,7 +252,7 @@ func (tx *txn) restored() error {
 	if err := tx.exec(`DELETE FROM meta WHERE key = 'backup_at'`); err != nil {
 		return err
 	}
-	return tx.audit(store.Change{Actor: "posthorn", At: now}, 0, "store.restore", "", fmt.Sprintf(`{"backup_at":%q}`, posthorn.FormatTime(fromNanos(at))))
+	return tx.audit(store.Change{Actor: "posthorn", At: now}, 0, store.Audit{Action: "store.restore", After: map[string]string{"backup_at": posthorn.FormatTime(fromNanos(at))}})
 }
 
 // Outlook implements [store.Keeper].

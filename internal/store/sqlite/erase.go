@@ -50,7 +50,7 @@ func (tx *txn) erasePayload(c store.Change, e *store.Erased) error {
 	}
 	tx.emptyLog = true
 	tx.notice(store.Notice{Kind: store.NoticeErased, Tenant: e.Event.Tenant, Event: e.Event.ID})
-	return tx.audit(c, e.Event.Tenant, "event.payload.erase", e.Event.Ref(), fmt.Sprintf(`{"bytes":%d,"canceled":%d}`, e.Bytes, e.Canceled))
+	return tx.audit(c, e.Event.Tenant, e.Audit())
 }
 
 // dropPayload erases an event's body, and says so in the event.
@@ -151,7 +151,7 @@ func (s *Store) completeDeletions(ctx context.Context, now time.Time) error {
 			if err := tx.exec(`UPDATE deletions SET completed_at = ? WHERE tenant = ?`, nanos(now), d.Tenant); err != nil {
 				return err
 			}
-			if err := tx.audit(store.Change{Actor: "posthorn", At: now}, d.Tenant, "tenant.erased", d.Name, d.Detail()); err != nil {
+			if err := tx.audit(store.Change{Actor: "posthorn", At: now}, d.Tenant, d.Audit()); err != nil {
 				return err
 			}
 		}

@@ -80,7 +80,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 }
 
 func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs, sw.eraseTenants, sw.eraseEndpoints, sw.freePayloads, sw.dropExpired, sw.dropStats}
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
+		sw.eraseTenants, sw.eraseEndpoints, sw.freePayloads, sw.dropExpired, sw.dropStats, sw.dropAudit}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -53,6 +54,10 @@ var erasePromises = []promise{
 		w.shown(other, "pending", "")
 		if w.now = w.now.Add(2 * time.Hour); len(w.claimDue(10)) != 0 {
 			w.Error("a delivery without payload was claimed")
+		}
+		audited := w.audited(store.AuditFilter{Tenant: w.tenant.ID, Action: "event.erase"})
+		if len(audited) != 1 || audited[0].Subject != "order-1" || bytes.Contains(audited[0].Before, []byte("590")) {
+			w.Errorf("%+v", audited)
 		}
 		// Again: nothing changes, and the id is still taken.
 		if again := w.erase("order-1"); again.Canceled != 0 || again.Bytes != 0 || !again.Event.ErasedAt.Equal(got.Event.ErasedAt) {
@@ -158,6 +163,10 @@ var erasePromises = []promise{
 		want.CompletedAt, want.Events, want.Deliveries, want.PayloadBytes = w.now, 2, 3, size
 		if d := deletions(); len(d) != 1 || d[0] != want {
 			w.Errorf("at last: %+v, want %+v", d, want)
+		}
+		audited := w.audited(store.AuditFilter{Tenant: other.ID, Action: "tenant.erase"})
+		if len(audited) != 1 || audited[0].Actor != "posthorn" || !bytes.Contains(audited[0].Before, []byte(`"deliveries":3`)) {
+			w.Errorf("%+v", audited)
 		}
 		w.ok(w.s.DeleteTenant(w.Context(), w.change(), w.tenant.ID))
 		if d := deletions(); len(d) != 2 || d[0] != want {
