@@ -19,6 +19,7 @@ func main() {
 		Dev:        app.Dev,
 		OpenStore:  func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
 		RotateKeys: app.RotateKeys,
-		Migrate:    app.Migrate,
+		Backup:     app.Backup, Restore: app.Restore, Copy: app.Copy,
+		Migrate: app.Migrate,
 	}))
 }

@@ -273,6 +273,9 @@ func (n *node) observe(o lane.Observation) {
 
 // start begins delivering and answering.
 func (n *node) start(ctx context.Context) error {
+	if err := n.tellHeld(ctx); err != nil {
+		return err
+	}
 	if err := n.engine.Start(ctx); err != nil {
 		return err
 	}

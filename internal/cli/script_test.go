@@ -41,6 +41,7 @@ func programs() cli.Programs {
 		},
 		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
 		Migrate:   app.Migrate, RotateKeys: app.RotateKeys,
+		Backup: app.Backup, Restore: app.Restore, Copy: app.Copy,
 	}
 }
 
@@ -64,6 +65,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("POSTHORN_TOKEN", s.Token)
 			env.Setenv("ADMIN_TOKEN", s.Admin)
 			env.Setenv("RECEIVER", s.Receiver)
+			env.Setenv("SERVED", s.Store)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

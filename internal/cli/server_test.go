@@ -25,6 +25,8 @@ type server struct {
 	Token, Admin string
 	// Receiver answers 200, and 503 below /fail.
 	Receiver string
+	// Store is the path of its file.
+	Store string
 	close    func() error
 }
 
@@ -45,7 +47,7 @@ func startServer(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{URL: "http://" + listen}
+	s := &server{URL: "http://" + listen, Store: path}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- app.Serve(ctx, cfg, io.Discard, os.Stderr) }()
