@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/posthorn/posthorn/internal/cli"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
 // childArgs is the environment variable that makes the test binary the program
@@ -22,7 +23,7 @@ const (
 func TestMain(m *testing.M) {
 	args, child := os.LookupEnv(childArgs)
 	if !child {
-		os.Exit(m.Run())
+		pgtest.Main(m)
 	}
 	if mask, err := strconv.ParseInt(os.Getenv(childUmask), 8, 32); err == nil {
 		setUmask(int(mask))

@@ -27,7 +27,7 @@ type server struct {
 	Receiver string
 	// Store is the path of its file.
 	Store string
-	close    func() error
+	close func() error
 }
 
 // startServer starts the service that "posthorn serve" would, in dir.
