@@ -37,6 +37,7 @@ const (
 	DeliveryPrefix = "dlv_"
 	EndpointPrefix = "wh_"
 	TokenPrefix    = "tok_"
+	ExportPrefix   = "exp_"
 )
 
 var idEpoch = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()

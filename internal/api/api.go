@@ -64,6 +64,9 @@ type Store interface {
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	ErasePayload(ctx context.Context, c store.Change, tenant int64, ref string) (store.Erased, error)
 	Deletions(ctx context.Context, before int64, limit int) ([]store.Deletion, error)
+	CreateExport(ctx context.Context, c store.Change, e store.Export) error
+	ExportByRef(ctx context.Context, tenant int64, ref string, now time.Time) (store.Export, error)
+	Note(ctx context.Context, c store.Change, tenant int64, a store.Audit) error
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 
 	Watch(fn func(store.Notice))
@@ -167,7 +170,7 @@ func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
-		s.erasureOperations(), s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+		s.erasureOperations(), s.exportOperations(), s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 	} {
 		all = append(all, group...)
 	}

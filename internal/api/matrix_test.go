@@ -156,6 +156,8 @@ func (m *matrix) id(tenant, kind string) string {
 		m.ids[at] = root("POST", "/events", fmt.Sprintf(`{"type":"cases.updated","data":{"case":"%s"}}`, mark(tenant))).want(202).text("data.id")
 	case "deliveryId":
 		m.ids[at] = root("GET", "/deliveries?event="+m.id(tenant, "eventId"), "").want(200).text("data.0.id")
+	case "exportId":
+		m.ids[at] = root("POST", "/exports", `{}`).want(201).text("data.id")
 	case "tokenId":
 		m.ids[at] = m.do("root", "POST", "/tokens", `{"name":"`+mark(tenant)+`","tenant":"`+tenant+`"}`).want(201).text("data.id")
 	case "name":
@@ -171,6 +173,7 @@ var unknownIDs = map[string][]string{
 	"webhookId":  {"wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00", "evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW%20", "%E2%98%83"},
 	"eventId":    {"evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "no%20id", "%00", "%FF", strings.Repeat("a", 129)},
 	"deliveryId": {"dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "dlv_", "%00", "-1", "9223372036854775808"},
+	"exportId":   {"exp_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW"},
 	"tokenId":    {"tok_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00"},
 	"name":       {"nobody", "%00", "a%2Fb"},
 	"type":       {"cases.nonsense", "%00", "*"},
@@ -183,6 +186,7 @@ var matrixBodies = map[string]string{
 	"POST /events":                 `{"type":"cases.updated","data":{}}`,
 	"POST /events/batch":           `{"events":[{"type":"cases.updated","data":{}}]}`,
 	"POST /tenants":                `{"name":"made-%d"}`,
+	"POST /exports":                `{"since":"2026-01-01T00:00:00Z"}`,
 	"POST /tokens":                 `{"scopes":["admin"]}`,
 }
 

@@ -48,7 +48,7 @@ var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 // pathParams says what stands in paths.
 var pathParams = map[string]string{
 	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.",
-	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.",
+	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.", "exportId": "An export's id.",
 }
 
 func (op *operation) describe(schemas huma.Registry) *huma.Operation {
@@ -80,7 +80,7 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		if op.method == http.MethodPost {
 			r.headers = append(slices.Clone(r.headers), "Idempotent-Replayed")
 		}
-		d.Responses[strconv.Itoa(r.status)] = r.describe(op.id, schemas)
+		d.Responses[strconv.Itoa(r.status)] = r.describe(op.id, op.contentType(), schemas)
 	}
 	problem := schemas.Schema(reflect.TypeFor[web.Problem](), true, "Problem")
 	for _, code := range op.codes() {
@@ -136,10 +136,12 @@ func (op *operation) codes() []posthorn.Code {
 	return slices.Compact(all)
 }
 
-func (r *success) describe(hint string, schemas huma.Registry) *huma.Response {
+func (r *success) describe(hint, contentType string, schemas huma.Registry) *huma.Response {
 	d := &huma.Response{Description: r.doc}
 	if r.model != nil {
-		d.Content = map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.model, true, hint)}}
+		d.Content = map[string]*huma.MediaType{contentType: {Schema: schemas.Schema(r.model, true, hint)}}
+	} else if contentType != typeJSON {
+		d.Content = map[string]*huma.MediaType{contentType: {Schema: stringSchema()}}
 	}
 	for _, h := range r.headers {
 		if d.Headers == nil {

@@ -37,6 +37,10 @@ type operation struct {
 	// failures are the codes beyond those that every operation may answer.
 	failures []posthorn.Code
 	handle   func(*request) (*reply, error)
+	// stream answers instead of handle, with what comes bit by bit.
+	stream func(http.ResponseWriter, *request) error
+	// media is the type of what stream writes.
+	media string
 }
 
 // reach says whose things an operation is about.
@@ -169,7 +173,7 @@ func (s *server) serve(op *operation) web.Handler {
 		if err := s.admit(w, q); err != nil {
 			return err
 		}
-		if err := web.Accepts(r, "application/json"); err != nil {
+		if err := web.Accepts(r, op.contentType()); err != nil {
 			return err
 		}
 		var err error
@@ -186,6 +190,9 @@ func (s *server) serve(op *operation) web.Handler {
 			}
 			defer release()
 		}
+		if op.stream != nil {
+			return storeError(op.stream(w, q))
+		}
 		rep, err := s.answerOnce(q)
 		if err != nil {
 			return storeError(err)
@@ -193,6 +200,14 @@ func (s *server) serve(op *operation) web.Handler {
 		s.write(w, rep)
 		return nil
 	}
+}
+
+// contentType is that of a success.
+func (op *operation) contentType() string {
+	if op.media != "" {
+		return op.media
+	}
+	return typeJSON
 }
 
 // admit checks token, scope and reach.

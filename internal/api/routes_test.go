@@ -26,6 +26,9 @@ var samples = map[string]sample{
 	"list-events":         {"/events", "", 200},
 	"get-event":           {"/events/{event}", "", 200},
 	"erase-event-payload": {"/events/{event}/payload", "", 204},
+	"create-export":       {"/exports", `{"since":"2026-04-01T00:00:00Z"}`, 201},
+	"get-export":          {"/exports/{export}", "", 200},
+	"download-export":     {"/exports/{export}/content", "", 200},
 	"list-deletions":      {"/deletions", "", 200},
 	"list-event-types":    {"/event-types", "", 200},
 	"get-event-type":      {"/event-types/cases.updated", "", 200},
@@ -53,6 +56,7 @@ func (w *world) furnish() func(path string) string {
 	names := []string{"{endpoint}", w.endpoint("acme", validEndpoint), "{event}", w.event("acme", "cases.updated")}
 	names = append(names, "{delivery}", w.do("acme", "GET", "/deliveries", "").want(200).text("data.0.id"))
 	names = append(names, "{token}", w.do("platform", "POST", "/tokens", `{"name":"spare"}`).want(201).text("data.id"))
+	names = append(names, "{export}", w.do("acme", "POST", "/exports", `{}`).want(201).text("data.id"))
 	return strings.NewReplacer(names...).Replace
 }
 
@@ -138,7 +142,7 @@ func TestForeignIdsLookUnknown(t *testing.T) {
 	fill := w.furnish()
 	unknown := strings.NewReplacer(
 		"{endpoint}", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "{event}", "evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
-		"{delivery}", "dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW").Replace
+		"{delivery}", "dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "{export}", "exp_01J1C6ZGQ6FQTH2X6M2VS3P0XW").Replace
 	tried := 0
 	for _, op := range operationsOf(w) {
 		s := samples[op.id]
@@ -147,7 +151,7 @@ func TestForeignIdsLookUnknown(t *testing.T) {
 		}
 		tried++
 		foreign := w.do("other", op.method, fill(s.path), s.body).faults(404)
-		for _, path := range []string{unknown(s.path), strings.NewReplacer("{endpoint}", "x", "{event}", "no%20id", "{delivery}", "%00").Replace(s.path)} {
+		for _, path := range []string{unknown(s.path), strings.NewReplacer("{endpoint}", "x", "{event}", "no%20id", "{delivery}", "%00", "{export}", "x").Replace(s.path)} {
 			if got := w.do("other", op.method, path, s.body).faults(404); got.body != foreign.body {
 				t.Errorf("%s: foreign %s\nunknown %s", op.id, foreign.body, got.body)
 			}

@@ -137,7 +137,7 @@ func (r *runner) root() *cobra.Command {
 		}
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
-	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.sendingCommand())
+	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.exportCommand(), r.sendingCommand())
 	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.storeCommand(), r.configCommand(), r.migrateCommand(), r.versionCommand())
 	return root
 }

@@ -62,6 +62,7 @@ type Store interface {
 	Queue
 	Log
 	Eraser
+	Exports
 	Auditing
 	Keeper
 

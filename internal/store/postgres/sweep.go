@@ -265,7 +265,7 @@ func (sw *sweep) eraseTenants() error {
 		if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM events WHERE tenant = $1)`, []any{id}, &left); err != nil || left {
 			return err
 		}
-		for _, query := range []string{`DELETE FROM replays WHERE tenant = $1`, `DELETE FROM tenants WHERE id = $1`} {
+		for _, query := range []string{`DELETE FROM replays WHERE tenant = $1`, `DELETE FROM exports WHERE tenant = $1`, `DELETE FROM tenants WHERE id = $1`} {
 			if err := sw.tx.exec(query, id); err != nil {
 				return err
 			}
@@ -310,6 +310,9 @@ func (sw *sweep) dropExpired() error {
 		return err
 	}
 	if err := sw.tx.exec(`DELETE FROM endpoint_secrets WHERE expires_at <> 0 AND expires_at <= $1`, nanos(sw.now)); err != nil {
+		return err
+	}
+	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= $1`, nanos(sw.now)); err != nil {
 		return err
 	}
 	n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE (tenant, kind, key) IN

@@ -328,6 +328,9 @@ func (sw *sweep) eraseTenants() error {
 		if err := sw.tx.exec(`DELETE FROM replays WHERE tenant = ?`, id); err != nil {
 			return err
 		}
+		if err := sw.tx.exec(`DELETE FROM exports WHERE tenant = ?`, id); err != nil {
+			return err
+		}
 		if err := sw.tx.exec(`DELETE FROM tenants WHERE id = ?`, id); err != nil {
 			return err
 		}
@@ -366,6 +369,9 @@ func (sw *sweep) eraseEndpoints() error {
 // dropExpired drops secrets whose overlap is over and idempotency keys.
 func (sw *sweep) dropExpired() error {
 	if err := sw.tx.exec(`DELETE FROM endpoint_secrets WHERE expires_at <> 0 AND expires_at <= ?`, nanos(sw.now)); err != nil {
+		return err
+	}
+	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= ?`, nanos(sw.now)); err != nil {
 		return err
 	}
 	n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE (tenant, kind, key) IN

@@ -194,3 +194,27 @@ func (w *world) sweepAll(r store.Retention) (sum store.Swept) {
 	w.Fatal("Sweep never ends")
 	return sum
 }
+
+var exportPromises = []promise{
+	{"an export is its tenant's, audited, and gone when it expires", func(w *world) {
+		e := store.Export{Ref: "exp_1", Tenant: w.tenant.ID, Since: w.now.Add(-day), Until: w.now, CreatedAt: w.now, ExpiresAt: w.now.Add(day)}
+		w.ok(w.s.CreateExport(w.Context(), w.change(), e))
+		got, err := w.s.ExportByRef(w.Context(), w.tenant.ID, "exp_1", w.now)
+		if w.ok(err); got != e {
+			w.Errorf("%+v, want %+v", got, e)
+		}
+		_, err = w.s.ExportByRef(w.Context(), w.newTenant("other").ID, "exp_1", w.now)
+		w.is(err, store.ErrNotFound)
+		if a := w.audited(store.AuditFilter{Tenant: w.tenant.ID, Action: "export.create"}); len(a) != 1 || a[0].Subject != "exp_1" {
+			w.Errorf("%+v", a)
+		}
+		_, err = w.s.ExportByRef(w.Context(), w.tenant.ID, "exp_1", w.now.Add(day))
+		w.is(err, store.ErrNotFound)
+		w.now = w.now.Add(day)
+		w.sweep(store.Retention{Events: 30 * day})
+		_, err = w.s.ExportByRef(w.Context(), w.tenant.ID, "exp_1", w.now.Add(-day))
+		w.is(err, store.ErrNotFound)
+		e.Tenant = 77
+		w.is(w.s.CreateExport(w.Context(), w.change(), e), store.ErrNotFound)
+	}},
+}

@@ -219,6 +219,17 @@ CREATE TABLE deletions (
     deliveries    bigint NOT NULL DEFAULT 0
 );
 
+-- What a tenant may download, until it expires. Nothing of it is stored.
+CREATE TABLE exports (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     bigint NOT NULL,
+    ref        text    NOT NULL UNIQUE,
+    since      bigint NOT NULL,
+    until      bigint NOT NULL,
+    created_at bigint NOT NULL,
+    expires_at bigint NOT NULL
+);
+
 CREATE TABLE audit (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at          bigint NOT NULL,

@@ -185,6 +185,17 @@ CREATE TABLE deletions (
     deliveries    INTEGER NOT NULL DEFAULT 0
 );
 
+-- What a tenant may download, until it expires. Nothing of it is stored.
+CREATE TABLE exports (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant     INTEGER NOT NULL,
+    ref        TEXT    NOT NULL UNIQUE,
+    since      INTEGER NOT NULL,
+    until      INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+);
+
 CREATE TABLE audit (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     at          INTEGER NOT NULL,
