@@ -115,7 +115,8 @@ func (s *Store) keepPartitions(ctx context.Context, now time.Time, keep time.Dur
 	if keep <= 0 {
 		return nil
 	}
-	over := weekOf(posthorn.MakeID(now.Add(-keep-store.ExpiredShown), 0, 0))
+	// A week later than could be: Sweep deletes the rows one by one, and counts them.
+	over := weekOf(posthorn.MakeID(now.Add(-keep-store.ExpiredShown-week), 0, 0))
 	if err := s.dropWeeks(ctx, over); err != nil {
 		s.log.Warn("old partitions were not dropped; trying again in an hour", "error", err)
 	}

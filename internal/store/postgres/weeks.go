@@ -14,8 +14,8 @@ const dropLock = 0x706f7374_00000004
 
 // dropWeeks drops the weeks before one, all of whose events are past the
 // retention. Sweep deletes rows one by one, to the hour; so a week is empty when
-// its time has come, or this is faster. A week in which something is open is left
-// to Sweep. Of several nodes one does it.
+// its time has come, or Sweep is far behind, and this is faster. A week in which
+// something is open is left to Sweep. Of several nodes one does it.
 func (s *Store) dropWeeks(ctx context.Context, before int64) error {
 	config, err := s.o.connConfig("partitions")
 	if err != nil {
