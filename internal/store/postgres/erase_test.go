@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/postgres"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
@@ -82,5 +84,29 @@ func TestErasedPayloadLeavesTheTablesWithTheDocumentedCommands(t *testing.T) {
 	}
 	if e, err := h.s.EventByRef(t.Context(), h.e.Tenant, "k"); err != nil || e.ID != id || e.Body != nil || e.Kind != posthorn.EventNormal {
 		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// Another node may have the payload in its memory.
+func TestOtherNodesAreToldOfErasedPayloads(t *testing.T) {
+	h := newHistory(t)
+	other := open(t, postgres.Options{URL: h.url})
+	told := make(chan store.Notice, 10)
+	other.Watch(func(n store.Notice) {
+		if n.Kind == store.NoticeErased {
+			told <- n
+		}
+	})
+	id := h.publish("k", `{"n":1}`, h.e)
+	if _, err := h.s.ErasePayload(t.Context(), store.Change{Actor: "test", At: h.now}, h.e.Tenant, "k"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case n := <-told:
+		if n != (store.Notice{Kind: store.NoticeErased, Tenant: h.e.Tenant, Event: id}) {
+			t.Errorf("%+v", n)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("nobody was told")
 	}
 }
