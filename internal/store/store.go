@@ -36,8 +36,6 @@ var (
 	// ErrUnavailable: the store cannot be written or reached now.
 	ErrUnavailable = errors.New("store: unavailable")
 	ErrClosed      = errors.New("store: closed")
-	// ErrErased: the event's payload was erased, so it cannot be sent again.
-	ErrErased = errors.New("store: the event's payload was erased")
 	// ErrOnceReused: the Idempotency-Key was used for another request.
 	ErrOnceReused = errors.New("store: idempotency key reused with other content")
 )

@@ -160,7 +160,7 @@ CREATE INDEX due_waiting ON due (next_at, id) WHERE run = 0;
 CREATE INDEX due_parked ON due (endpoint, id) WHERE run = -1;
 CREATE INDEX due_owned ON due (run, id) WHERE run > 0;
 CREATE INDEX due_endpoint ON due (endpoint, id);
-CREATE INDEX due_late ON due (event) WHERE late;
+CREATE UNIQUE INDEX due_late_event ON due (event, endpoint) WHERE late;
 
 -- Finished deliveries.
 CREATE TABLE deliveries (
