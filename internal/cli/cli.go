@@ -1,5 +1,5 @@
 // Package cli is Posthorn's command line. Data goes to standard output, talk to
-// standard error; [Run] returns the exit code. The commands token, tenant, key
+// standard error; [Run] returns the exit code. The commands token, tenant, key, store
 // and migrate work on the store; the others call the API of a server through
 // package client.
 package cli

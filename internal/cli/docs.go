@@ -22,7 +22,7 @@ A terminal gets colours, a pipe gets none, nor does one where ` + "`NO_COLOR`" +
 Commands that call a server find it in ` + "`--server` or `POSTHORN_SERVER`" + `, and the token in
 ` + "`POSTHORN_TOKEN`, `--token-file` or `POSTHORN_TOKEN_FILE`" + `; ` + "`--token`" + ` works and warns on a
 terminal. With a token of the platform, ` + "`--tenant` or `POSTHORN_TENANT`" + ` names the tenant.
-The commands ` + "`token`, `tenant` and `migrate`" + ` work on the store itself, also while the service
+The commands ` + "`token`, `tenant`, `key`, `store` and `migrate`" + ` work on the store itself, also while the service
 runs: ` + "`--store` or `POSTHORN_STORE`" + `. Nouns have their plural as an alias. Times are written
 ` + "`2026-04-29T09:10:00Z`" + ` or as a duration such as ` + "`2h` or `7d`" + `.
 
