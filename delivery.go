@@ -107,4 +107,5 @@ const (
 	ReasonTenantDeleted   Reason = "tenant_deleted"
 	ReasonRetention       Reason = "retention"    // its event's time was over
 	ReasonBacklogFull     Reason = "backlog_full" // too many were waiting
+	ReasonPayloadErased   Reason = "payload_erased"
 )

@@ -27,6 +27,9 @@ type Event struct {
 	// Body is what receivers get, byte for byte: see [AppendBody]. It is nil
 	// where a method says so, and when the payload was erased.
 	Body []byte
+	// ErasedAt is when the payload was erased, by a user or by its retention; zero
+	// while it is there.
+	ErasedAt time.Time
 	// Source, Subject and SourceID are the CloudEvents attributes, or empty.
 	Source, Subject, SourceID string
 }

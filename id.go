@@ -38,6 +38,7 @@ const (
 	EndpointPrefix = "wh_"
 	TokenPrefix    = "tok_"
 	ReplayPrefix   = "rpl_"
+	ExportPrefix   = "exp_"
 )
 
 var idEpoch = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()

@@ -50,6 +50,26 @@ func (c *Client) ResumeTenant(ctx context.Context, name string) (*Tenant, error)
 	return call[Tenant](ctx, c, request{method: http.MethodPost, path: "/tenants" + segment(name) + "/resume"})
 }
 
+// Deletion is what the deletion of a tenant has erased so far.
+type Deletion struct {
+	resource  `json:"-"`
+	Tenant    string    `json:"tenant"`
+	DeletedAt time.Time `json:"deleted_at"`
+	// CompletedAt is zero while something is left.
+	CompletedAt  time.Time `json:"completed_at"`
+	Endpoints    int64     `json:"endpoints"`
+	Secrets      int64     `json:"secrets"`
+	Tokens       int64     `json:"tokens"`
+	Events       int64     `json:"events"`
+	PayloadBytes int64     `json:"payload_bytes"`
+	Deliveries   int64     `json:"deliveries"`
+}
+
+// Deletions lists deleted tenants, newest first.
+func (c *Client) Deletions(ctx context.Context) iter.Seq2[*Deletion, error] {
+	return list[Deletion](ctx, c, "/deletions", nil, 0)
+}
+
 // Token is an access token; its text is known to its owner only.
 type Token struct {
 	resource `json:"-"`

@@ -148,6 +148,8 @@ type Published struct {
 	Subject string `json:"subject"`
 	// SourceID is the id that a CloudEvent came with.
 	SourceID string `json:"source_id"`
+	// PayloadErasedAt is zero while the payload is there.
+	PayloadErasedAt time.Time `json:"payload_erased_at"`
 	// Data is what was published, byte for byte, and DeliveryLog its deliveries.
 	// Both are nil in lists; Data is nil also when it was erased.
 	Data        jsontext.Value `json:"data,omitzero"`
@@ -187,6 +189,13 @@ func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[*Published
 // Event returns an event with its data and deliveries.
 func (c *Client) Event(ctx context.Context, id string) (*Published, error) {
 	return get[Published](ctx, c, "/events"+segment(id))
+}
+
+// ErasePayload erases an event's payload for good and cancels what is open of
+// it; the rest of the event stays in the log. To erase it again changes nothing.
+func (c *Client) ErasePayload(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: "/events" + segment(id) + "/payload"}, nil)
+	return err
 }
 
 // filter makes a query of names and values, without the empty ones.

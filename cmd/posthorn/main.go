@@ -21,5 +21,6 @@ func main() {
 		RotateKeys: app.RotateKeys,
 		Migrate:    app.Migrate,
 		Diagnose:   app.Diagnose,
+		Backup:     app.Backup, Restore: app.Restore, Copy: app.Copy,
 	}))
 }

@@ -70,6 +70,10 @@ type Store interface {
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	Note(ctx context.Context, c store.Change, tenant int64, a store.Audit) error
 	FormerEndpoint(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error)
+	ErasePayload(ctx context.Context, c store.Change, tenant int64, ref string) (store.Erased, error)
+	Deletions(ctx context.Context, before int64, limit int) ([]store.Deletion, error)
+	CreateExport(ctx context.Context, c store.Change, e store.Export) error
+	ExportByRef(ctx context.Context, tenant int64, ref string, now time.Time) (store.Export, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 	AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error)
 	Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, error)
@@ -205,7 +209,7 @@ func (s *server) declare() []*operation {
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.secretOperations(), s.settingsOperations(), s.testOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
 		s.deliveryOperations(), s.redeliveryOperations(), {s.cancelPendingOperation()}, s.replayOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
-		s.auditOperations(),
+		s.auditOperations(), s.erasureOperations(), s.exportOperations(),
 	} {
 		all = append(all, group...)
 	}

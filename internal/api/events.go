@@ -22,6 +22,8 @@ type Event struct {
 	Source     *string `json:"source"`
 	Subject    *string `json:"subject"`
 	SourceID   *string `json:"source_id" doc:"The id that a CloudEvent came with."`
+	// PayloadErasedAt also tells of retention.
+	PayloadErasedAt *string `json:"payload_erased_at" format:"date-time" doc:"When the payload was erased, by hand or because its time was over; null while it is there. An event without payload is not sent again."`
 }
 
 // WholeEvent is an event with its data and deliveries.
@@ -53,6 +55,7 @@ func showEvent(e *posthorn.Event) Event {
 	return Event{
 		ID: e.Ref(), Type: e.Type, Timestamp: posthorn.FormatTime(e.OccurredAt), AcceptedAt: posthorn.FormatTime(e.AcceptedAt),
 		DeliverAt: maybeTime(e.DeliverAt), Deliveries: e.Deliveries, Source: maybe(e.Source), Subject: maybe(e.Subject), SourceID: maybe(e.SourceID),
+		PayloadErasedAt: maybeTime(e.ErasedAt),
 	}
 }
 

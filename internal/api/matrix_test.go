@@ -161,6 +161,8 @@ func (m *matrix) id(tenant, kind string) string {
 		m.ids[at] = root("POST", "/endpoints", validEndpoint).want(201).text("data.id")
 	case "replayId":
 		m.ids[at] = m.replay(tenant, root("POST", "/endpoints", validEndpoint).want(201).text("data.id"))
+	case "exportId":
+		m.ids[at] = root("POST", "/exports", `{}`).want(201).text("data.id")
 	case "tokenId":
 		m.ids[at] = m.do("root", "POST", "/tokens", `{"name":"`+mark(tenant)+`","tenant":"`+tenant+`"}`).want(201).text("data.id")
 	case "name":
@@ -177,6 +179,7 @@ var unknownIDs = map[string][]string{
 	"eventId":    {"evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "no%20id", "%00", "%FF", strings.Repeat("a", 129)},
 	"deliveryId": {"dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "dlv_", "%00", "-1", "9223372036854775808"},
 	"replayId":   {"rpl_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "rpl_", "%00"},
+	"exportId":   {"exp_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW"},
 	"tokenId":    {"tok_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00"},
 	"name":       {"nobody", "%00", "a%2Fb"},
 	"type":       {"cases.nonsense", "%00", "*"},
@@ -197,6 +200,7 @@ var matrixBodies = map[string]string{
 	"POST /events/{eventId}/resend":              `{}`,
 	"POST /endpoints/{webhookId}/cancel-pending": `{}`,
 	"POST /endpoints/{webhookId}/replays":        `{"since":"2026-04-29T00:00:00Z"}`,
+	"POST /exports":                              `{"since":"2026-01-01T00:00:00Z"}`,
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
@@ -390,7 +394,7 @@ func (m *matrix) state() string {
 
 // refresh forgets what a success used up.
 func (m *matrix) refresh(rule rule, owner, slot string) {
-	if rule.method == "DELETE" {
+	if rule.method == "DELETE" && !strings.HasSuffix(rule.path, "/payload") { // the event stays
 		delete(m.ids, owner+" "+slot)
 		m.id(owner, slot)
 	}

@@ -47,7 +47,7 @@ var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
 // pathParams says what stands in paths.
 var pathParams = map[string]string{
-	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.", "replayId": "A replay's id.",
+	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.", "replayId": "A replay's id.", "exportId": "An export's id.",
 	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.",
 }
 
@@ -146,7 +146,7 @@ func (r *success) describe(hint, contentType string, schemas huma.Registry) *hum
 	d := &huma.Response{Description: r.doc}
 	if r.model != nil {
 		d.Content = map[string]*huma.MediaType{contentType: {Schema: schemas.Schema(r.model, true, hint)}}
-	} else if contentType == typeEventStream {
+	} else if contentType != typeJSON {
 		d.Content = map[string]*huma.MediaType{contentType: {Schema: stringSchema()}}
 	}
 	for _, h := range r.headers {

@@ -162,7 +162,7 @@ func TestAnswersFitTheirDescription(t *testing.T) {
 			continue
 		}
 		if op.stream != nil {
-			if content["text/event-stream"] == nil || got.header.Get("Content-Type") != "text/event-stream" {
+			if content[op.contentType()] == nil || got.header.Get("Content-Type") != op.contentType() {
 				t.Errorf("%s: described as %v, came as %s", op.id, content, got.header.Get("Content-Type"))
 			}
 			continue

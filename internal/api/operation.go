@@ -39,8 +39,10 @@ type operation struct {
 	// failures are the codes beyond those that every operation may answer.
 	failures []posthorn.Code
 	handle   func(*request) (*reply, error)
-	// stream answers instead of handle, with server-sent events as they come.
+	// stream answers instead of handle, with what comes bit by bit.
 	stream func(http.ResponseWriter, *request) error
+	// media is the type of what stream writes.
+	media string
 }
 
 // reach says whose things an operation is about.
@@ -223,7 +225,10 @@ func (s *server) serve(op *operation) web.Handler {
 
 // contentType is that of a success.
 func (op *operation) contentType() string {
-	if op.stream != nil {
+	switch {
+	case op.media != "":
+		return op.media
+	case op.stream != nil:
 		return typeEventStream
 	}
 	return typeJSON

@@ -61,6 +61,11 @@ var samples = map[string]sample{
 	"pause-replay":             {"/replays/{replay}/pause", "", 200},
 	"resume-replay":            {"/replays/{replay}/resume", "", 200},
 	"cancel-replay":            {"/replays/{replay}/cancel", "", 200},
+	"erase-event-payload":      {"/events/{event}/payload", "", 204},
+	"create-export":            {"/exports", `{"since":"2026-04-01T00:00:00Z"}`, 201},
+	"get-export":               {"/exports/{export}", "", 200},
+	"download-export":          {"/exports/{export}/content", "", 200},
+	"list-deletions":           {"/deletions", "", 200},
 }
 
 // operationsOf lists the declared operations.
@@ -73,6 +78,7 @@ func (w *world) furnish() func(path string) string {
 	names = append(names, "{delivery}", w.do("acme", "GET", "/deliveries", "").want(200).text("data.0.id"))
 	names = append(names, "{replay}", w.replay("acme", w.endpoint("acme", validEndpoint)))
 	names = append(names, "{token}", w.do("platform", "POST", "/tokens", `{"name":"spare"}`).want(201).text("data.id"))
+	names = append(names, "{export}", w.do("acme", "POST", "/exports", `{}`).want(201).text("data.id"))
 	return strings.NewReplacer(names...).Replace
 }
 
@@ -158,7 +164,8 @@ func TestForeignIdsLookUnknown(t *testing.T) {
 	fill := w.furnish()
 	unknown := strings.NewReplacer(
 		"{endpoint}", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "{event}", "evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
-		"{delivery}", "dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "{replay}", "rpl_01J1C6ZGQ6FQTH2X6M2VS3P0XW").Replace
+		"{delivery}", "dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "{replay}", "rpl_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
+		"{export}", "exp_01J1C6ZGQ6FQTH2X6M2VS3P0XW").Replace
 	tried := 0
 	for _, op := range operationsOf(w) {
 		s := samples[op.id]
@@ -167,7 +174,7 @@ func TestForeignIdsLookUnknown(t *testing.T) {
 		}
 		tried++
 		foreign := w.do("other", op.method, fill(s.path), s.body).faults(404)
-		for _, path := range []string{unknown(s.path), strings.NewReplacer("{endpoint}", "x", "{event}", "no%20id", "{delivery}", "%00", "{replay}", "%00").Replace(s.path)} {
+		for _, path := range []string{unknown(s.path), strings.NewReplacer("{endpoint}", "x", "{event}", "no%20id", "{delivery}", "%00", "{replay}", "%00", "{export}", "x").Replace(s.path)} {
 			if got := w.do("other", op.method, path, s.body).faults(404); got.body != foreign.body {
 				t.Errorf("%s: foreign %s\nunknown %s", op.id, foreign.body, got.body)
 			}

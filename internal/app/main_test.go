@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 	defer stop()
 	os.Exit(cli.Run(ctx, strings.Split(args, "\n"), cli.System(), cli.Programs{
 		Serve: Serve, Dev: Dev, Migrate: Migrate, RotateKeys: RotateKeys, Diagnose: Diagnose,
+		Backup: Backup, Restore: Restore, Copy: Copy,
 		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return OpenStore(ctx, path) },
 	}))
 }

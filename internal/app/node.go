@@ -113,7 +113,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Catalog:       n.catalog,
 		Now:           n.now,
 		BacklogLimit:  cfg.BacklogLimit,
-		Retention:     cfg.Retention,
+		Retention:     cfg.RetainOpen(),
 		RatePerSecond: cfg.PublishRate,
 		Tests:         n.tests.start,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
@@ -276,6 +276,9 @@ func (n *node) observe(o lane.Observation) {
 
 // start begins delivering and answering.
 func (n *node) start(ctx context.Context) error {
+	if err := n.tellHeld(ctx); err != nil {
+		return err
+	}
 	if err := n.engine.Start(ctx); err != nil {
 		return err
 	}

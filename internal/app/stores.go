@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -27,10 +26,7 @@ func openServing(ctx context.Context, path string, now func() time.Time, log *sl
 		}))
 	}
 	s, err := opened(sqlite.Open(ctx, sqlite.Options{Path: path, Role: sqlite.Serve, Now: now, Log: log}))
-	if locked, ok := errors.AsType[*sqlite.LockedError](err); ok {
-		return nil, posthorn.Errorf(posthorn.Conflict, "%v", locked)
-	}
-	return s, err
+	return s, lockedIsConflict(err)
 }
 
 // OpenStore opens the store of an installation that may be running, for the

@@ -1,5 +1,5 @@
 // Package cli is Posthorn's command line. Data goes to standard output, talk to
-// standard error; [Run] returns the exit code. The commands token, tenant, key
+// standard error; [Run] returns the exit code. The commands token, tenant, key, store
 // and migrate work on the store; the others call the API of a server through
 // package client.
 package cli
@@ -31,6 +31,12 @@ type Programs struct {
 	// RotateKeys seals anew with the first key and counts the secrets of endpoints
 	// and the remembered answers that another one had sealed.
 	RotateKeys func(ctx context.Context, path, keys string) (secrets, answers int, err error)
+	// Backup copies the file of a store that may be served to another one, Restore
+	// puts a backup in the place of a file, and returns where what was there is kept.
+	Backup  func(ctx context.Context, path, to string, progress func(done, total int64)) (store.Inventory, error)
+	Restore func(ctx context.Context, backup, path string) (inv store.Inventory, aside string, err error)
+	// Copy copies a SQLite file into an empty PostgreSQL database.
+	Copy func(ctx context.Context, from, to string, progress store.Progress) ([]store.Copied, error)
 	// Migrate makes the store's file, if there is none, and brings it to the
 	// newest schema.
 	Migrate func(ctx context.Context, path string) (from, to int64, err error)
@@ -43,6 +49,7 @@ type Programs struct {
 type Store interface {
 	store.Tenants
 	store.Tokens
+	Deletions(ctx context.Context, before int64, limit int) ([]store.Deletion, error)
 	Close() error
 }
 
@@ -135,9 +142,9 @@ func (r *runner) root() *cobra.Command {
 		}
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
-	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.listenCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.replayCommand(), r.auditCommand(), r.sendingCommand(), r.contextCommand())
+	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.listenCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.exportCommand(), r.replayCommand(), r.auditCommand(), r.sendingCommand(), r.contextCommand())
 	add(receive, r.checkCommand(), r.verifyCommand(), r.signCommand())
-	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.doctorCommand(), r.versionCommand())
+	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.storeCommand(), r.configCommand(), r.migrateCommand(), r.doctorCommand(), r.versionCommand())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

@@ -17,7 +17,7 @@ func (r *runner) eventCommand() *cobra.Command {
 	return r.remoteFlags(r.group("event", "events", "Publish events and look at them",
 		`  posthorn event send cases.updated --data '{"case":{"id":590}}'
   posthorn event list --type 'cases.*' --since 2h`,
-		r.eventSend(), r.eventList(), r.eventGet(), r.eventTail(), r.eventResend(), r.eventCancel(), r.eventCurl()))
+		r.eventSend(), r.eventList(), r.eventGet(), r.eventTail(), r.eventResend(), r.eventCancel(), r.eventErase(), r.eventCurl()))
 }
 
 // maxData is a little more than the service takes, so that the service says no.
@@ -297,6 +297,32 @@ func (r *runner) eventGet() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&raw, "raw", false, "print the data only, byte for byte as it was published")
+	return c
+}
+
+func (r *runner) eventErase() *cobra.Command {
+	var yes bool
+	c := &cobra.Command{
+		Use: "erase ID", Short: "Erase the payload of an event for good", Args: takes("ID"),
+		Example: "  posthorn event erase evt_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --yes",
+		Long: "What waits of the event is canceled, and it cannot be sent again. The event and its\n" +
+			"deliveries stay in the log, without what receivers answered. Backups still hold it.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api, err := r.client()
+			if err != nil {
+				return err
+			}
+			if err := r.confirm(cmd.Context(), yes, fmt.Sprintf("Erase the payload of %s for good?", args[0])); err != nil {
+				return err
+			}
+			if err := api.ErasePayload(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			r.say("The payload of %s is erased.", args[0])
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }
 

@@ -44,6 +44,7 @@ func programs() cli.Programs {
 		},
 		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
 		Migrate:   app.Migrate, RotateKeys: app.RotateKeys, Diagnose: app.Diagnose,
+		Backup: app.Backup, Restore: app.Restore, Copy: app.Copy,
 	}
 }
 
@@ -79,6 +80,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("OTHER_KEY", other)
 			env.Setenv("GOOD_RECEIVER", s.Good)
 			env.Setenv("GOOD_SECRET", s.GoodSecret)
+			env.Setenv("SERVED", s.Store)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

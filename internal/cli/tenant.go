@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
@@ -14,7 +13,7 @@ import (
 func (r *runner) tenantCommand() *cobra.Command {
 	return r.storeFlags(r.group("tenant", "tenants", "Manage the platform's partners, on the store",
 		"  posthorn tenant create acme\n  posthorn tenant suspend acme",
-		r.tenantCreate(), r.tenantList(), r.tenantDelete(),
+		r.tenantCreate(), r.tenantList(), r.tenantDelete(), r.tenantDeletions(),
 		r.tenantSwitch("suspend", true, "Refuse a tenant's publishing and hold its deliveries", "Tenant %s is suspended: its publishing is refused and its deliveries are held."),
 		r.tenantSwitch("resume", false, "End a tenant's suspension", "Tenant %s is active.")))
 }
@@ -124,29 +123,6 @@ func pages[T any](next func(before int64) ([]T, int64, error)) func(func(T, erro
 			before = last
 		}
 	}
-}
-
-func (r *runner) tenantDelete() *cobra.Command {
-	var yes bool
-	c := &cobra.Command{
-		Use: "delete NAME", Short: "Delete a tenant with all that belongs to it", Args: takes("NAME"),
-		Example: "  posthorn tenant delete acme --yes",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.withTenant(cmd, args[0], func(ctx context.Context, s Store, t posthorn.Tenant) error {
-				question := fmt.Sprintf("Delete tenant %s with its tokens, endpoints, events and deliveries?", t.Name)
-				if err := r.confirm(ctx, yes, question); err != nil {
-					return err
-				}
-				if err := s.DeleteTenant(ctx, r.change(), t.ID); err != nil {
-					return storeFault(err, "tenant", args[0])
-				}
-				r.say("Tenant %s is deleted.", t.Name)
-				return nil
-			})
-		},
-	}
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	return c
 }
 
 func (r *runner) withTenant(cmd *cobra.Command, name string, fn func(context.Context, Store, posthorn.Tenant) error) error {

@@ -51,8 +51,9 @@ type Config struct {
 	// OIDCCA is a PEM file with more authorities of the providers; empty for none.
 	OIDCCA string
 
-	// Retention is how long events and deliveries are kept.
-	Retention time.Duration
+	// Retention is how long events are kept; RetainPayloads, RetainDeliveries and
+	// RetainAttempts what belongs to them. None is zero once it was loaded.
+	Retention, RetainPayloads, RetainDeliveries, RetainAttempts time.Duration
 	// AuditRetention is how long the audit is kept.
 	AuditRetention time.Duration
 	// RetrySchedule holds the waits between failed attempts; empty for no retries.

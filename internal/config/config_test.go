@@ -54,7 +54,8 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 	}
 	want := Config{
 		Listen: "127.0.0.1:8420", OpsListen: "127.0.0.1:8421", StorePath: "./posthorn.db", EncryptionKeys: someKeys,
-		Retention: 30 * 24 * time.Hour, AuditRetention: 365 * 24 * time.Hour, RetrySchedule: posthorn.DefaultSchedule(), RetryJitter: 0.2,
+		Retention: 30 * 24 * time.Hour, RetainPayloads: 30 * 24 * time.Hour, RetainDeliveries: 30 * 24 * time.Hour, RetainAttempts: 30 * 24 * time.Hour,
+		AuditRetention: 365 * 24 * time.Hour, RetrySchedule: posthorn.DefaultSchedule(), RetryJitter: 0.2,
 		MaxInFlight: 4096, BacklogLimit: 1_000_000, MaxEndpoints: 1000, MaxConnections: 4096,
 		LogLevel: slog.LevelInfo, LogFormat: "auto", DrainTimeout: 25 * time.Second,
 		OIDCTenantClaim: "tenant", OIDCScopeClaim: "scope",
@@ -141,6 +142,10 @@ func TestFaultsNameTheSettingAndTheMend(t *testing.T) {
 		{"port", "listen: 127.0.0.1:99999\n", withKeys(), []string{`"99999" is not a port`}},
 		{"duration", "retention: 30\n", withKeys(), []string{`"30" is not a duration`}},
 		{"retention", "retention: 5m\nretry-schedule: 5s\n", withKeys(), []string{"retention: 5m is not within 1h"}},
+		{"payloads longer than events", "retention: 5d\nretain-payloads: 6d\n", withKeys(), []string{"retain-payloads: 6d is longer than retention, 5d"}},
+		{"attempts longer than deliveries", "retain-deliveries: 5d\nretain-attempts: 6d\n", withKeys(), []string{"retain-attempts: 6d is longer than retain-deliveries, 5d"}},
+		{"deliveries for no time", "retain-deliveries: 0s\n", withKeys(), []string{"retain-deliveries: 0s is less than 1h"}},
+		{"schedule longer than payloads", "retain-payloads: 1d\n", withKeys(), []string{"retry-schedule: the waits take 3d3h35m5s, but payloads and deliveries are kept for 1d only"}},
 		{"schedule longer than retention", "retention: 1d\n", withKeys(), []string{"retry-schedule: the waits take 3d3h35m5s, but events are kept for 1d"}},
 		{"long wait", "retry-schedule: 25h\n", withKeys(), []string{"25h is not within 24h"}},
 		{"tls", "tls-cert: /dev/null\n", withKeys(), []string{"tls-cert and tls-key go together"}},

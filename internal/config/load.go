@@ -302,6 +302,7 @@ func (c *Config) Validate() error {
 	if c.Retention < time.Hour || c.Retention > maxRetention {
 		add("retention: %s is not within 1h and %s", FormatDuration(c.Retention), FormatDuration(maxRetention))
 	}
+	c.checkRetention(add)
 	if c.AuditRetention < day || c.AuditRetention > maxRetention {
 		add("audit-retention: %s is not within 1d and %s", FormatDuration(c.AuditRetention), FormatDuration(maxRetention))
 	}
@@ -312,6 +313,9 @@ func (c *Config) Validate() error {
 	if total >= c.Retention {
 		add("retry-schedule: the waits take %s, but events are kept for %s only; shorten the schedule or raise retention",
 			FormatDuration(total), FormatDuration(c.Retention))
+	} else if open := c.RetainOpen(); total >= open {
+		add("retry-schedule: the waits take %s, but payloads and deliveries are kept for %s only; shorten the schedule or raise retain-payloads and retain-deliveries",
+			FormatDuration(total), FormatDuration(open))
 	}
 	faults = append(faults, c.checkOIDC()...)
 	if c.DrainTimeout > time.Hour {
@@ -319,6 +323,36 @@ func (c *Config) Validate() error {
 	}
 	return errors.Join(faults...)
 }
+
+// checkRetention fills in what was not given: as long as what it belongs to.
+func (c *Config) checkRetention(add func(format string, args ...any)) {
+	for _, r := range []struct {
+		name, whole string
+		d           *time.Duration
+		at          time.Duration
+	}{
+		{"retain-payloads", "retention", &c.RetainPayloads, c.Retention},
+		{"retain-deliveries", "retention", &c.RetainDeliveries, c.Retention},
+		{"retain-attempts", "retain-deliveries", &c.RetainAttempts, 0},
+	} {
+		if r.at == 0 {
+			r.at = c.RetainDeliveries
+		}
+		switch {
+		case *r.d == 0 && !c.Chosen(r.name):
+			*r.d = r.at
+		case *r.d < time.Hour:
+			add("%s: %s is less than 1h", r.name, FormatDuration(*r.d))
+			*r.d = r.at // one fault shall not look like two
+		case *r.d > r.at:
+			add("%s: %s is longer than %s, %s; what it belongs to is gone by then", r.name, FormatDuration(*r.d), r.whole, FormatDuration(r.at))
+		}
+	}
+}
+
+// RetainOpen is how long a delivery can wait: without payload or row it cannot be
+// sent.
+func (c *Config) RetainOpen() time.Duration { return min(c.RetainPayloads, c.RetainDeliveries) }
 
 const maxRetention = 10 * 365 * day
 

@@ -44,6 +44,10 @@ func (e *Engine) attempt(it *item) {
 	if w.Body == nil {
 		w.Body, unread = e.cfg.Store.Payload(e.attemptCtx, w.Event)
 	}
+	if e.erased.has(w.Event) {
+		e.drop(it)
+		return
+	}
 	if !it.current() {
 		e.putBack(it)
 		return
@@ -151,6 +155,16 @@ func (e *Engine) putBack(it *item) {
 		to.pushFront(it)
 	}
 	e.settle(l)
+	e.dispatch()
+	e.checkQuiet()
+}
+
+// drop undoes the start of an attempt whose delivery was finished by the store.
+func (e *Engine) drop(it *item) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.free(it)
+	e.settle(it.lane)
 	e.dispatch()
 	e.checkQuiet()
 }

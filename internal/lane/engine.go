@@ -120,6 +120,8 @@ type Engine struct {
 
 	// epoch counts the events that stop all lanes; see item.current.
 	epoch atomic.Uint64
+	// erased are events whose payload may be in memory and must not be sent.
+	erased erased
 
 	mu         sync.Mutex
 	phase      phase

@@ -19,6 +19,8 @@ func (e *Engine) Notice(n store.Notice) {
 		e.takeBack(n.Endpoint)
 	case store.NoticeSending:
 		e.stopSending()
+	case store.NoticeErased:
+		e.erased.add(n.Event)
 	case store.NoticeAll:
 		e.stopSending()
 		e.outdateAll(func(*lane) bool { return true })

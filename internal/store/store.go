@@ -64,6 +64,8 @@ type Store interface {
 	Replays
 	Log
 	Streamer
+	Eraser
+	Exports
 	Auditing
 	Statistics
 	Keeper
@@ -85,8 +87,9 @@ type Store interface {
 // Notice says what changed, so that caches let go of it.
 type Notice struct {
 	Kind     NoticeKind
-	Tenant   int64 // NoticeTenant, NoticeEndpoint, NoticeCanceled
-	Endpoint int64 // NoticeEndpoint, NoticeCanceled
+	Tenant   int64       // NoticeTenant, NoticeEndpoint, NoticeCanceled, NoticeErased
+	Endpoint int64       // NoticeEndpoint, NoticeCanceled
+	Event    posthorn.ID // NoticeErased
 }
 
 type NoticeKind uint8
@@ -98,6 +101,7 @@ const (
 	NoticeEndpoint                   // created, changed, paused, resumed, deleted, secrets, settings
 	NoticeSending                    // the sending switch
 	NoticeCanceled                   // deliveries of the endpoint (0: of any), which may be in an engine's memory
+	NoticeErased                     // an event's payload was erased
 )
 
 // Change accompanies everything that is audited.
@@ -548,16 +552,12 @@ type Log interface {
 // users can see that its open deliveries expired.
 const ExpiredShown = time.Hour
 
-// Retention is how long rows are kept.
-type Retention struct {
-	Events time.Duration
-	Audit  time.Duration // 0 for ever
-}
-
 // Swept counts what one Sweep did.
 type Swept struct {
 	Canceled, Expired, Events, Deliveries, Keys, Audit int
-	More                                               bool // call again soon
+	// Payloads and Logs are those that were erased before their event and delivery.
+	Payloads, Logs int
+	More           bool // call again soon
 }
 
 // Counts are figures for the metrics; cheap to take.
@@ -571,8 +571,12 @@ type Keeper interface {
 	// Sweep does one bounded slice of the waiting work: cancels open deliveries
 	// of deleted endpoints and tenants, settles as expired what outlived its
 	// event, deletes what is older than the retention, oldest first, with its
-	// bytes overwritten, and drops expired secrets and idempotency keys, and what of
-	// the audit is older than its own retention.
+	// bytes overwritten (not on PostgreSQL, see its DESIGN.md), and drops expired
+	// secrets and idempotency keys, and what of the audit is older than its own
+	// retention.
 	Sweep(ctx context.Context, now time.Time, r Retention) (Swept, error)
 	Counts(ctx context.Context) (Counts, error)
+	// Outlook counts what would be sent if sending began. It may take a second
+	// with a large backlog.
+	Outlook(ctx context.Context, now time.Time) (Outlook, error)
 }

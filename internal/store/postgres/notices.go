@@ -8,11 +8,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
 // channel is what changes are told on. A message is
-// "sender number kind tenant endpoint place count": number counts the
+// "sender number kind tenant endpoint event place count": number counts the
 // transactions that changed something (meta.changes) and place the notices
 // within one. A sender has told itself already.
 const channel = "posthorn_changes"
@@ -49,7 +50,7 @@ func (tx *txn) announce(s *Store) error {
 		return err
 	}
 	for i, n := range tx.notices {
-		text := fmt.Sprintf("%s %d %d %d %d %d %d", s.notices.name, number, n.Kind, n.Tenant, n.Endpoint, i, len(tx.notices))
+		text := fmt.Sprintf("%s %d %d %d %d %d %d %d", s.notices.name, number, n.Kind, n.Tenant, n.Endpoint, n.Event, i, len(tx.notices))
 		if err := tx.exec(`SELECT pg_notify($1, $2)`, channel, text); err != nil {
 			return err
 		}
@@ -60,7 +61,7 @@ func (tx *txn) announce(s *Store) error {
 // announceAll tells the other nodes that anything may have changed.
 func (s *Store) announceAll(ctx context.Context) error {
 	_, err := s.other.Exec(ctx, `WITH n AS (UPDATE meta SET value = value + 1 WHERE key = 'changes' RETURNING value)
-		SELECT pg_notify($1, $2 || ' ' || value || ' 0 0 0 0 1') FROM n`, channel, s.notices.name)
+		SELECT pg_notify($1, $2 || ' ' || value || ' 0 0 0 0 0 1') FROM n`, channel, s.notices.name)
 	return err
 }
 
@@ -118,9 +119,9 @@ func (n *notices) hear(ctx context.Context, conn *pgx.Conn) error {
 
 func (n *notices) message(text string) {
 	var sender string
-	var number, tenant, endpoint int64
+	var number, tenant, endpoint, event int64
 	var kind, place, count int
-	if _, err := fmt.Sscan(text, &sender, &number, &kind, &tenant, &endpoint, &place, &count); err != nil {
+	if _, err := fmt.Sscan(text, &sender, &number, &kind, &tenant, &endpoint, &event, &place, &count); err != nil {
 		return // not ours
 	}
 	if place == count-1 && number > n.base {
@@ -129,7 +130,7 @@ func (n *notices) message(text string) {
 	if sender == n.name {
 		return
 	}
-	n.s.watchers.tell(store.Notice{Kind: store.NoticeKind(kind), Tenant: tenant, Endpoint: endpoint})
+	n.s.watchers.tell(store.Notice{Kind: store.NoticeKind(kind), Tenant: tenant, Endpoint: endpoint, Event: posthorn.ID(event)})
 }
 
 // poll finds out whether something changed that was not heard.

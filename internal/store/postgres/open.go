@@ -125,3 +125,15 @@ func (s *Store) Counts(ctx context.Context) (store.Counts, error) {
 	}
 	return counts, nil
 }
+
+// Outlook implements [store.Keeper]. How old a restored database is only the
+// database's own tools know.
+func (s *Store) Outlook(ctx context.Context, now time.Time) (o store.Outlook, err error) {
+	err = s.other.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE (d.next_at <= $1 OR d.run = -1)
+		AND p.status = 'active' AND p.deleted_at = 0 AND t.suspended_at = 0 AND t.deleted_at = 0)
+		FROM due d LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = p.tenant`, nanos(now)).Scan(&o.Open, &o.Due)
+	if err != nil {
+		return store.Outlook{}, s.readError(ctx, err)
+	}
+	return o, nil
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
 )
 
 // The history is cut into partitions of a week by id, which is time.
@@ -66,11 +67,7 @@ func (s *Store) ensureWeek(ctx context.Context, n int64) error {
 				}
 				continue
 			}
-			// The CHECK spares the attachment a look at the rows.
-			for _, query := range []string{
-				fmt.Sprintf(`CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS, CHECK (id >= %d AND id < %d))`, name, table, weekBound(n), weekBound(n+1)),
-				fmt.Sprintf(`ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%d) TO (%d)`, table, name, weekBound(n), weekBound(n+1)),
-			} {
+			for _, query := range makePartition(table, n) {
 				if err := tx.exec(query); err != nil {
 					return err
 				}
@@ -88,6 +85,16 @@ func (s *Store) ensureWeek(ctx context.Context, n int64) error {
 	return nil
 }
 
+// makePartition are the statements that make a week's table and attach it. The
+// CHECK spares the attachment a look at the rows.
+func makePartition(table string, n int64) []string {
+	name := partitionName(table, n)
+	return []string{
+		fmt.Sprintf(`CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS, CHECK (id >= %d AND id < %d))`, name, table, weekBound(n), weekBound(n+1)),
+		fmt.Sprintf(`ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%d) TO (%d)`, table, name, weekBound(n), weekBound(n+1)),
+	}
+}
+
 // partitionLock is the advisory lock under which partitions are made and
 // dropped.
 const partitionLock = 0x706f7374_00000002
@@ -95,8 +102,8 @@ const partitionLock = 0x706f7374_00000002
 // upkeepEvery is how often partitions are made ahead and old ones dropped.
 const upkeepEvery = time.Hour
 
-// keepPartitions makes the next week's partitions, and drops those that are past
-// the retention and empty.
+// keepPartitions makes the next week's partitions, and drops those whose time is
+// over.
 func (s *Store) keepPartitions(ctx context.Context, now time.Time, keep time.Duration) error {
 	if since := now.Sub(s.upkeep.parts); since >= 0 && since < upkeepEvery {
 		return nil
@@ -104,48 +111,14 @@ func (s *Store) keepPartitions(ctx context.Context, now time.Time, keep time.Dur
 	if err := s.ensureWeek(ctx, weekOf(posthorn.MakeID(now.Add(week), 0, 0))); err != nil {
 		return err
 	}
-	if keep > 0 {
-		if err := s.dropPartitions(ctx, weekOf(posthorn.MakeID(now.Add(-keep-2*week), 0, 0))); err != nil {
-			return err
-		}
-	}
 	s.upkeep.parts = now
-	return nil
-}
-
-// dropPartitions drops the partitions up to a week, if nothing is in them. It
-// waits for nobody: what is in use is dropped the next time.
-func (s *Store) dropPartitions(ctx context.Context, last int64) error {
-	names, err := all(ctx, s, s.other, func(r scanner) (name string, err error) { return name, r.Scan(&name) },
-		`SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-		WHERE i.inhparent IN ('events'::regclass, 'deliveries'::regclass) ORDER BY 1`)
-	if err != nil {
-		return err
+	if keep <= 0 {
+		return nil
 	}
-	old := map[string]bool{}
-	for _, table := range partitioned {
-		for n := last; n > last-520 && n >= 0; n-- {
-			old[partitionName(table, n)] = true
-		}
-	}
-	for _, name := range names {
-		if !old[name] {
-			continue
-		}
-		err := s.write(ctx, func(tx *txn) error {
-			var used bool
-			if err := tx.exec(`SET LOCAL lock_timeout = '200ms'`); err != nil {
-				return err
-			}
-			if _, err := tx.row(`SELECT EXISTS (SELECT 1 FROM `+name+`)`, nil, &used); err != nil || used {
-				return err
-			}
-			return tx.exec(`DROP TABLE ` + name)
-		})
-		if err != nil {
-			s.log.Warn("an old partition was not dropped; trying again in an hour", "partition", name, "error", err)
-			return nil
-		}
+	// A week later than could be: Sweep deletes the rows one by one, and counts them.
+	over := weekOf(posthorn.MakeID(now.Add(-keep-store.ExpiredShown-week), 0, 0))
+	if err := s.dropWeeks(ctx, over); err != nil {
+		s.log.Warn("old partitions were not dropped; trying again in an hour", "error", err)
 	}
 	return nil
 }

@@ -238,7 +238,11 @@ func (set *resultSet) record(r *result, d *deliveryRow) error {
 		r.err = err
 		return nil
 	}
-	log, err := store.AppendAttempt(d.log, &r.Attempt)
+	kept := r.Attempt
+	if d.reason == posthorn.ReasonPayloadErased { // while this attempt was under way
+		store.WithoutAnswer(&kept)
+	}
+	log, err := store.AppendAttempt(d.log, &kept)
 	if err != nil {
 		r.err = err
 		return nil

@@ -15,20 +15,27 @@ const sweepRows = 1000
 
 // upkeep is where this node's sweep goes on.
 type upkeep struct {
-	mu       sync.Mutex
-	statsFor int64     // statistics of endpoints up to here were looked at
-	parts    time.Time // when partitions were looked after
+	mu    sync.Mutex
+	at    marks     // how far the sweep has come
+	parts time.Time // when partitions were looked after
+}
+
+// marks is how far a sweep has come. They are forgotten with the node.
+type marks struct {
+	statsFor int64 // statistics of endpoints up to here were looked at
+	payloads int64 // those of events up to here were erased
+	logs     int64 // attempts of deliveries up to here were erased
 }
 
 // sweep is one slice in one transaction.
 type sweep struct {
-	tx        *txn
-	now       time.Time
-	keep      time.Duration
-	keepAudit time.Duration
-	budget    int
+	tx     *txn
+	now    time.Time
+	keep   store.Retention
+	budget int
 	store.Swept
-	statsFor int64
+	bytes int64 // of payloads that were deleted
+	at    marks
 }
 
 // sweepLock is the advisory lock of whoever sweeps.
@@ -44,7 +51,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	defer s.upkeep.mu.Unlock()
 	var sw sweep
 	err := s.write(ctx, func(tx *txn) error {
-		sw = sweep{tx: tx, now: now, keep: r.Events, keepAudit: r.Audit, budget: sweepRows, statsFor: s.upkeep.statsFor}
+		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, at: s.upkeep.at}
 		var mine bool
 		if _, err := tx.row(`SELECT pg_try_advisory_xact_lock($1)`, []any{int64(sweepLock)}, &mine); err != nil || !mine {
 			return err
@@ -60,7 +67,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	if err != nil {
 		return store.Swept{}, err
 	}
-	s.upkeep.statsFor = sw.statsFor
+	s.upkeep.at = sw.at
 	if err := s.keepPartitions(ctx, now, r.Events); err != nil {
 		return store.Swept{}, err
 	}
@@ -68,7 +75,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 }
 
 func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats, sw.dropAudit}
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
+		sw.eraseTenants, sw.eraseEndpoints, sw.completeDeletions, sw.dropExpired, sw.dropStats, sw.dropAudit}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -126,10 +134,10 @@ func (sw *sweep) cancelDeleted() error {
 
 // expire settles what is still open when its event's time is over.
 func (sw *sweep) expire() error {
-	if sw.keep <= 0 {
+	if sw.keep.Open() <= 0 {
 		return nil
 	}
-	bound := posthorn.MakeID(sw.now.Add(-sw.keep), 0, 0)
+	bound := sw.before(sw.keep.Open())
 	_, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention, `SELECT id FROM due WHERE id < $3 ORDER BY id LIMIT $4`, int64(bound), sw.budget)
 	return err
 }
@@ -137,17 +145,23 @@ func (sw *sweep) expire() error {
 // deleteOld deletes events that are past the retention and the time for which
 // an expired delivery is still shown.
 func (sw *sweep) deleteOld() error {
-	if sw.keep <= 0 {
+	if sw.keep.Events <= 0 {
 		return nil
 	}
-	bound := posthorn.MakeID(sw.now.Add(-sw.keep-store.ExpiredShown), 0, 0)
-	return sw.deleteEvents(`SELECT id, tenant, key, deliveries FROM events WHERE id < $1 ORDER BY id LIMIT $2`, int64(bound))
+	bound := sw.before(sw.keep.Events + store.ExpiredShown)
+	return sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE WHEN body IS NULL THEN 0 ELSE size END FROM events WHERE id < $1 ORDER BY id LIMIT $2`, int64(bound))
+}
+
+// before is the lowest id that an event accepted so long ago can have.
+func (sw *sweep) before(age time.Duration) posthorn.ID {
+	return posthorn.MakeID(sw.now.Add(-age), 0, 0)
 }
 
 // oldEvents are events to be deleted, column by column.
 type oldEvents struct {
 	id, tenant []int64
 	deliveries []int64
+	bytes      int64 // of their payloads
 	key        []string
 }
 
@@ -160,13 +174,14 @@ func (sw *sweep) deleteEvents(query string, arg int64) error {
 	var old oldEvents
 	rows := 0
 	err := sw.tx.rows(query, []any{arg, sw.budget}, func(r scanner) error {
-		var id, tenant, deliveries int64
+		var id, tenant, deliveries, bytes int64
 		var key string
-		if err := r.Scan(&id, &tenant, &key, &deliveries); err != nil {
+		if err := r.Scan(&id, &tenant, &key, &deliveries, &bytes); err != nil {
 			return err
 		}
 		if rows += 1 + int(deliveries); len(old.id) == 0 || rows <= sw.budget {
 			old.id, old.tenant, old.deliveries, old.key = append(old.id, id), append(old.tenant, tenant), append(old.deliveries, deliveries), append(old.key, key)
+			old.bytes += bytes
 		}
 		return nil
 	})
@@ -212,12 +227,12 @@ func (sw *sweep) erase(old *oldEvents) error {
 	}
 	// The highest id must not be forgotten with its row.
 	last := old.id[len(old.id)-1] + old.deliveries[len(old.deliveries)-1]
-	if err := sw.tx.exec(`INSERT INTO meta (key, value) VALUES ('last_id', $1)
-		ON CONFLICT (key) DO UPDATE SET value = greatest(meta.value, excluded.value)`, last); err != nil {
+	if err := sw.keepLast(last); err != nil {
 		return err
 	}
 	n, err = sw.tx.execCount(`DELETE FROM events WHERE id = ANY ($1)`, old.id)
 	sw.Events += n
+	sw.bytes += old.bytes
 	sw.budget -= n
 	return err
 }
@@ -230,7 +245,13 @@ func (sw *sweep) eraseTenants() error {
 	}
 	for _, id := range tenants {
 		var left bool
-		if err := sw.deleteEvents(`SELECT id, tenant, key, deliveries FROM events WHERE tenant = $1 ORDER BY id LIMIT $2`, id); err != nil {
+		before := sw.Swept
+		sw.bytes = 0
+		if err := sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE WHEN body IS NULL THEN 0 ELSE size END FROM events WHERE tenant = $1 ORDER BY id LIMIT $2`, id); err != nil {
+			return err
+		}
+		if err := sw.tx.exec(`UPDATE deletions SET events = events + $1, deliveries = deliveries + $2, payload_bytes = payload_bytes + $3 WHERE tenant = $4`,
+			sw.Events-before.Events, sw.Deliveries-before.Deliveries, sw.bytes, id); err != nil {
 			return err
 		}
 		if sw.budget <= 0 {
@@ -248,7 +269,7 @@ func (sw *sweep) eraseTenants() error {
 		if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM events WHERE tenant = $1)`, []any{id}, &left); err != nil || left {
 			return err
 		}
-		for _, query := range []string{`DELETE FROM replays WHERE tenant = $1`, `DELETE FROM tenants WHERE id = $1`} {
+		for _, query := range []string{`DELETE FROM replays WHERE tenant = $1`, `DELETE FROM exports WHERE tenant = $1`, `DELETE FROM tenants WHERE id = $1`} {
 			if err := sw.tx.exec(query, id); err != nil {
 				return err
 			}
@@ -300,29 +321,32 @@ func (sw *sweep) dropExpired() error {
 		(SELECT event FROM event_notes WHERE event < coalesce((SELECT min(id) FROM events), $1) ORDER BY event LIMIT 1000)`, int64(math.MaxInt64)); err != nil {
 		return err
 	}
+	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= $1`, nanos(sw.now)); err != nil {
+		return err
+	}
 	n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE (tenant, kind, key) IN
 		(SELECT tenant, kind, key FROM idempotency WHERE expires <> 0 AND expires <= $1 LIMIT $2)`, nanos(sw.now), sw.budget)
 	sw.Keys += n
 	sw.budget -= n
-	if err != nil || sw.keep <= 0 {
+	if err != nil || sw.keep.Events <= 0 {
 		return err
 	}
-	return sw.tx.exec(`DELETE FROM replays WHERE id IN (SELECT id FROM replays ORDER BY id LIMIT 20) AND state >= 2 AND updated_at < $1`, nanos(sw.now.Add(-sw.keep)))
+	return sw.tx.exec(`DELETE FROM replays WHERE id IN (SELECT id FROM replays ORDER BY id LIMIT 20) AND state >= 2 AND updated_at < $1`, nanos(sw.now.Add(-sw.keep.Events)))
 }
 
 // dropStats drops hours past the retention, a few endpoints at a time.
 func (sw *sweep) dropStats() error {
-	if sw.keep <= 0 {
+	if sw.keep.Events <= 0 {
 		return nil
 	}
-	endpoints, err := sw.tx.ids(`SELECT id FROM endpoints WHERE id > $1 ORDER BY id LIMIT 50`, sw.statsFor)
+	endpoints, err := sw.tx.ids(`SELECT id FROM endpoints WHERE id > $1 ORDER BY id LIMIT 50`, sw.at.statsFor)
 	if err != nil {
 		return err
 	}
-	sw.statsFor = 0
+	sw.at.statsFor = 0
 	if len(endpoints) == 0 {
 		return nil
 	}
-	sw.statsFor = endpoints[len(endpoints)-1]
-	return sw.tx.exec(`DELETE FROM endpoint_stats WHERE endpoint = ANY ($1) AND hour < $2`, endpoints, sw.now.Add(-sw.keep).Unix()/3600)
+	sw.at.statsFor = endpoints[len(endpoints)-1]
+	return sw.tx.exec(`DELETE FROM endpoint_stats WHERE endpoint = ANY ($1) AND hour < $2`, endpoints, sw.now.Add(-sw.keep.Events).Unix()/3600)
 }

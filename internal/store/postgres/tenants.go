@@ -145,6 +145,9 @@ func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) erro
 		if err != nil {
 			return err
 		}
+		if err := tx.noteDeletion(id, t.Name, c.At); err != nil {
+			return err
+		}
 		for _, query := range []string{
 			`UPDATE tenants SET deleted_at = $1 WHERE id = $2`,
 			`UPDATE endpoints SET deleted_at = $1 WHERE tenant = $2 AND deleted_at = 0`,

@@ -77,11 +77,11 @@ const auditSlice = 100
 
 // dropAudit drops what of the audit is past its retention.
 func (sw *sweep) dropAudit() error {
-	if sw.keepAudit <= 0 {
+	if sw.keep.Audit <= 0 {
 		return nil
 	}
 	n, err := sw.tx.execCount(`DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT ?) AS oldest WHERE at < ?)`,
-		auditSlice, nanos(sw.now.Add(-sw.keepAudit)))
+		auditSlice, nanos(sw.now.Add(-sw.keep.Audit)))
 	sw.Audit += n
 	if sw.budget -= n; n == auditSlice {
 		sw.More = true

@@ -30,6 +30,9 @@ func scanClaim(r scanner) (c claim, err error) {
 		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &w.Replay, &w.Body, &c.gone, &c.tenantGone)
 	w.AcceptedAt, p.NextAt = fromNanos(accepted), nextAt(c.place, next)
 	c.gone = c.gone || c.tenantGone
+	if blank(w.Body) {
+		w.Body = nil
+	}
 	return c, err
 }
 
@@ -204,6 +207,8 @@ func (s *Store) Payload(ctx context.Context, event posthorn.ID) (body []byte, er
 		return nil, store.ErrNotFound
 	case err != nil:
 		return nil, readError(ctx, err)
+	case blank(body):
+		return nil, store.ErrNotFound
 	}
 	return body, nil
 }

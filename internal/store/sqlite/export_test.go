@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"fmt"
+	"testing"
 	"time"
 )
 
@@ -29,4 +30,21 @@ func (s *Store) SetBusyTimeout(d time.Duration) error {
 func (s *Store) pragma(text string) error {
 	_, err := s.writer.conn.ExecContext(context.Background(), "PRAGMA "+text)
 	return err
+}
+
+// HoldSnapshot keeps a reader in the way of the log's end until it is released.
+func (s *Store) HoldSnapshot(t testing.TB) (release func()) {
+	tx, err := s.readers.BeginTx(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := tx.QueryRow(`SELECT count(*) FROM events`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := tx.Rollback(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -131,7 +131,7 @@ func (tx *txn) feed(f *feed, now time.Time) (store.Fed, error) {
 // false when it cannot be sent any more.
 func (tx *txn) openForReplay(r *posthorn.Replay, c *store.Candidate, now time.Time) (w store.Work, ok bool, err error) {
 	var body bool
-	if ok, err = tx.row(`SELECT 1 FROM payloads WHERE event = ?`, []any{int64(c.Event)}, &body); err != nil || !ok {
+	if ok, err = tx.row(`SELECT 1 FROM events WHERE id = ? AND erased_at = 0`, []any{int64(c.Event)}, &body); err != nil || !ok {
 		return w, false, err
 	}
 	id := c.Delivery

@@ -31,7 +31,7 @@ func TestLateDeliveries(t *testing.T) {
 				return err
 			}
 		}
-		if err := tx.exec(`INSERT INTO events VALUES (?, 1, '', 'cases.updated', 0, 1, ?, 0, 2, 0, '', '', '')`, int64(event), nanos(at)); err != nil {
+		if err := tx.exec(`INSERT INTO events VALUES (?, 1, '', 'cases.updated', 0, 1, ?, 0, 2, 0, 0, '', '', '')`, int64(event), nanos(at)); err != nil {
 			return err
 		}
 		for _, id := range []posthorn.ID{event + 1, event + 2, late} {

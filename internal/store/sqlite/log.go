@@ -12,17 +12,17 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-const eventColumns = `e.id, e.tenant, e.key, e.type, e.kind, e.occurred_at, e.accepted_at, e.deliver_at, e.deliveries, e.source, e.subject, e.source_id`
+const eventColumns = `e.id, e.tenant, e.key, e.type, e.kind, e.occurred_at, e.accepted_at, e.deliver_at, e.deliveries, e.erased_at, e.source, e.subject, e.source_id`
 
 func scanEvent(r scanner) (e posthorn.Event, err error) {
 	return e, scanEventInto(r, &e)
 }
 
 func scanEventInto(r scanner, e *posthorn.Event, more ...any) error {
-	var occurred, accepted, deliver int64
+	var occurred, accepted, deliver, erased int64
 	err := r.Scan(append([]any{(*int64)(&e.ID), &e.Tenant, &e.Key, &e.Type, &e.Kind, &occurred, &accepted, &deliver,
-		&e.Deliveries, &e.Source, &e.Subject, &e.SourceID}, more...)...)
-	e.OccurredAt, e.AcceptedAt, e.DeliverAt = fromNanos(occurred), fromNanos(accepted), fromNanos(deliver)
+		&e.Deliveries, &erased, &e.Source, &e.Subject, &e.SourceID}, more...)...)
+	e.OccurredAt, e.AcceptedAt, e.DeliverAt, e.ErasedAt = fromNanos(occurred), fromNanos(accepted), fromNanos(deliver), fromNanos(erased)
 	return err
 }
 
@@ -98,6 +98,9 @@ func (s *Store) EventByRef(ctx context.Context, tenant int64, ref string) (posth
 	e, err := one(ctx, s, func(r scanner) (e posthorn.Event, err error) {
 		return e, scanEventInto(r, &e, &e.Body)
 	}, `SELECT `+eventColumns+`, p.body FROM events e LEFT JOIN payloads p ON p.event = e.id WHERE e.id = ? AND e.tenant = ?`, int64(id), tenant)
+	if blank(e.Body) {
+		e.Body = nil
+	}
 	if err == nil && generated && e.Key != "" {
 		return posthorn.Event{}, store.ErrNotFound // it has another ref
 	}

@@ -146,6 +146,9 @@ func (tx *txn) recover() error {
 		return err
 	}
 	tx.last = posthorn.ID(last)
+	if err := tx.restored(); err != nil {
+		return err
+	}
 	return tx.countOpen()
 }
 

@@ -83,7 +83,11 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 	if err != nil {
 		return store.Recorded{}, refuse(err)
 	}
-	if d.log, err = store.AppendAttempt(d.log, &r.Attempt); err != nil {
+	kept := r.Attempt
+	if d.reason == posthorn.ReasonPayloadErased { // while this attempt was under way
+		store.WithoutAnswer(&kept)
+	}
+	if d.log, err = store.AppendAttempt(d.log, &kept); err != nil {
 		return store.Recorded{}, refuse(err)
 	}
 	if err := tx.saveResult(&d, next); err != nil {

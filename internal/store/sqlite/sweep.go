@@ -18,6 +18,14 @@ type sweeper struct {
 	mu       sync.Mutex
 	settled  posthorn.ID // open deliveries up to here were settled as expired
 	statsFor int64       // statistics of endpoints up to here were looked at
+	logsFor  posthorn.ID // attempts of deliveries up to here were erased
+
+	payloadsFor posthorn.ID // those of events up to here were erased
+	blanked     int         // bodies since freePayloads last ran
+	begun       bool        // freePayloads has run since the file was opened
+
+	stale     bool // the log may hold payloads that were deleted
+	emptiedAt time.Time
 }
 
 // reopened has what was opened again looked at once more: it may be past its time.
@@ -27,14 +35,17 @@ func (s *Store) reopened(id posthorn.ID) {
 	s.sweeper.settled = min(s.sweeper.settled, id-1)
 }
 
+// emptyLogEvery is how often the log is emptied of what retention deleted.
+const emptyLogEvery = time.Minute
+
 // sweep is one slice in one transaction.
 type sweep struct {
-	tx        *txn
-	now       time.Time
-	keep      time.Duration
-	keepAudit time.Duration
-	budget    int
+	tx     *txn
+	now    time.Time
+	keep   store.Retention
+	budget int
 	store.Swept
+	bytes   int64    // of payloads that were deleted
 	sweeper *sweeper // the state after the slice
 }
 
@@ -49,19 +60,36 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	var sw sweep
 	var after sweeper
 	err := s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
-		after = sweeper{settled: s.sweeper.settled, statsFor: s.sweeper.statsFor}
-		sw = sweep{tx: tx, now: now, keep: r.Events, keepAudit: r.Audit, budget: sweepRows, sweeper: &after}
+		after = sweeper{settled: s.sweeper.settled, statsFor: s.sweeper.statsFor, logsFor: s.sweeper.logsFor,
+			payloadsFor: s.sweeper.payloadsFor, blanked: s.sweeper.blanked, begun: s.sweeper.begun}
+		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, sweeper: &after}
 		return sw.run()
 	}})
 	if err != nil {
 		return store.Swept{}, err
 	}
-	s.sweeper.settled, s.sweeper.statsFor = after.settled, after.statsFor
+	s.sweeper.settled, s.sweeper.statsFor, s.sweeper.logsFor = after.settled, after.statsFor, after.logsFor
+	s.sweeper.payloadsFor, s.sweeper.blanked, s.sweeper.begun = after.payloadsFor, after.blanked, after.begun
+	s.sweeper.stale = s.sweeper.stale || sw.Events+sw.Payloads+sw.Logs > 0
+	if sw.More {
+		return sw.Swept, nil
+	}
+	if err := s.completeDeletions(ctx, now); err != nil {
+		return sw.Swept, err
+	}
+	if since := now.Sub(s.sweeper.emptiedAt); s.sweeper.stale && (since < 0 || since >= emptyLogEvery) {
+		emptied, err := s.emptyLog(ctx)
+		if err != nil {
+			return sw.Swept, err
+		}
+		s.sweeper.stale, s.sweeper.emptiedAt = !emptied, now
+	}
 	return sw.Swept, nil
 }
 
 func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats, sw.dropAudit}
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
+		sw.eraseTenants, sw.eraseEndpoints, sw.freePayloads, sw.dropExpired, sw.dropStats, sw.dropAudit}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -149,10 +177,10 @@ func (sw *sweep) cancelOf(endpoint int64, reason posthorn.Reason) (done bool, er
 // expire settles what is still open when its event's time is over. It reads
 // the deliveries in the order of their ids, each once.
 func (sw *sweep) expire() error {
-	if sw.keep <= 0 {
+	if sw.keep.Open() <= 0 {
 		return nil
 	}
-	bound := posthorn.MakeID(sw.now.Add(-sw.keep), 0, 0)
+	bound := sw.before(sw.keep.Open())
 	read := 0
 	rows, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries NOT INDEXED WHERE id > ? AND id < ? ORDER BY id LIMIT ?`,
 		int64(sw.sweeper.settled), int64(bound), sw.budget)
@@ -174,11 +202,16 @@ func (sw *sweep) expire() error {
 // deleteOld deletes events that are past the retention and the time for which
 // an expired delivery is still shown.
 func (sw *sweep) deleteOld() error {
-	if sw.keep <= 0 {
+	if sw.keep.Events <= 0 {
 		return nil
 	}
-	bound := posthorn.MakeID(sw.now.Add(-sw.keep-store.ExpiredShown), 0, 0)
-	return sw.deleteEvents(`SELECT id, tenant, key, deliveries FROM events NOT INDEXED WHERE id < ? ORDER BY id LIMIT ?`, int64(bound))
+	bound := sw.before(sw.keep.Events + store.ExpiredShown)
+	return sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE erased_at WHEN 0 THEN size ELSE 0 END FROM events NOT INDEXED WHERE id < ? ORDER BY id LIMIT ?`, int64(bound))
+}
+
+// before is the lowest id that an event accepted so long ago can have.
+func (sw *sweep) before(age time.Duration) posthorn.ID {
+	return posthorn.MakeID(sw.now.Add(-age), 0, 0)
 }
 
 type oldEvent struct {
@@ -186,6 +219,7 @@ type oldEvent struct {
 	tenant     int64
 	key        string
 	deliveries int
+	bytes      int64 // of its payload; 0 when that is gone
 }
 
 // deleteEvents deletes the events that the query finds, as far as the budget
@@ -197,7 +231,7 @@ func (sw *sweep) deleteEvents(query string, arg int64) error {
 	var events []oldEvent
 	err := sw.tx.rows(query, []any{arg, sw.budget}, func(r scanner) error {
 		var e oldEvent
-		err := r.Scan((*int64)(&e.id), &e.tenant, &e.key, &e.deliveries)
+		err := r.Scan((*int64)(&e.id), &e.tenant, &e.key, &e.deliveries, &e.bytes)
 		events = append(events, e)
 		return err
 	})
@@ -250,13 +284,15 @@ func (sw *sweep) deleteEvent(e oldEvent) error {
 			return err
 		}
 	}
-	if err := sw.tx.exec(`DELETE FROM payloads WHERE event = ?`, int64(e.id)); err != nil {
+	if err := sw.tx.blankPayload(e.id); err != nil {
 		return err
 	}
+	sw.sweeper.blanked++
 	if err := sw.tx.exec(`DELETE FROM events WHERE id = ?`, int64(e.id)); err != nil {
 		return err
 	}
 	sw.Events++
+	sw.bytes += e.bytes
 	sw.budget--
 	return nil
 }
@@ -268,7 +304,13 @@ func (sw *sweep) eraseTenants() error {
 		return err
 	}
 	for _, id := range tenants {
-		if err := sw.deleteEvents(`SELECT id, tenant, key, deliveries FROM events INDEXED BY events_tenant WHERE tenant = ? ORDER BY id LIMIT ?`, id); err != nil {
+		before := sw.Swept
+		sw.bytes = 0
+		if err := sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE erased_at WHEN 0 THEN size ELSE 0 END FROM events INDEXED BY events_tenant WHERE tenant = ? ORDER BY id LIMIT ?`, id); err != nil {
+			return err
+		}
+		if err := sw.tx.exec(`UPDATE deletions SET events = events + ?, deliveries = deliveries + ?, payload_bytes = payload_bytes + ? WHERE tenant = ?`,
+			sw.Events-before.Events, sw.Deliveries-before.Deliveries, sw.bytes, id); err != nil {
 			return err
 		}
 		if sw.budget <= 0 {
@@ -284,6 +326,9 @@ func (sw *sweep) eraseTenants() error {
 			return nil
 		}
 		if err := sw.tx.exec(`DELETE FROM replays WHERE tenant = ?`, id); err != nil {
+			return err
+		}
+		if err := sw.tx.exec(`DELETE FROM exports WHERE tenant = ?`, id); err != nil {
 			return err
 		}
 		if err := sw.tx.exec(`DELETE FROM tenants WHERE id = ?`, id); err != nil {
@@ -336,20 +381,23 @@ func (sw *sweep) dropExpired() error {
 		(SELECT event FROM event_notes WHERE event < coalesce((SELECT min(id) FROM events), ?) ORDER BY event LIMIT 1000)`, int64(math.MaxInt64)); err != nil {
 		return err
 	}
+	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= ?`, nanos(sw.now)); err != nil {
+		return err
+	}
 	n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE (tenant, kind, key) IN
 		(SELECT tenant, kind, key FROM idempotency INDEXED BY idempotency_expires WHERE expires <> 0 AND expires <= ? LIMIT ?)`,
 		nanos(sw.now), sw.budget)
 	sw.Keys += n
 	sw.budget -= n
-	if err != nil || sw.keep <= 0 {
+	if err != nil || sw.keep.Events <= 0 {
 		return err
 	}
-	return sw.tx.exec(`DELETE FROM replays WHERE id IN (SELECT id FROM replays ORDER BY id LIMIT 20) AND state >= 2 AND updated_at < ?`, nanos(sw.now.Add(-sw.keep)))
+	return sw.tx.exec(`DELETE FROM replays WHERE id IN (SELECT id FROM replays ORDER BY id LIMIT 20) AND state >= 2 AND updated_at < ?`, nanos(sw.now.Add(-sw.keep.Events)))
 }
 
 // dropStats drops hours past the retention, a few endpoints at a time.
 func (sw *sweep) dropStats() error {
-	if sw.keep <= 0 {
+	if sw.keep.Events <= 0 {
 		return nil
 	}
 	endpoints, err := sw.tx.ids(`SELECT id FROM endpoints WHERE id > ? ORDER BY id LIMIT 50`, sw.sweeper.statsFor)
@@ -358,7 +406,7 @@ func (sw *sweep) dropStats() error {
 	}
 	sw.sweeper.statsFor = 0
 	for _, id := range endpoints {
-		if err := sw.tx.exec(`DELETE FROM endpoint_stats WHERE endpoint = ? AND hour < ?`, id, sw.now.Add(-sw.keep).Unix()/3600); err != nil {
+		if err := sw.tx.exec(`DELETE FROM endpoint_stats WHERE endpoint = ? AND hour < ?`, id, sw.now.Add(-sw.keep.Events).Unix()/3600); err != nil {
 			return err
 		}
 		sw.sweeper.statsFor = id

@@ -164,6 +164,9 @@ func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) erro
 			return err
 		}
 		delete(tx.tenants, id)
+		if err := tx.noteDeletion(id, t.Name, c.At); err != nil {
+			return err
+		}
 		for _, query := range []string{
 			`UPDATE tenants SET deleted_at = ?1 WHERE id = ?2`,
 			`UPDATE endpoints SET deleted_at = ?1 WHERE tenant = ?2 AND deleted_at = 0`,
@@ -206,6 +209,9 @@ func (s *Store) SetSending(ctx context.Context, c store.Change, on bool) error {
 			return nil
 		}
 		if err := tx.setMeta("sending_off", off); err != nil {
+			return err
+		}
+		if err := tx.exec(`DELETE FROM meta WHERE key = 'restored_from'`); err != nil {
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeSending})

@@ -18,6 +18,8 @@ type txn struct {
 	moves   []move
 	opened  map[int64]int // open deliveries by tenant, by moves
 	notices []store.Notice
+	// emptyLog has the log emptied after the commit, before it is answered.
+	emptyLog bool
 
 	// Read once and, for health and statistics, written once per transaction.
 	tenants map[int64]*tenantRow

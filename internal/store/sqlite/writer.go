@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -36,6 +37,7 @@ type writer struct {
 	dataVersion int64
 	spaceAt     time.Time // when free space was looked at
 	spaceLow    bool
+	logFull     atomic.Bool // the log was to be emptied, and is not yet
 
 	open  *openCounts
 	stats statsLog
@@ -95,6 +97,9 @@ func (w *writer) loop() {
 		case <-tick:
 			w.look()
 			w.tidyStats()
+			if w.logFull.Load() {
+				w.emptyLog()
+			}
 		case done := <-w.finish:
 			_, _, err := checkpoint(w.conn, "PASSIVE")
 			done <- err
@@ -192,6 +197,9 @@ func (w *writer) try(group []*op) error {
 	w.memo.keep(tx.health)
 	for _, n := range tx.notices {
 		w.tell(n)
+	}
+	if tx.emptyLog || w.logFull.Load() {
+		w.emptyLog()
 	}
 	for _, o := range group {
 		o.done(o.err)

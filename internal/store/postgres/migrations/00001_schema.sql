@@ -143,6 +143,8 @@ CREATE TABLE events (
     deliver_at  bigint   NOT NULL,
     deliveries  integer  NOT NULL,
     size        integer  NOT NULL,
+    -- when the payload was erased; 0 while it is there
+    erased_at   bigint   NOT NULL DEFAULT 0,
     kind        smallint NOT NULL,
     key         text     NOT NULL,
     type        text     NOT NULL,
@@ -243,6 +245,31 @@ CREATE TABLE replays (
 ) WITH (fillfactor = 50);
 CREATE INDEX replays_tenant ON replays (tenant, id);
 CREATE UNIQUE INDEX replays_open ON replays (endpoint) WHERE state < 2;
+
+-- What the deletion of a tenant erased; completed_at is 0 until nothing is left.
+CREATE TABLE deletions (
+    tenant        bigint PRIMARY KEY,
+    name          text   NOT NULL,
+    deleted_at    bigint NOT NULL,
+    completed_at  bigint NOT NULL DEFAULT 0,
+    endpoints     bigint NOT NULL DEFAULT 0,
+    secrets       bigint NOT NULL DEFAULT 0,
+    tokens        bigint NOT NULL DEFAULT 0,
+    events        bigint NOT NULL DEFAULT 0,
+    payload_bytes bigint NOT NULL DEFAULT 0,
+    deliveries    bigint NOT NULL DEFAULT 0
+);
+
+-- What a tenant may download, until it expires. Nothing of it is stored.
+CREATE TABLE exports (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     bigint NOT NULL,
+    ref        text    NOT NULL UNIQUE,
+    since      bigint NOT NULL,
+    until      bigint NOT NULL,
+    created_at bigint NOT NULL,
+    expires_at bigint NOT NULL
+);
 
 CREATE TABLE audit (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -131,6 +131,8 @@ CREATE TABLE events (
     deliver_at  INTEGER NOT NULL,
     deliveries  INTEGER NOT NULL,
     size        INTEGER NOT NULL,
+    -- when the payload was erased; 0 while it is there
+    erased_at   INTEGER NOT NULL DEFAULT 0,
     source      TEXT    NOT NULL,
     subject     TEXT    NOT NULL,
     source_id   TEXT    NOT NULL
@@ -208,6 +210,31 @@ CREATE TABLE replays (
 );
 CREATE INDEX replays_tenant ON replays (tenant);
 CREATE UNIQUE INDEX replays_open ON replays (endpoint) WHERE state < 2;
+
+-- What the deletion of a tenant erased; completed_at is 0 until nothing is left.
+CREATE TABLE deletions (
+    tenant        INTEGER PRIMARY KEY,
+    name          TEXT    NOT NULL,
+    deleted_at    INTEGER NOT NULL,
+    completed_at  INTEGER NOT NULL DEFAULT 0,
+    endpoints     INTEGER NOT NULL DEFAULT 0,
+    secrets       INTEGER NOT NULL DEFAULT 0,
+    tokens        INTEGER NOT NULL DEFAULT 0,
+    events        INTEGER NOT NULL DEFAULT 0,
+    payload_bytes INTEGER NOT NULL DEFAULT 0,
+    deliveries    INTEGER NOT NULL DEFAULT 0
+);
+
+-- What a tenant may download, until it expires. Nothing of it is stored.
+CREATE TABLE exports (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant     INTEGER NOT NULL,
+    ref        TEXT    NOT NULL UNIQUE,
+    since      INTEGER NOT NULL,
+    until      INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+);
 
 CREATE TABLE audit (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
