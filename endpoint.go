@@ -91,6 +91,13 @@ const (
 	DefaultTimeout     = 15 * time.Second
 )
 
+// OwnedLane reports whether the endpoint's attempts must be decided on in one
+// place: one process at a time has its lane, and all new deliveries are parked
+// behind it.
+func (s Settings) OwnedLane() bool {
+	return s.Ordered || s.RatePerSecond > 0 || s.MaxInFlight > 0
+}
+
 // InFlight is the endpoint's limit of concurrent attempts.
 func (s Settings) InFlight() int {
 	if s.MaxInFlight > 0 {

@@ -130,9 +130,11 @@ func (e *Engine) putBack(it *item) {
 	defer e.mu.Unlock()
 	l := it.lane
 	e.free(it)
+	l.leaveLine(it)
 	switch {
 	case l.gone:
-	case l.known() && !l.active:
+	case l.known() && (!l.active || l.ordered && !it.work.Aside):
+		e.breakLine(l, time.Time{})
 		e.giveBack(l, []posthorn.ID{it.work.ID})
 	default:
 		it.cost = int64(len(it.work.Body)) + itemOverhead
@@ -192,7 +194,15 @@ func (e *Engine) recorded(it *item, rec store.Recorded, err error) {
 	if it.suspect {
 		l.suspects--
 	}
-	if err == nil && !rec.Lost && rec.Progress.State == posthorn.Pending && !rec.Progress.NextAt.IsZero() {
+	l.leaveLine(it)
+	switch {
+	case err != nil:
+	case l.ordered && (rec.Parked || rec.Lost && !it.work.Aside):
+		e.breakLine(l, rec.Progress.NextAt)
+	case rec.Parked: // ordered since this attempt began
+		e.outdate(l)
+	case rec.Lost:
+	case rec.Progress.State == posthorn.Pending && !rec.Progress.NextAt.IsZero():
 		e.due(rec.Progress.NextAt)
 	}
 	if rec.Paused != "" {

@@ -21,8 +21,10 @@ type lane struct {
 	target *store.Target
 	stale  bool
 	active bool // by the target: the endpoint lives, is active, its tenant too
-	gone   bool // deleted: nothing is kept and nothing is sent any more
-	tenant *tenant
+	// owned and ordered are the target's settings; see line.go.
+	owned, ordered bool
+	gone           bool // deleted: nothing is kept and nothing is sent any more
+	tenant         *tenant
 
 	queue itemList
 	// behind are deliveries taken while the backlog was closing: they follow what
@@ -44,6 +46,13 @@ type lane struct {
 
 	pace     pace
 	inFlight int
+	// inLine counts the deliveries not aside that are in flight or unrecorded.
+	inLine int
+	// blockedUntil: the store has nothing for this lane before, however much is
+	// parked; the head of the line waits for its time. Zero for not blocked.
+	blockedUntil time.Time
+	// recheck: what blocks the lane may have gone since a claim began.
+	recheck bool
 
 	// attended: an attendant works on it. tryAgain is when the store may be asked
 	// again after it failed.
@@ -134,6 +143,24 @@ func (q *itemList) pop() *item {
 	return it
 }
 
+// remove takes an item out of the queue.
+func (q *itemList) remove(it *item) {
+	var before *item
+	for x := q.head; x != it; x = x.next {
+		before = x
+	}
+	if before == nil {
+		q.head = it.next
+	} else {
+		before.next = it.next
+	}
+	if q.tail == it {
+		q.tail = before
+	}
+	it.next = nil
+	q.n--
+}
+
 // appendTo empties the queue and appends it to other.
 func (q *itemList) appendTo(other *itemList) {
 	if q.n == 0 {
@@ -164,6 +191,9 @@ func (l *lane) known() bool { return l.target != nil && !l.stale }
 
 // capacity is how many deliveries the lane may keep in memory.
 func (l *lane) capacity() int {
+	if l.ordered {
+		return min(orderedQueue, l.e.cfg.QueuePerLane)
+	}
 	if l.pace.open() || !l.pace.holdUntil.IsZero() && l.pace.failing(l.e.cfg.Now()) {
 		return min(failingQueue, l.e.cfg.QueuePerLane)
 	}
@@ -178,7 +208,20 @@ func (l *lane) room() int {
 // startable reports whether the lane could start an attempt if its time came.
 func (l *lane) startable() bool {
 	return l.queue.n > 0 && l.known() && l.active && l.suspects == 0 &&
-		l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
+		l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight()) && l.turnInLine()
+}
+
+// notBefore is the earliest time of the lane's next attempt; zero for any.
+func (l *lane) notBefore(now time.Time) time.Time {
+	return later(l.pace.notBefore(), l.pace.paced(l.rate(), now))
+}
+
+// rate is the target's limit of attempts started per second; 0 for none.
+func (l *lane) rate() float64 {
+	if l.target == nil {
+		return 0
+	}
+	return l.target.Endpoint.Settings.RatePerSecond
 }
 
 // settle puts the lane where its state belongs: in turn for an attempt, to an
@@ -197,11 +240,15 @@ func (e *Engine) settle(l *lane) {
 
 func (e *Engine) settleWork(l *lane) {
 	if l.startable() && !l.inTurn {
-		if at := l.pace.notBefore(); !at.IsZero() && at.After(e.cfg.Now()) {
+		now := e.cfg.Now()
+		if at := l.notBefore(now); at.After(now) {
 			e.wakeLane(l, at)
 		} else {
 			e.takeTurn(l)
 		}
+	}
+	if l.fresh && l.backlog != backlogNone && l.blocked() {
+		e.wakeLane(l, l.blockedUntil)
 	}
 	if !l.attended && !l.inService && (l.needsTarget() || l.needsRefill()) {
 		now := e.cfg.Now()
@@ -227,14 +274,14 @@ func (l *lane) needsTarget() bool { return !l.known() }
 func (l *lane) needsRefill() bool {
 	return l.backlog != backlogNone && l.fresh && l.known() && l.active &&
 		l.parking == 0 && l.e.sending == sendingOn && l.queue.n <= l.capacity()/2 &&
-		(l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes)
+		(l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes) && !l.blocked()
 }
 
 // settleRest keeps lanes with nothing to do for their target, the last used
 // longest, up to maxResting.
 func (e *Engine) settleRest(l *lane) {
 	rest := l.queue.n+l.behind.n+l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 &&
-		!l.attended && !l.inService && !l.inTurn && l.known() && (l.backlog == backlogNone || !l.active)
+		!l.attended && !l.inService && !l.inTurn && l.known() && (l.backlog == backlogNone || !l.active) && !e.spent(l)
 	if rest == l.restingState {
 		return
 	}

@@ -17,6 +17,12 @@ func (e *Engine) Notice(n store.Notice) {
 		e.outdateAll(func(l *lane) bool { return l.tenant == nil || l.tenant.id == n.Tenant })
 	case store.NoticeSending:
 		e.stopSending()
+	case store.NoticeParked:
+		if e.phase == phaseRunning {
+			l := e.lane(n.Endpoint)
+			e.unblock(l)
+			e.backlogFound(n.Endpoint)
+		}
 	case store.NoticeAll:
 		e.stopSending()
 		e.outdateAll(func(*lane) bool { return true })
@@ -27,6 +33,7 @@ func (e *Engine) Notice(n store.Notice) {
 func (e *Engine) outdate(l *lane) {
 	l.epoch.Add(1)
 	l.stale = true
+	e.unblock(l)
 	e.settle(l)
 }
 

@@ -30,6 +30,9 @@ type pace struct {
 	localUntil time.Time
 	// proven: the last attempt succeeded.
 	proven bool
+	// spent is until when the attempts started have used up the lane's rate; zero
+	// without one.
+	spent time.Time
 }
 
 // paceOf is the pace of a lane of which only the stored health is known: after a
@@ -107,3 +110,43 @@ func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local time.Du
 		p.nextProbe = now.Add(p.probeWait)
 	}
 }
+
+// A lane with more than catchUpAbove attempts a second may be early by catchUp if
+// it was late before, as timers are: a rate of 1000 would become one of 900.
+const (
+	catchUpAbove = 20
+	catchUp      = 5 * time.Millisecond
+)
+
+func slack(rate float64) time.Duration {
+	if rate > catchUpAbove {
+		return catchUp
+	}
+	return 0
+}
+
+// started takes in that an attempt was started at a time. It counts as the virtual
+// scheduling of ITU-T I.371 (GCRA) does: in any time t at most
+// rate × (t + slack) + 1 attempts start.
+func (p *pace) started(rate float64, at time.Time) {
+	if rate <= 0 {
+		p.spent = time.Time{}
+		return
+	}
+	p.spent = later(p.spent, at).Add(interval(rate))
+}
+
+// paced is when the rate allows another attempt; zero for at any time. A clock
+// that has stepped back makes it at most one interval late.
+func (p *pace) paced(rate float64, now time.Time) time.Time {
+	if rate <= 0 || p.spent.IsZero() {
+		return time.Time{}
+	}
+	// Right after a start, spent is one interval and the slack ahead at most.
+	if most := interval(rate) + slack(rate); p.spent.Sub(now) > most {
+		p.spent = now.Add(most)
+	}
+	return p.spent.Add(-slack(rate))
+}
+
+func interval(rate float64) time.Duration { return time.Duration(float64(time.Second) / rate) }

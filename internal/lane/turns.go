@@ -117,8 +117,8 @@ func (e *Engine) dispatch() {
 		}
 		// The lane may have changed since it took its turn.
 		if l.startable() {
-			if at := l.pace.notBefore(); at.IsZero() || !at.After(e.cfg.Now()) {
-				e.start(l)
+			if now := e.cfg.Now(); !l.notBefore(now).After(now) {
+				e.start(l, now)
 			}
 		}
 		e.settle(l)
@@ -140,15 +140,19 @@ func (e *Engine) next() *lane {
 	return nil
 }
 
-// start begins an attempt of the delivery at the head of the lane.
-func (e *Engine) start(l *lane) {
-	it := l.queue.pop()
+// start begins an attempt of the lane's next delivery.
+func (e *Engine) start(l *lane, now time.Time) {
+	it := l.pick()
 	e.uncount(it)
+	l.pace.started(l.rate(), now)
 	it.lane, it.target = l, l.target
 	it.epochs = l.epoch.Load() + e.epoch.Load()
 	it.probe, it.proven = l.pace.open(), l.pace.proven
 	l.inFlight++
 	e.inFlight++
+	if !it.work.Aside {
+		l.inLine++
+	}
 	if !it.proven {
 		e.unproven++
 	}

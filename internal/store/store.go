@@ -81,7 +81,7 @@ type Store interface {
 type Notice struct {
 	Kind     NoticeKind
 	Tenant   int64 // NoticeTenant, NoticeEndpoint
-	Endpoint int64 // NoticeEndpoint
+	Endpoint int64 // NoticeEndpoint, NoticeParked
 }
 
 type NoticeKind uint8
@@ -92,6 +92,9 @@ const (
 	NoticeToken                      // a token was deleted
 	NoticeEndpoint                   // created, changed, paused, resumed, deleted, secrets, settings
 	NoticeSending                    // the sending switch
+	// NoticeParked: an endpoint has parked deliveries that its lane may not know
+	// of, or not know to be due. Nothing that is remembered became untrue.
+	NoticeParked
 )
 
 // Change accompanies everything that is audited.
@@ -316,6 +319,10 @@ type PublishTarget struct {
 	// Parked stores the delivery behind its lane's backlog instead of handing it
 	// over.
 	Parked bool
+	// Owned tells that the endpoint's settings ask for an owned lane
+	// ([posthorn.Settings.OwnedLane]), Ordered that they ask for publish order. The
+	// publisher parks what is for an owned lane.
+	Owned, Ordered bool
 }
 
 // Accepted is what became of one event of a publication.
@@ -356,6 +363,9 @@ type Work struct {
 	Endpoint int64
 	Kind     posthorn.EventKind
 	Progress posthorn.Progress
+	// Aside: it stands outside the line of an ordered endpoint. It is delayed
+	// (deliver_at), a test, late, replayed, or opened for one attempt by hand.
+	Aside bool
 	// AcceptedAt is when the event was accepted; for the lag metric.
 	AcceptedAt time.Time
 	// Size is the body's length. Claims may bring small bodies, at most
@@ -393,7 +403,10 @@ type Result struct {
 // Recorded is what the store made of a Result.
 type Recorded struct {
 	// Lost: the row was not at Tries any more, or is gone. Nothing was written.
-	Lost     bool
+	Lost bool
+	// Parked: the delivery stands in the line of an ordered endpoint, where it
+	// waits for its NextAt and holds those behind it.
+	Parked   bool
 	Progress posthorn.Progress
 	Health   posthorn.Health
 	// Paused is set when this result paused the endpoint.
@@ -404,14 +417,20 @@ type Recorded struct {
 
 // Queue is the engine's side of the open deliveries. An open delivery is owned
 // (in this process's memory), waiting (has a time) or parked (behind its lane's
-// backlog).
+// backlog). The line of an ordered endpoint is what of it is parked and not
+// [Work.Aside]: also after a failed attempt, and after a crash.
 type Queue interface {
 	// ClaimDue takes over waiting deliveries with NextAt <= now, earliest first,
 	// at most limit. next is the time of the earliest one left (zero for none).
 	ClaimDue(ctx context.Context, now time.Time, limit int) (w []Work, next time.Time, err error)
 	// ClaimParked takes over parked deliveries of an endpoint, oldest first. more
-	// reports whether others are left.
-	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, err error)
+	// reports whether others are left. Those that failed before and whose time has
+	// not come become waiting, but in an ordered endpoint's line: there the first
+	// one holds the rest. next is the earliest time of either, zero for none. With
+	// more and without work, asking again before next is useless.
+	// Where several processes share the store, an owned lane is leased to one of
+	// them: it is this one from the first claim on, and the others get nothing.
+	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, next time.Time, err error)
 	// ParkedEndpoints lists endpoints that live, are active and have parked
 	// deliveries, with an id above after, at most limit.
 	ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error)

@@ -53,6 +53,11 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.insertEndpoint(&e, seal); err != nil {
 			return err
 		}
+		if e.Settings.OwnedLane() {
+			if err := tx.setLane(&e, c.At); err != nil {
+				return err
+			}
+		}
 		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
 			return err
 		}
@@ -239,6 +244,11 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 		if err := tx.exec(`UPDATE endpoints SET settings = $1, settings_version = $2 WHERE id = $3`, settings, e.SettingsVersion, e.ID); err != nil {
 			return err
 		}
+		if old.Settings.OwnedLane() || e.Settings.OwnedLane() {
+			if err := tx.setLane(&e, c.At); err != nil {
+				return err
+			}
+		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
@@ -259,6 +269,11 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 		}
 		if err := tx.exec(`UPDATE endpoints SET deleted_at = $1 WHERE id = $2`, nanos(c.At), e.ID); err != nil {
 			return err
+		}
+		if e.Settings.OwnedLane() {
+			if err := tx.dropLanes([]int64{e.ID}); err != nil {
+				return err
+			}
 		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err

@@ -18,6 +18,7 @@ type txn struct {
 	moves   []move
 	opened  map[int64]int // open deliveries by tenant, by moves
 	notices []store.Notice
+	lines   map[int64]bool // what changed of writer.lines
 
 	// Read once and, for health and stats, written once per transaction.
 	tenants map[int64]*tenantRow

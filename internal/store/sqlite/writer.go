@@ -36,6 +36,8 @@ type writer struct {
 	spaceLow    bool
 
 	open *openCounts
+	// lines are the ordered endpoints that live.
+	lines map[int64]struct{}
 }
 
 func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notice)) (*writer, error) {
@@ -160,6 +162,7 @@ func (w *writer) try(group []*op) error {
 	}
 	w.last, w.lead = tx.last, tx.lead
 	w.open.apply(tx.moves)
+	w.reline(tx.lines)
 	for _, n := range tx.notices {
 		w.tell(n)
 	}
@@ -167,6 +170,19 @@ func (w *writer) try(group []*op) error {
 		o.done(o.err)
 	}
 	return nil
+}
+
+func (w *writer) reline(changed map[int64]bool) {
+	if w.lines == nil && len(changed) > 0 {
+		w.lines = make(map[int64]struct{})
+	}
+	for endpoint, on := range changed {
+		if on {
+			w.lines[endpoint] = struct{}{}
+		} else {
+			delete(w.lines, endpoint)
+		}
+	}
 }
 
 // A process beside a busy server finds the file locked nearly always: free for
