@@ -83,7 +83,7 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 	first, wasActive := l.target == nil, l.active
 	resettled := first || l.target.Endpoint.SettingsVersion != t.Endpoint.SettingsVersion
 	l.target, l.stale = t, false
-	l.owned, l.ordered = t.Endpoint.Settings.OwnedLane(), t.Endpoint.Settings.Ordered
+	l.owned, l.ordered = t.Owned, t.Endpoint.Settings.Ordered
 	l.blockedUntil = time.Time{}
 	// What was taken over before is behind what the store has parked meanwhile.
 	joins := l.owned && resettled
@@ -95,7 +95,7 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 		spent := l.pace.spent
 		l.pace = paceOf(t.Health)
 		if l.pace.spent = spent; first {
-			l.pace.started(l.rate(), later(t.Health.LastSuccess, t.Health.LastFailure))
+			l.paceItself(t.Health)
 		}
 	}
 	switch {

@@ -213,7 +213,13 @@ func (l *lane) startable() bool {
 
 // notBefore is the earliest time of the lane's next attempt; zero for any.
 func (l *lane) notBefore(now time.Time) time.Time {
-	return later(l.pace.notBefore(), l.pace.paced(l.rate(), now))
+	at := l.pace.notBefore()
+	if rate := l.rate(); rate > 0 {
+		if wait := l.pace.wait(rate, l.e.elapsed()); wait > 0 {
+			at = later(at, now.Add(wait))
+		}
+	}
+	return at
 }
 
 // rate is the target's limit of attempts started per second; 0 for none.

@@ -172,7 +172,6 @@ func TestChangedTargetHoldsForWhatIsPending(t *testing.T) {
 		for range 3 {
 			m.publish(e, 1, time.Time{})
 		}
-		wait(100 * time.Millisecond)
 		m.change(1, func(t *store.Target) { t.Endpoint.Version = 2 })
 		wait(time.Minute)
 		var got []int64

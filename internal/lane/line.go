@@ -89,11 +89,21 @@ func (e *Engine) spent(l *lane) bool {
 	if rate <= 0 {
 		return false
 	}
-	now := e.cfg.Now()
-	at := l.pace.paced(rate, now)
-	if !at.After(now) {
-		return false
+	wait := l.pace.wait(rate, e.elapsed())
+	if wait > 0 {
+		e.wakeLane(l, e.cfg.Now().Add(wait))
 	}
-	e.wakeLane(l, at)
-	return true
+	return wait > 0
+}
+
+// elapsed is the engine's age by the monotonic clock.
+func (e *Engine) elapsed() time.Duration { return time.Since(e.made) }
+
+// paceItself has a lane that was just made respect the last attempt that the store
+// knows of, which another process may have made.
+func (l *lane) paceItself(h posthorn.Health) {
+	last := later(h.LastSuccess, h.LastFailure)
+	if rate := l.rate(); rate > 0 && !last.IsZero() {
+		l.pace.started(rate, l.e.elapsed()-max(l.e.cfg.Now().Sub(last), 0))
+	}
 }

@@ -134,6 +134,7 @@ func lineWorld(t *testing.T, seed uint64) {
 		return rng.IntN(n)
 	}
 	m := newMemory(t)
+	m.shared = rng.IntN(2) == 0
 	r := newReceiver(t, func(w *store.Work) posthorn.Attempt {
 		wait(time.Duration(1+dice(4)) * time.Millisecond)
 		if dice(8) == 0 {
@@ -192,7 +193,7 @@ func lineWorld(t *testing.T, seed uint64) {
 }
 
 func TestRateIsKeptOverMinutes(t *testing.T) {
-	for _, c := range []struct {
+	for i, c := range []struct {
 		rate  float64
 		over  time.Duration
 		least int
@@ -208,7 +209,7 @@ func TestRateIsKeptOverMinutes(t *testing.T) {
 				wait(20 * time.Millisecond)
 				return ok(w)
 			})
-			m.commit = 0
+			m.commit, m.shared = 0, i%2 == 0
 			m.endpoint(1, posthorn.Settings{RatePerSecond: c.rate, MaxInFlight: 256}, 1)
 			e := start(t, m, r, Config{QueuePerLane: 100})
 			for range c.most + 50 {
@@ -313,6 +314,7 @@ func TestMaxInFlightIsNeverExceeded(t *testing.T) {
 			wait(time.Second)
 			return ok(w)
 		})
+		m.shared = true
 		m.endpoint(1, posthorn.Settings{MaxInFlight: 3}, 1)
 		e := start(t, m, r, Config{})
 		for range 60 {

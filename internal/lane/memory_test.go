@@ -21,6 +21,7 @@ type memory struct {
 	commit time.Duration // how long a commit takes
 	// chance, if set, says how long each takes instead.
 	chance func() time.Duration
+	shared bool // as if others served it too
 
 	mu         sync.Mutex
 	lastID     posthorn.ID
@@ -94,7 +95,7 @@ func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
 		}
 		m.work()
 		m.mu.Lock()
-		if owned == m.targets[endpoint].Endpoint.Settings.OwnedLane() {
+		if owned == m.targets[endpoint].Endpoint.Settings.OwnedLane(m.shared) {
 			return m.insert(s, tenant, endpoint, at)
 		}
 		m.mu.Unlock()
@@ -105,7 +106,7 @@ func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
 func (m *memory) owned(endpoint int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.targets[endpoint].Endpoint.Settings.OwnedLane()
+	return m.targets[endpoint].Endpoint.Settings.OwnedLane(m.shared)
 }
 
 // insert is called with the lock held and gives it up.
@@ -351,6 +352,7 @@ func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error)
 		return store.Target{}, fmt.Errorf("endpoint %d: %w", endpoint, store.ErrNotFound)
 	}
 	t := *p
+	t.Owned = t.Endpoint.Settings.OwnedLane(m.shared)
 	for _, r := range m.rows {
 		t.Parked = t.Parked || r.place == "parked" && r.work.Endpoint == endpoint
 	}

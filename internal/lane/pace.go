@@ -30,9 +30,9 @@ type pace struct {
 	localUntil time.Time
 	// proven: the last attempt succeeded.
 	proven bool
-	// spent is until when the attempts started have used up the lane's rate; zero
-	// without one.
-	spent time.Time
+	// spent is until when the attempts started have used up the lane's rate, as
+	// time since the engine was made: a step of the wall clock moves nothing.
+	spent time.Duration
 }
 
 // paceOf is the pace of a lane of which only the stored health is known: after a
@@ -125,28 +125,27 @@ func slack(rate float64) time.Duration {
 	return 0
 }
 
-// started takes in that an attempt was started at a time. It counts as the virtual
-// scheduling of ITU-T I.371 (GCRA) does: in any time t at most
+// started takes in that an attempt was started at a time of the engine's life. It
+// counts as the virtual scheduling of ITU-T I.371 (GCRA) does: in any time t at most
 // rate × (t + slack) + 1 attempts start.
-func (p *pace) started(rate float64, at time.Time) {
+func (p *pace) started(rate float64, at time.Duration) {
+	if p.spent = max(p.spent, at) + interval(rate); rate <= 0 {
+		p.spent = 0
+	}
+}
+
+// wait is how long the rate lets the next attempt wait from a time of the engine's
+// life on.
+func (p *pace) wait(rate float64, at time.Duration) time.Duration {
 	if rate <= 0 {
-		p.spent = time.Time{}
-		return
+		return 0
 	}
-	p.spent = later(p.spent, at).Add(interval(rate))
+	return max(p.spent-slack(rate)-at, 0)
 }
 
-// paced is when the rate allows another attempt; zero for at any time. A clock
-// that has stepped back makes it at most one interval late.
-func (p *pace) paced(rate float64, now time.Time) time.Time {
-	if rate <= 0 || p.spent.IsZero() {
-		return time.Time{}
+func interval(rate float64) time.Duration {
+	if rate <= 0 {
+		return 0
 	}
-	// Right after a start, spent is one interval and the slack ahead at most.
-	if most := interval(rate) + slack(rate); p.spent.Sub(now) > most {
-		p.spent = now.Add(most)
-	}
-	return p.spent.Add(-slack(rate))
+	return time.Duration(float64(time.Second) / rate)
 }
-
-func interval(rate float64) time.Duration { return time.Duration(float64(time.Second) / rate) }

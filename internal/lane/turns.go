@@ -118,7 +118,7 @@ func (e *Engine) dispatch() {
 		// The lane may have changed since it took its turn.
 		if l.startable() {
 			if now := e.cfg.Now(); !l.notBefore(now).After(now) {
-				e.start(l, now)
+				e.start(l)
 			}
 		}
 		e.settle(l)
@@ -141,10 +141,12 @@ func (e *Engine) next() *lane {
 }
 
 // start begins an attempt of the lane's next delivery.
-func (e *Engine) start(l *lane, now time.Time) {
+func (e *Engine) start(l *lane) {
 	it := l.pick()
 	e.uncount(it)
-	l.pace.started(l.rate(), now)
+	if rate := l.rate(); rate > 0 {
+		l.pace.started(rate, e.elapsed())
+	}
 	it.lane, it.target = l, l.target
 	it.epochs = l.epoch.Load() + e.epoch.Load()
 	it.probe, it.proven = l.pace.open(), l.pace.proven

@@ -46,7 +46,7 @@ func newIndex(set store.EndpointSet) *index {
 	slices.SortFunc(endpoints, func(a, b posthorn.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	for i := range endpoints {
 		id := endpoints[i].ID
-		x.note(id, &endpoints[i].Settings)
+		x.note(id, &endpoints[i].Settings, set.Shared)
 		for _, p := range endpoints[i].Events {
 			x.entries++
 			if p == "*" {
@@ -70,8 +70,8 @@ const (
 	orderedLane
 )
 
-func (x *index) note(id int64, s *posthorn.Settings) {
-	if !s.OwnedLane() {
+func (x *index) note(id int64, s *posthorn.Settings, shared bool) {
+	if !s.OwnedLane(shared) {
 		return
 	}
 	if x.owned == nil {

@@ -178,6 +178,8 @@ type Sealed struct {
 type EndpointSet struct {
 	Version   int64
 	Endpoints []posthorn.Endpoint
+	// Shared: several processes may serve this store ([posthorn.Settings.OwnedLane]).
+	Shared bool
 }
 
 // Target is all that is needed to send to an endpoint.
@@ -190,6 +192,9 @@ type Target struct {
 	Health  posthorn.Health
 	// Parked reports whether the endpoint has parked deliveries.
 	Parked bool
+	// Owned reports whether all its deliveries come by way of ClaimParked
+	// ([posthorn.Settings.OwnedLane]).
+	Owned bool
 }
 
 // Endpoints keeps endpoints, their secrets and settings.
@@ -319,8 +324,8 @@ type PublishTarget struct {
 	// Parked stores the delivery behind its lane's backlog instead of handing it
 	// over.
 	Parked bool
-	// Owned tells that the endpoint's settings ask for an owned lane
-	// ([posthorn.Settings.OwnedLane]), Ordered that they ask for publish order. The
+	// Owned tells that the endpoint has an owned lane
+	// ([posthorn.Settings.OwnedLane]), Ordered that it keeps publish order. The
 	// publisher parks what is for an owned lane.
 	Owned, Ordered bool
 }

@@ -53,7 +53,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.insertEndpoint(&e, seal); err != nil {
 			return err
 		}
-		if e.Settings.OwnedLane() {
+		if e.Settings.OwnedLane(true) {
 			if err := tx.setLane(&e, c.At); err != nil {
 				return err
 			}
@@ -244,7 +244,7 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 		if err := tx.exec(`UPDATE endpoints SET settings = $1, settings_version = $2 WHERE id = $3`, settings, e.SettingsVersion, e.ID); err != nil {
 			return err
 		}
-		if old.Settings.OwnedLane() || e.Settings.OwnedLane() {
+		if old.Settings.OwnedLane(true) || e.Settings.OwnedLane(true) {
 			if err := tx.setLane(&e, c.At); err != nil {
 				return err
 			}
@@ -270,7 +270,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 		if err := tx.exec(`UPDATE endpoints SET deleted_at = $1 WHERE id = $2`, nanos(c.At), e.ID); err != nil {
 			return err
 		}
-		if e.Settings.OwnedLane() {
+		if e.Settings.OwnedLane(true) {
 			if err := tx.dropLanes([]int64{e.ID}); err != nil {
 				return err
 			}
@@ -293,7 +293,7 @@ func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.Endpoi
 		if len(versions) == 0 {
 			return store.ErrNotFound
 		}
-		set.Version = versions[0]
+		set.Version, set.Shared = versions[0], true
 		set.Endpoints, err = all(ctx, s, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
 			WHERE tenant = $1 AND deleted_at = 0 ORDER BY id`, tenant)
 		return err

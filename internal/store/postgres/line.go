@@ -23,7 +23,7 @@ const (
 
 // setLane brings the endpoint's lane in step with its settings.
 func (tx *txn) setLane(e *posthorn.Endpoint, at time.Time) error {
-	if !e.DeletedAt.IsZero() || !e.Settings.OwnedLane() {
+	if !e.DeletedAt.IsZero() || !e.Settings.OwnedLane(true) {
 		return tx.dropLanes([]int64{e.ID})
 	}
 	var was bool
