@@ -133,7 +133,7 @@ func (e *Engine) putBack(it *item) {
 	l.leaveLine(it)
 	switch {
 	case l.gone:
-	case l.known() && (!l.active || l.ordered && !it.work.Aside):
+	case l.known() && !l.active, l.ordered && !it.work.Aside:
 		e.breakLine(l, time.Time{})
 		e.giveBack(l, []posthorn.ID{it.work.ID})
 	default:

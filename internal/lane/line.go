@@ -104,6 +104,7 @@ func (e *Engine) elapsed() time.Duration { return time.Since(e.made) }
 func (l *lane) paceItself(h posthorn.Health) {
 	last := later(h.LastSuccess, h.LastFailure)
 	if rate := l.rate(); rate > 0 && !last.IsZero() {
-		l.pace.started(rate, l.e.elapsed()-max(l.e.cfg.Now().Sub(last), 0))
+		at := l.e.elapsed() - max(l.e.cfg.Now().Sub(last), 0)
+		l.pace.spent = max(l.pace.spent, at+interval(rate))
 	}
 }

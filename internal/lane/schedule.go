@@ -237,11 +237,11 @@ func (e *Engine) receive(w *store.Work) {
 	switch {
 	case l.gone:
 		return
-	case l.known() && l.active && l.ordered && w.Aside && l.room() > 0:
+	case l.active && l.ordered && w.Aside && l.room() > 0:
 		// It neither joins the backlog nor waits for it.
 		e.count(it)
 		l.queue.push(it)
-	case l.known() && l.ordered:
+	case l.ordered:
 		// To its place in the line, or to where the next claim finds it.
 		e.giveBack(l, []posthorn.ID{w.ID})
 		e.unblock(l)
