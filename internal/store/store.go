@@ -61,6 +61,7 @@ type Store interface {
 	Publisher
 	Queue
 	Log
+	Auditing
 	Keeper
 
 	// Watch registers fn to be told of every committed change of tenants,
@@ -99,7 +100,7 @@ const (
 
 // Change accompanies everything that is audited.
 type Change struct {
-	// Actor is who did it: "token:tok_…", "cli", "posthorn".
+	// Actor is who did it: "token:tok_…", "jwt:SUBJECT@ISSUER", "cli", "posthorn".
 	Actor string
 	At    time.Time
 	// Once makes the change idempotent by an Idempotency-Key; nil for without.
@@ -498,12 +499,13 @@ const ExpiredShown = time.Hour
 // Retention is how long rows are kept.
 type Retention struct {
 	Events time.Duration
+	Audit  time.Duration // 0 for ever
 }
 
 // Swept counts what one Sweep did.
 type Swept struct {
-	Canceled, Expired, Events, Deliveries, Keys int
-	More                                        bool // call again soon
+	Canceled, Expired, Events, Deliveries, Keys, Audit int
+	More                                               bool // call again soon
 }
 
 // Counts are figures for the metrics; cheap to take.
@@ -517,7 +519,8 @@ type Keeper interface {
 	// Sweep does one bounded slice of the waiting work: cancels open deliveries
 	// of deleted endpoints and tenants, settles as expired what outlived its
 	// event, deletes what is older than the retention, oldest first, with its
-	// bytes overwritten, and drops expired secrets and idempotency keys.
+	// bytes overwritten, and drops expired secrets and idempotency keys, and what of
+	// the audit is older than its own retention.
 	Sweep(ctx context.Context, now time.Time, r Retention) (Swept, error)
 	Counts(ctx context.Context) (Counts, error)
 }

@@ -61,7 +61,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, e.Tenant, "endpoint.create", e.Ref, "")
+		return tx.audit(c, e.Tenant, store.Audit{Action: "endpoint.create", Subject: e.Ref, After: store.AuditEndpoint(&e)})
 	})
 	if err != nil {
 		return posthorn.Endpoint{}, err
@@ -220,7 +220,7 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 	if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
 		return err
 	}
-	return tx.audit(c, e.Tenant, action, e.Ref, "")
+	return tx.audit(c, e.Tenant, store.Audit{Action: action, Subject: e.Ref, Before: store.AuditEndpoint(old), After: store.AuditEndpoint(e)})
 }
 
 // UpdateSettings implements [store.Endpoints].
@@ -252,7 +252,7 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, tenant, "endpoint.settings", ref, "")
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.settings.update", Subject: ref, Before: old.Settings, After: e.Settings})
 	})
 	if err != nil {
 		return posthorn.Endpoint{}, err
@@ -278,7 +278,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, tenant, "endpoint.delete", ref, "")
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.delete", Subject: ref, Before: store.AuditEndpoint(&e)})
 	})
 }
 

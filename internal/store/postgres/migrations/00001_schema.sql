@@ -220,12 +220,14 @@ CREATE TABLE replays (
 CREATE INDEX replays_tenant ON replays (tenant);
 
 CREATE TABLE audit (
-    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at      bigint NOT NULL,
-    tenant  bigint NOT NULL,
-    actor   text   NOT NULL,
-    action  text   NOT NULL,
-    subject text   NOT NULL,
-    detail  text   NOT NULL
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at          bigint NOT NULL,
+    tenant      bigint NOT NULL, -- 0: the platform
+    tenant_name text   NOT NULL,
+    actor       text   NOT NULL,
+    action      text   NOT NULL,
+    subject     text   NOT NULL,
+    before      text   NOT NULL, -- JSON, or '' for nothing
+    after       text   NOT NULL
 );
 CREATE INDEX audit_tenant ON audit (tenant, id);

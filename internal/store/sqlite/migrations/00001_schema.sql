@@ -170,12 +170,14 @@ CREATE TABLE replays (
 CREATE INDEX replays_tenant ON replays (tenant);
 
 CREATE TABLE audit (
-    id      INTEGER PRIMARY KEY AUTOINCREMENT,
-    at      INTEGER NOT NULL,
-    tenant  INTEGER NOT NULL,
-    actor   TEXT    NOT NULL,
-    action  TEXT    NOT NULL,
-    subject TEXT    NOT NULL,
-    detail  TEXT    NOT NULL
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          INTEGER NOT NULL,
+    tenant      INTEGER NOT NULL, -- 0: the platform
+    tenant_name TEXT    NOT NULL,
+    actor       TEXT    NOT NULL,
+    action      TEXT    NOT NULL,
+    subject     TEXT    NOT NULL,
+    before      TEXT    NOT NULL, -- JSON, or '' for nothing
+    after       TEXT    NOT NULL
 );
 CREATE INDEX audit_tenant ON audit (tenant);
