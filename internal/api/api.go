@@ -57,6 +57,7 @@ type Store interface {
 	UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
 	DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error
 	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
+	LineHead(ctx context.Context, endpoint int64) (head posthorn.ID, next time.Time, err error)
 
 	Events(ctx context.Context, f store.EventFilter, p store.Page) ([]posthorn.Event, posthorn.ID, error)
 	EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error)

@@ -9,6 +9,20 @@ type Candidate struct {
 	NextAt time.Time
 }
 
+// Blocks returns which of the first parked deliveries of an ordered lane holds the
+// others, or -1.
+func Blocks(parked []Candidate) int {
+	for i, c := range parked {
+		if !c.Aside {
+			if c.Tries > 0 {
+				return i
+			}
+			return -1
+		}
+	}
+	return -1
+}
+
 // LookAside is how many parked deliveries of an ordered lane a claim looks at,
 // at least, for those that the line does not hold.
 const LookAside = 64

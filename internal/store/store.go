@@ -230,6 +230,10 @@ type Endpoints interface {
 	// EndpointHealth returns the health and the count of open deliveries (at most
 	// limit are counted) and the earliest time of a waiting one (zero for none).
 	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
+	// LineHead returns the delivery that holds the line of an ordered endpoint, as
+	// it failed and is not in a final state, and when it is attempted next; 0 for
+	// none, and while it is being attempted.
+	LineHead(ctx context.Context, endpoint int64) (head posthorn.ID, next time.Time, err error)
 	// MarkWarned records that the owner was told of the coming pause. It reports
 	// false when that was done before.
 	MarkWarned(ctx context.Context, endpoint int64, at time.Time) (bool, error)

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -216,4 +217,21 @@ func (l *lines) args(due []int64) []any {
 		place[i] = l.place[id]
 	}
 	return []any{endpoints, n, last, place}
+}
+
+// LineHead implements [store.Endpoints].
+func (s *Store) LineHead(ctx context.Context, endpoint int64) (head posthorn.ID, next time.Time, err error) {
+	var ids []int64
+	candidates, err := all(ctx, s, s.other, func(r scanner) (c store.Candidate, err error) {
+		var id, at int64
+		err = r.Scan(&id, &c.Tries, &at, &c.Aside)
+		ids, c.NextAt = append(ids, id), fromNanos(at)
+		return c, err
+	}, `SELECT d.id, d.tries, d.next_at, `+aside+` FROM due d JOIN events e ON e.id = d.event
+		WHERE d.run = -1 AND d.endpoint = $1 AND EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = $1 AND l.ordered)
+		ORDER BY greatest(d.seq, d.id), d.id LIMIT $2`, endpoint, store.LookAside)
+	if i := store.Blocks(candidates); err == nil && i >= 0 {
+		head, next = posthorn.ID(ids[i]), candidates[i].NextAt
+	}
+	return head, next, err
 }

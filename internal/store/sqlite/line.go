@@ -1,6 +1,9 @@
 package sqlite
 
 import (
+	"context"
+	"time"
+
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
@@ -61,4 +64,20 @@ func (tx *txn) lineMoved(tenant, endpoint int64, from, to place) {
 	if from == parked && to != owned && tx.ordered(endpoint) {
 		tx.notice(store.Notice{Kind: store.NoticeParked, Tenant: tenant, Endpoint: endpoint})
 	}
+}
+
+// LineHead implements [store.Endpoints].
+func (s *Store) LineHead(ctx context.Context, endpoint int64) (head posthorn.ID, next time.Time, err error) {
+	var ids []int64
+	candidates, err := all(ctx, s.readers, func(r scanner) (c store.Candidate, err error) {
+		var id, at int64
+		err = r.Scan(&id, &c.Tries, &at, &c.Aside)
+		ids, c.NextAt = append(ids, id), fromNanos(at)
+		return c, err
+	}, `SELECT d.id, d.tries, d.next_at, `+aside+` FROM endpoints p CROSS JOIN deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event
+		WHERE p.id = ? AND p.settings ->> 'ordered' = 1 AND d.place = 3 AND d.endpoint = p.id ORDER BY d.id LIMIT ?`, endpoint, store.LookAside)
+	if i := store.Blocks(candidates); err == nil && i >= 0 {
+		head, next = posthorn.ID(ids[i]), candidates[i].NextAt
+	}
+	return head, next, err
 }

@@ -71,6 +71,17 @@ var linePromises = []promise{
 		}
 		w.ok(w.s.Park(w.Context(), line[1:2]))
 		w.gets(to, 10, true, at)
+		head := func(of posthorn.Endpoint, want posthorn.ID, wantNext time.Time) {
+			w.Helper()
+			if got, next, err := w.s.LineHead(w.Context(), of.ID); err != nil || got != want || !next.Equal(wantNext) {
+				w.Errorf("the line is held by %v until %v, %v; want %v, %v", got, next, err, want, wantNext)
+			}
+		}
+		head(to, line[0], at)
+		other := w.ordered()
+		w.line(other, 2)
+		head(other, 0, time.Time{})
+		head(w.endpoint(), 0, time.Time{})
 		w.now = w.now.Add(time.Hour)
 		if got := w.claimDue(10); len(got) != 0 {
 			w.Errorf("claimed %v past the line", ids(got))
