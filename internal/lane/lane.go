@@ -287,7 +287,7 @@ func (l *lane) needsRefill() bool {
 // longest, up to maxResting.
 func (e *Engine) settleRest(l *lane) {
 	rest := l.queue.n+l.behind.n+l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 &&
-		!l.attended && !l.inService && !l.inTurn && l.known() && (l.backlog == backlogNone || !l.active) && !e.spent(l)
+		!l.attended && !l.inService && !l.inTurn && l.known() && (l.backlog == backlogNone || !l.active)
 	if rest == l.restingState {
 		return
 	}

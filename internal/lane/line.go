@@ -82,20 +82,6 @@ func (e *Engine) unblock(l *lane) {
 	}
 }
 
-// spent reports whether the lane has used up its rate for now; it is settled
-// again when that is over.
-func (e *Engine) spent(l *lane) bool {
-	rate := l.rate()
-	if rate <= 0 {
-		return false
-	}
-	wait := l.pace.wait(rate, e.elapsed())
-	if wait > 0 {
-		e.wakeLane(l, e.cfg.Now().Add(wait))
-	}
-	return wait > 0
-}
-
 // elapsed is the engine's age by the monotonic clock.
 func (e *Engine) elapsed() time.Duration { return time.Since(e.made) }
 
