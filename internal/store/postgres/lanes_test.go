@@ -63,7 +63,10 @@ func TestAnOwnedLaneIsOneNodes(t *testing.T) {
 	if got := c.claimLane(a); !slices.Equal(got, []posthorn.ID{first}) {
 		t.Fatalf("claimed %v", got)
 	}
-	second := c.line(b)
+	if rec, err := record(a, c.result(first, posthorn.ClassOK)); err != nil || rec.Lost {
+		t.Fatalf("%+v, %v", rec, err)
+	}
+	second := c.line(b) // now the lane's node holds nothing of it
 	if got := c.claimLane(b); len(got) != 0 {
 		t.Errorf("claimed %v of another node's lane", got)
 	}
@@ -71,12 +74,16 @@ func TestAnOwnedLaneIsOneNodes(t *testing.T) {
 	if took := c.eventually("the lane's node is told", func() bool { return <-told == want }); took > time.Second {
 		t.Errorf("that took %v", took)
 	}
+	if got := c.claimLane(a); !slices.Equal(got, []posthorn.ID{second}) {
+		t.Errorf("claimed %v", got)
+	}
+	third := c.line(a)
 	// The line is as it was for whoever comes next, the one under way first.
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.claimLane(b); !slices.Equal(got, []posthorn.ID{first, second}) {
-		t.Errorf("claimed %v, want %v", got, []posthorn.ID{first, second})
+	if got := c.claimLane(b); !slices.Equal(got, []posthorn.ID{second, third}) {
+		t.Errorf("claimed %v, want %v", got, []posthorn.ID{second, third})
 	}
 }
 
