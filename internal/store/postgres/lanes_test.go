@@ -299,14 +299,18 @@ func (f *fleet) send(node int) posthorn.ID {
 	return id + 1
 }
 
-// attempts waits for so many.
-func (f *fleet) attempts(n int) {
+// all waits until so many attempts succeeded, and returns when each of all began,
+// for which delivery, and how many there were at a time.
+func (f *fleet) all(n int) (times []time.Time, begun []posthorn.ID, most int) {
 	f.Helper()
-	f.eventually(fmt.Sprint(n, " attempts were made"), func() bool {
+	f.eventually(fmt.Sprint(n, " attempts succeeded"), func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return len(f.begun) >= n && f.now == 0
+		return f.succeeded == n
 	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.times), slices.Clone(f.begun), f.most
 }
 
 // Three nodes publish for an ordered endpoint in turn, every fifth delivery fails
@@ -323,17 +327,13 @@ func TestNodesKeepALine(t *testing.T) {
 			f.cluster.settings(f.stores[1], posthorn.Settings{Ordered: true, RatePerSecond: 200})
 		}
 	}
-	f.eventually("all is sent", func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.succeeded == n
-	})
-	if f.most != 1 {
-		t.Errorf("%d attempts at a time", f.most)
+	_, begun, most := f.all(n)
+	if most != 1 {
+		t.Errorf("%d attempts at a time", most)
 	}
 	// One after another, each until it succeeded.
-	if order := slices.Compact(f.begun); !slices.Equal(order, published) {
-		t.Errorf("%d attempts of %d deliveries", len(f.begun), n)
+	if order := slices.Compact(slices.Clone(begun)); !slices.Equal(order, published) {
+		t.Errorf("%d attempts of %d deliveries", len(begun), n)
 		for i, id := range order {
 			if i >= len(published) || id != published[i] {
 				t.Fatalf("%d attempts, of %d published; number %d was of the one published as number %d", len(order), n, i, slices.Index(published, id))
@@ -356,11 +356,11 @@ func TestNodesKeepMaxInFlightTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	f.attempts(200)
-	if f.most > 3 {
-		t.Errorf("%d attempts at a time, want 3 at most", f.most)
+	_, begun, most := f.all(200)
+	if most > 3 {
+		t.Errorf("%d attempts at a time, want 3 at most", most)
 	}
-	tally.Count(t, "attempts of two nodes together stay within max_in_flight", len(f.begun))
+	tally.Count(t, "attempts of two nodes together stay within max_in_flight", len(begun))
 }
 
 func TestNodesKeepARateTogether(t *testing.T) {
@@ -369,14 +369,14 @@ func TestNodesKeepARateTogether(t *testing.T) {
 	for i := range 50 {
 		f.send(i % 2)
 	}
-	f.attempts(50)
-	for i := range f.times[1:] {
+	times, _, _ := f.all(50)
+	for i := range times[1:] {
 		// What is measured is when the attempt runs, not when it was started.
-		if d := f.times[i+1].Sub(f.times[i]); d < 25*time.Millisecond {
+		if d := times[i+1].Sub(times[i]); d < 25*time.Millisecond {
 			t.Errorf("attempt %d comes %v after the one before", i+1, d)
 		}
 	}
-	if d := f.times[49].Sub(f.times[0]); d < 48*50*time.Millisecond {
+	if d := times[49].Sub(times[0]); d < 48*50*time.Millisecond {
 		t.Errorf("50 attempts in %v", d)
 	}
 }
