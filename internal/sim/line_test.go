@@ -50,7 +50,9 @@ func (c *checker) lines() {
 // line checks that whatever came while the endpoint was ordered came when all that
 // was published before it had its last attempt behind it.
 func (c *checker) line(l *life, list []arrival) {
-	inLine := slices.DeleteFunc(slices.Clone(list), func(a arrival) bool { return a.fact.delayed })
+	// What was stored though its publisher was told of an error is nobody's until
+	// the next start: nothing was promised of it.
+	inLine := slices.DeleteFunc(slices.Clone(list), func(a arrival) bool { return a.fact.delayed || a.fact.denied })
 	for i, a := range inLine {
 		if !l.certain(a.at, isOrdered) {
 			continue
