@@ -94,6 +94,14 @@ const (
 	DefaultTimeout     = 15 * time.Second
 )
 
+// OwnedLane reports whether all new deliveries are parked behind the endpoint's
+// lane, which one process at a time has. An ordered endpoint's are, so that its
+// line survives a crash; where processes share the store, so are those of one
+// whose attempts must be counted in one place.
+func (s Settings) OwnedLane(shared bool) bool {
+	return s.Ordered || shared && (s.RatePerSecond > 0 || s.MaxInFlight > 0)
+}
+
 // InFlight is the endpoint's limit of concurrent attempts.
 func (s Settings) InFlight() int {
 	if s.MaxInFlight > 0 {

@@ -63,6 +63,7 @@ type Store interface {
 	RevealSecrets(ctx context.Context, c store.Change, tenant int64, ref string) (posthorn.Endpoint, []store.Sealed, error)
 	ChangeSecrets(ctx context.Context, c store.Change, tenant int64, ref string, fn func(e posthorn.Endpoint, valid []store.Sealed) ([]store.Sealed, error)) error
 	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
+	LineHead(ctx context.Context, endpoint int64) (head posthorn.ID, next time.Time, err error)
 
 	Events(ctx context.Context, f store.EventFilter, p store.Page) ([]posthorn.Event, posthorn.ID, error)
 	EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error)

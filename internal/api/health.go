@@ -18,7 +18,7 @@ type Health struct {
 	PauseAt       *string `json:"pause_at" format:"date-time" doc:"When it will be paused if nothing succeeds."`
 	Waiting       int     `json:"waiting" doc:"How many deliveries wait."`
 	WaitingCapped bool    `json:"waiting_capped" doc:"More wait than were counted."`
-	BlockedBy     *string `json:"blocked_by" doc:"The delivery that holds up an ordered endpoint."`
+	BlockedBy     *string `json:"blocked_by" doc:"The delivery that holds up an ordered endpoint: it failed and waits for its next attempt. Null while that is under way."`
 }
 
 // maxCounted bounds the waiting deliveries that a look at the health counts.
@@ -37,7 +37,21 @@ func (s *server) getHealth(q *request) (*reply, error) {
 	if s.Health != nil {
 		lane = s.Health(e.ID)
 	}
-	return ok(http.StatusOK, showHealth(&e, h, lane, waiting, next, q.at))
+	var head posthorn.ID
+	if e.Settings.Ordered {
+		var at time.Time
+		if head, at, err = s.Store.LineHead(q.Context(), e.ID); err != nil {
+			return nil, err
+		}
+		if head != 0 && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	shown := showHealth(&e, h, lane, waiting, next, q.at)
+	if head != 0 {
+		shown.BlockedBy = maybe(head.Text(posthorn.DeliveryPrefix))
+	}
+	return ok(http.StatusOK, shown)
 }
 
 func showHealth(e *posthorn.Endpoint, h posthorn.Health, lane LaneView, waiting int, next, now time.Time) Health {

@@ -204,6 +204,27 @@ func TestADeliveryTellsItsStory(t *testing.T) {
 	w.do("acme", "GET", "/deliveries?state=canceled", "").want(200).says(`"state":"canceled","reason":"endpoint_deleted"`)
 }
 
+func TestHealthSaysWhatBlocksALine(t *testing.T) {
+	w := newWorld(t)
+	endpoint := w.endpoint("acme", validEndpoint)
+	_, err := w.store.UpdateSettings(t.Context(), store.Change{Actor: "test", At: w.now()}, w.tenant("acme").ID, endpoint, 0, func(s *posthorn.Settings) error {
+		s.Ordered = true
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.event("acme", "cases.updated")
+	head := w.do("acme", "GET", "/deliveries", "").want(200).text("data.0.id")
+	w.event("acme", "cases.updated")
+	w.do("acme", "GET", "/endpoints/"+endpoint+"/health", "").want(200).says(`"waiting":2`).says(`"blocked_by":null`)
+	w.record(w.delivery(head), posthorn.Attempt{Number: 1, At: w.now(), Class: posthorn.ClassHTTPStatus, Status: 503})
+	w.do("acme", "GET", "/endpoints/"+endpoint+"/health", "").want(200).
+		says(`"next_attempt_at":"2026-04-29T09:10:05.000Z"`).says(`"waiting":2`).says(`"blocked_by":"` + head + `"`)
+	w.record(w.delivery(head), posthorn.Attempt{Number: 2, At: w.now(), Class: posthorn.ClassOK, Status: 200})
+	w.do("acme", "GET", "/endpoints/"+endpoint+"/health", "").want(200).says(`"waiting":1`).says(`"blocked_by":null`)
+}
+
 // An answer that never came has no status, whatever else is known.
 func TestAnAttemptWithoutAnAnswer(t *testing.T) {
 	got := showAttempt(&posthorn.Attempt{Number: 3, At: began, Class: posthorn.ClassTimeout, Duration: 15 * time.Second, Manual: true})

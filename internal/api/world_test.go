@@ -61,10 +61,11 @@ func (w *world) pass(d time.Duration) {
 type idleLanes struct{}
 
 func (idleLanes) Reserve(int64, int64, int) publish.Slot { return idleSlot{} }
+func (idleLanes) ReserveParked(int64) publish.Slot       { return idleSlot{parked: true} }
 
-type idleSlot struct{}
+type idleSlot struct{ parked bool }
 
-func (idleSlot) Parked() bool      { return false }
+func (s idleSlot) Parked() bool    { return s.parked }
 func (idleSlot) Accept(store.Work) {}
 func (idleSlot) Stored()           {}
 func (idleSlot) Release()          {}

@@ -22,6 +22,8 @@ func (l lanes) Reserve(tenant, endpoint int64, size int) publish.Slot {
 	return l.Engine.Reserve(tenant, endpoint, size)
 }
 
+func (l lanes) ReserveParked(endpoint int64) publish.Slot { return l.Engine.ReserveParked(endpoint) }
+
 // sender makes the engine's attempts: it opens the endpoint's secrets and hands
 // the request to the guarded client.
 type sender struct {

@@ -88,7 +88,7 @@ func TestAPauseBeforeACrashIsToldAfterIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	work, _, err := half.ClaimParked(t.Context(), e.ID, 10)
+	work, _, _, err := half.ClaimParked(t.Context(), e.ID, 10)
 	if err != nil || len(work) != 1 {
 		t.Fatal(work, err)
 	}

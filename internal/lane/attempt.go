@@ -138,12 +138,11 @@ func (e *Engine) putBack(it *item) {
 	defer e.mu.Unlock()
 	l := it.lane
 	e.free(it)
-	if it.work.Replay {
-		l.replaying--
-	}
+	l.leave(it)
 	switch {
 	case l.gone:
-	case l.known() && !l.active, it.cancels != l.cancels:
+	case l.known() && !l.active, it.cancels != l.cancels, l.ordered && !it.work.Aside:
+		e.breakLine(l, time.Time{})
 		e.giveBack(l, []posthorn.ID{it.work.ID})
 	default:
 		it.cost = int64(len(it.work.Body)) + itemOverhead
@@ -164,6 +163,7 @@ func (e *Engine) drop(it *item) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.free(it)
+	it.lane.leave(it)
 	e.settle(it.lane)
 	e.dispatch()
 	e.checkQuiet()
@@ -217,14 +217,19 @@ func (e *Engine) recorded(it *item, rec store.Recorded, err error) {
 	if it.suspect {
 		l.suspects--
 	}
-	if err == nil && !rec.Lost && rec.Progress.State == posthorn.Pending && !rec.Progress.NextAt.IsZero() {
+	l.leave(it)
+	switch {
+	case err != nil:
+	case l.ordered && (rec.Parked || rec.Lost && !it.work.Aside):
+		e.breakLine(l, rec.Progress.NextAt)
+	case rec.Parked: // ordered since this attempt began
+		e.outdate(l)
+	case rec.Lost:
+	case rec.Progress.State == posthorn.Pending && !rec.Progress.NextAt.IsZero():
 		e.due(rec.Progress.NextAt)
 	}
 	if rec.Paused != "" {
 		e.outdate(l)
-	}
-	if it.work.Replay {
-		l.replaying--
 	}
 	e.unrecorded--
 	l.unrecorded--

@@ -81,20 +81,29 @@ func (e *Engine) load(l *lane) error {
 // aim gives the lane a new target.
 func (e *Engine) aim(l *lane, t *store.Target) {
 	first, wasActive := l.target == nil, l.active
+	resettled := first || l.target.Endpoint.SettingsVersion != t.Endpoint.SettingsVersion
 	l.target, l.stale = t, false
+	l.owned, l.ordered = t.Owned, t.Endpoint.Settings.Ordered
+	l.blockedUntil = time.Time{}
+	// What was taken over before is behind what the store has parked meanwhile.
+	joins := l.owned && resettled
 	l.active = t.Endpoint.Active() && !t.TenantSuspended
 	e.joinTenant(l, &t.Endpoint.Tenant)
 	// A lane knows its pace better than the stored health does, unless it was just
 	// made or resumed: then the store has reset the health.
 	if !wasActive || l.inFlight+l.unrecorded == 0 && t.Health.Failures < l.pace.failures {
+		spent := l.pace.spent
 		l.pace = paceOf(t.Health)
+		if l.pace.spent = spent; first {
+			l.paceItself(t.Health)
+		}
 	}
 	switch {
 	case !l.active:
 		l.returns++
 		e.giveBack(l, e.all(l))
 		l.fresh = l.fresh || t.Parked
-	case t.Parked && (first || l.backlog == backlogNone):
+	case t.Parked && (first || l.backlog == backlogNone), joins && l.queue.n+l.behind.n > 0:
 		l.returns++
 		// What is in memory goes behind what is parked. The store keeps the order.
 		e.giveBack(l, append(e.ids(&l.queue), e.ids(&l.behind)...))
@@ -121,10 +130,10 @@ func (e *Engine) refill(l *lane) error {
 		limit, coming = fit, int64(fit)*claimCost
 	}
 	e.bytes += coming
-	l.fresh = false
+	l.fresh, l.blockedUntil = false, time.Time{}
 	returns := l.returns
 	e.mu.Unlock()
-	works, more, err := e.cfg.Store.ClaimParked(e.ctx, l.endpoint, limit)
+	works, more, next, err := e.cfg.Store.ClaimParked(e.ctx, l.endpoint, limit)
 	e.mu.Lock()
 	e.bytes -= coming
 	var claimed itemList
@@ -137,6 +146,13 @@ func (e *Engine) refill(l *lane) error {
 		e.giveBack(l, e.ids(&claimed))
 	}
 	e.sortOut(l, &claimed)
+	if !next.IsZero() {
+		e.due(next)
+		if len(works) == 0 && more && !l.recheck {
+			l.blockedUntil = next
+		}
+	}
+	l.recheck = false
 	switch {
 	case err != nil || more:
 		l.fresh = true

@@ -116,7 +116,8 @@ const (
 // nanoseconds long and hold no call out of this package, which is cheaper and far
 // easier to prove right than a lock per lane with a fair scheduler above.
 type Engine struct {
-	cfg Config
+	cfg  Config
+	made time.Time
 
 	// epoch counts the events that stop all lanes; see item.current.
 	epoch atomic.Uint64
@@ -189,6 +190,7 @@ func New(c Config) *Engine {
 	}
 	e := &Engine{
 		cfg:      c,
+		made:     time.Now(),
 		lanes:    make(map[int64]*lane),
 		tenants:  make(map[int64]*tenant),
 		wake:     make(chan struct{}, 1),

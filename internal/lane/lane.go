@@ -21,8 +21,10 @@ type lane struct {
 	target *store.Target
 	stale  bool
 	active bool // by the target: the endpoint lives, is active, its tenant too
-	gone   bool // deleted: nothing is kept and nothing is sent any more
-	tenant *tenant
+	// owned and ordered are the target's settings; see line.go.
+	owned, ordered bool
+	gone           bool // deleted: nothing is kept and nothing is sent any more
+	tenant         *tenant
 
 	queue itemList
 	// behind are deliveries taken while the backlog was closing: they follow what
@@ -50,6 +52,13 @@ type lane struct {
 	inFlight int
 	// replaying counts deliveries of replays in flight or unrecorded.
 	replaying int
+	// inLine counts the deliveries not aside that are in flight or unrecorded.
+	inLine int
+	// blockedUntil: the store has nothing for this lane before, however much is
+	// parked; the head of the line waits for its time. Zero for not blocked.
+	blockedUntil time.Time
+	// recheck: what blocks the lane may have gone since a claim began.
+	recheck bool
 
 	// attended: an attendant works on it. tryAgain is when the store may be asked
 	// again after it failed.
@@ -171,6 +180,9 @@ func (l *lane) known() bool { return l.target != nil && !l.stale }
 
 // capacity is how many deliveries the lane may keep in memory.
 func (l *lane) capacity() int {
+	if l.ordered {
+		return min(orderedQueue, l.e.cfg.QueuePerLane)
+	}
 	if l.pace.open() || !l.pace.holdUntil.IsZero() && l.pace.failing(l.e.cfg.Now()) {
 		return min(failingQueue, l.e.cfg.QueuePerLane)
 	}
@@ -201,7 +213,29 @@ func (l *lane) startable() bool {
 	if !l.known() || !l.active || l.suspects > 0 {
 		return false
 	}
-	return l.manualReady() || (l.queue.n > 0 || l.replayReady()) && l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
+	return l.manualReady() || (l.queueReady() || l.replayReady()) && l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
+}
+
+// notBefore is the earliest time of the lane's next attempt; zero for any.
+func (l *lane) notBefore(now time.Time) time.Time {
+	at := l.pace.notBefore()
+	if l.manualReady() {
+		at = l.pace.localUntil
+	}
+	if rate := l.rate(); rate > 0 {
+		if wait := l.pace.wait(rate, l.e.elapsed()); wait > 0 {
+			at = later(at, now.Add(wait))
+		}
+	}
+	return at
+}
+
+// rate is the target's limit of attempts started per second; 0 for none.
+func (l *lane) rate() float64 {
+	if l.target == nil {
+		return 0
+	}
+	return l.target.Endpoint.Settings.RatePerSecond
 }
 
 // settle puts the lane where its state belongs: in turn for an attempt, to an
@@ -220,11 +254,15 @@ func (e *Engine) settle(l *lane) {
 
 func (e *Engine) settleWork(l *lane) {
 	if l.startable() && !l.inTurn {
-		if at := l.notBefore(); !at.IsZero() && at.After(e.cfg.Now()) {
+		now := e.cfg.Now()
+		if at := l.notBefore(now); at.After(now) {
 			e.wakeLane(l, at)
 		} else {
 			e.takeTurn(l)
 		}
+	}
+	if l.fresh && l.backlog != backlogNone && l.blocked() {
+		e.wakeLane(l, l.blockedUntil)
 	}
 	if !l.attended && !l.inService && (l.needsTarget() || l.needsRefill()) {
 		now := e.cfg.Now()
@@ -250,7 +288,7 @@ func (l *lane) needsTarget() bool { return !l.known() }
 func (l *lane) needsRefill() bool {
 	return l.backlog != backlogNone && l.fresh && l.known() && l.active &&
 		l.parking == 0 && l.e.sending == sendingOn && l.queue.n <= l.capacity()/2 &&
-		(l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes)
+		(l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes) && !l.blocked()
 }
 
 // settleRest keeps lanes with nothing to do for their target, the last used

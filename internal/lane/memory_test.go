@@ -21,6 +21,7 @@ type memory struct {
 	commit time.Duration // how long a commit takes
 	// chance, if set, says how long each takes instead.
 	chance func() time.Duration
+	shared bool // as if others served it too
 
 	mu         sync.Mutex
 	lastID     posthorn.ID
@@ -85,16 +86,38 @@ func (m *memory) publish(e *Engine, endpoint int64, at time.Time) posthorn.ID {
 	m.mu.Lock()
 	tenant := m.targets[endpoint].Endpoint.Tenant
 	m.mu.Unlock()
-	s := e.Reserve(tenant, endpoint, 100)
-	m.work()
+	for {
+		owned := m.owned(endpoint)
+		s := e.Reserve(tenant, endpoint, 100)
+		if owned {
+			s.Release()
+			s = e.ReserveParked(endpoint)
+		}
+		m.work()
+		m.mu.Lock()
+		if owned == m.targets[endpoint].Endpoint.Settings.OwnedLane(m.shared) {
+			return m.insert(s, tenant, endpoint, at)
+		}
+		m.mu.Unlock()
+		s.Release() // as a publish does that finds the settings changed
+	}
+}
+
+func (m *memory) owned(endpoint int64) bool {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.targets[endpoint].Endpoint.Settings.OwnedLane(m.shared)
+}
+
+// insert is called with the lock held and gives it up.
+func (m *memory) insert(s Slot, tenant, endpoint int64, at time.Time) posthorn.ID {
 	m.lastID++
 	r := &row{place: "owned", work: store.Work{
 		ID: m.lastID, Event: m.lastID, Tenant: tenant, Endpoint: endpoint, AcceptedAt: time.Now(), Size: 100,
 	}}
 	switch {
 	case at.After(time.Now()):
-		r.place, r.work.Progress.NextAt = "waiting", at
+		r.place, r.work.Progress.NextAt, r.work.Aside = "waiting", at, true
 	case s.Parked():
 		r.place = "parked"
 	}
@@ -116,9 +139,30 @@ func (m *memory) reopen() {
 	defer m.mu.Unlock()
 	for _, r := range m.rows {
 		if r.place == "owned" {
-			r.place, r.work.Progress.NextAt = "waiting", time.Now()
+			if r.place, r.work.Progress.NextAt = "waiting", time.Now(); m.inLine(r) {
+				r.place = "parked"
+			}
 		}
 	}
+}
+
+// inLine is called with the lock held.
+func (m *memory) inLine(r *row) bool {
+	return m.targets[r.work.Endpoint].Endpoint.Settings.Ordered && !r.work.Aside
+}
+
+// settings changes an endpoint's settings as the store does.
+func (m *memory) settings(endpoint int64, s posthorn.Settings) {
+	m.change(endpoint, func(t *store.Target) {
+		t.Endpoint.Settings = s
+		t.Endpoint.SettingsVersion++
+		m.targets[endpoint] = t
+		for _, r := range m.rows {
+			if r.work.Endpoint == endpoint && r.place == "waiting" && m.inLine(r) {
+				r.place = "parked"
+			}
+		}
+	})
 }
 
 // places counts the rows by place.
@@ -178,16 +222,34 @@ func (m *memory) ClaimDue(_ context.Context, now time.Time, limit int) ([]store.
 	return w, next, nil
 }
 
-func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) ([]store.Work, bool, error) {
+func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) (w []store.Work, more bool, next time.Time, err error) {
 	m.work()
 	defer m.work() // what is committed meanwhile is not seen
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.outage {
-		return nil, false, errDisk
+		return nil, false, next, errDisk
 	}
-	w, left := m.take(limit, byID, func(r *row) bool { return r.place == "parked" && r.work.Endpoint == endpoint })
-	return w, len(left) > 0, nil
+	var all []*row
+	var candidates []store.ParkedRow
+	for _, r := range m.rows {
+		if r.place == "parked" && r.work.Endpoint == endpoint {
+			all = append(all, r)
+		}
+	}
+	slices.SortFunc(all, byID)
+	for _, r := range all {
+		candidates = append(candidates, store.ParkedRow{Aside: r.work.Aside, Tries: r.work.Progress.Tries, NextAt: r.work.Progress.NextAt})
+	}
+	take, late, more, next := store.LineUp(m.targets[endpoint].Endpoint.Settings.Ordered, candidates, false, time.Now(), limit)
+	for _, i := range late {
+		all[i].place = "waiting"
+	}
+	for _, i := range take {
+		all[i].place = "owned"
+		w = append(w, all[i].work)
+	}
+	return w, more, next, nil
 }
 
 func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]int64, error) {
@@ -262,8 +324,11 @@ func (m *memory) record(r store.Result) (rec store.Recorded, err error) {
 	}
 	row.tries = append(row.tries, r.Attempt)
 	row.work.Progress = p
-	if row.place = "waiting"; p.State.Final() {
+	switch row.place = "waiting"; {
+	case p.State.Final():
 		row.place = "done"
+	case m.inLine(row):
+		row.place, rec.Parked = "parked", true
 	}
 	t := *m.targets[r.Endpoint]
 	t.Health, rec.Paused = t.Health.Observe(&r.Attempt, r.EndedAt)
@@ -287,6 +352,7 @@ func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error)
 		return store.Target{}, fmt.Errorf("endpoint %d: %w", endpoint, store.ErrNotFound)
 	}
 	t := *p
+	t.Owned = t.Endpoint.Settings.OwnedLane(m.shared)
 	for _, r := range m.rows {
 		t.Parked = t.Parked || r.place == "parked" && r.work.Endpoint == endpoint
 	}

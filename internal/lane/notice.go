@@ -21,6 +21,12 @@ func (e *Engine) Notice(n store.Notice) {
 		e.stopSending()
 	case store.NoticeErased:
 		e.erased.add(n.Event)
+	case store.NoticeParked:
+		if e.phase == phaseRunning {
+			l := e.lane(n.Endpoint)
+			e.unblock(l)
+			e.backlogFound(n.Endpoint)
+		}
 	case store.NoticeAll:
 		e.stopSending()
 		e.outdateAll(func(*lane) bool { return true })
@@ -31,6 +37,7 @@ func (e *Engine) Notice(n store.Notice) {
 func (e *Engine) outdate(l *lane) {
 	l.epoch.Add(1)
 	l.stale = true
+	e.unblock(l)
 	e.settle(l)
 }
 

@@ -30,6 +30,9 @@ type pace struct {
 	localUntil time.Time
 	// proven: the last attempt succeeded.
 	proven bool
+	// spent is until when the attempts started have used up the lane's rate, as
+	// time since the engine was made: a step of the wall clock moves nothing.
+	spent time.Duration
 }
 
 // paceOf is the pace of a lane of which only the stored health is known: after a
@@ -106,4 +109,43 @@ func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local time.Du
 		p.probeWait = min(2*p.probeWait, maxProbeWait)
 		p.nextProbe = now.Add(p.probeWait)
 	}
+}
+
+// A lane with more than catchUpAbove attempts a second may be early by catchUp if
+// it was late before, as timers are: a rate of 1000 would become one of 900.
+const (
+	catchUpAbove = 20
+	catchUp      = 5 * time.Millisecond
+)
+
+func slack(rate float64) time.Duration {
+	if rate > catchUpAbove {
+		return catchUp
+	}
+	return 0
+}
+
+// started takes in that an attempt was started at a time of the engine's life. It
+// counts as the virtual scheduling of ITU-T I.371 (GCRA) does: in any time t at most
+// rate × (t + slack) + 1 attempts start.
+func (p *pace) started(rate float64, at time.Duration) {
+	if p.spent = max(p.spent, at) + interval(rate); rate <= 0 {
+		p.spent = 0
+	}
+}
+
+// wait is how long the rate lets the next attempt wait from a time of the engine's
+// life on.
+func (p *pace) wait(rate float64, at time.Duration) time.Duration {
+	if rate <= 0 {
+		return 0
+	}
+	return max(p.spent-slack(rate)-at, 0)
+}
+
+func interval(rate float64) time.Duration {
+	if rate <= 0 {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / rate)
 }

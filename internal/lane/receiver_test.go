@@ -18,6 +18,7 @@ type receiver struct {
 	inFlight map[posthorn.ID]bool
 	most     map[int64]int // attempts at a time per endpoint
 	now      map[int64]int
+	check    func(*store.Target, *store.Work) // or nil
 	t        *testing.T
 }
 
@@ -33,6 +34,9 @@ func newReceiver(t *testing.T, answer func(*store.Work) posthorn.Attempt) *recei
 }
 
 func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
+	if r.check != nil {
+		r.check(t, w)
+	}
 	r.mu.Lock()
 	if r.inFlight[w.ID] {
 		r.t.Errorf("delivery %d is in flight twice", w.ID)

@@ -1,8 +1,6 @@
 package lane
 
 import (
-	"time"
-
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
@@ -24,6 +22,8 @@ const (
 // delivery stands in it, or that list is full.
 func (l *lane) besides(w *store.Work) *itemList {
 	switch {
+	case l.ordered && !w.Aside: // its place is in the line
+		return nil
 	case w.Progress.Manual && l.manual.n < maxManual:
 		return &l.manual
 	case !w.Progress.Manual && w.Replay && l.replays.n < maxReplays:
@@ -37,17 +37,16 @@ func (l *lane) manualReady() bool {
 	return l.manual.n > 0 && l.inFlight < l.target.Endpoint.Settings.InFlight()
 }
 
-// replayReady: new deliveries go first, those that are parked too.
+// replayReady: new deliveries go first, those that are parked too. A line that
+// waits for its head holds up no replay.
 func (l *lane) replayReady() bool {
-	return l.replays.n > 0 && l.queue.n+l.behind.n == 0 && l.backlog == backlogNone
-}
-
-// notBefore is the earliest time of the lane's next attempt; zero for any.
-func (l *lane) notBefore() time.Time {
-	if l.manualReady() {
-		return l.pace.localUntil
+	switch {
+	case l.replays.n == 0:
+		return false
+	case l.ordered:
+		return !l.queueReady()
 	}
-	return l.pace.notBefore()
+	return l.queue.n+l.behind.n == 0 && l.backlog == backlogNone
 }
 
 // pick takes the lane's next delivery; the lane is startable.
@@ -55,10 +54,21 @@ func (l *lane) pick() *item {
 	switch {
 	case l.manualReady():
 		return l.manual.pop()
-	case l.queue.n > 0:
-		return l.queue.pop()
+	case l.queueReady():
+		return l.nextInLine()
 	}
 	return l.replays.pop()
+}
+
+// leave undoes what start counted of a delivery's kind, when its attempt was
+// recorded or not made.
+func (l *lane) leave(it *item) {
+	if it.work.Replay {
+		l.replaying--
+	}
+	if !it.work.Aside {
+		l.inLine--
+	}
 }
 
 // queued counts what the lane has in memory.
@@ -169,7 +179,7 @@ func (e *Engine) ReplayRoom(endpoint int64) int {
 	defer e.settle(l)
 	now := e.cfg.Now()
 	switch {
-	case !l.known() || !l.active || l.backlog != backlogNone, l.pace.holdUntil.After(now), l.pace.localUntil.After(now):
+	case !l.known() || !l.active || l.backlog != backlogNone && !l.ordered, l.pace.holdUntil.After(now), l.pace.localUntil.After(now):
 		return 0
 	case l.pace.open():
 		return max(0, 1-l.queued()-l.inFlight)

@@ -30,15 +30,27 @@ func (e *Engine) Reserve(tenant, endpoint int64, size int) Slot {
 	l := e.lane(endpoint)
 	cost := int64(size) + itemOverhead
 	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && !l.active || !l.takes(cost) {
-		e.giveBack(l, nil)
-		l.reservedParked++
-		e.settle(l)
-		return Slot{lane: l, parked: true}
+		return e.reserveParked(l)
 	}
 	l.reserved++
 	e.bytes += cost
 	e.settle(l)
 	return Slot{lane: l, cost: cost, returns: l.returns}
+}
+
+// ReserveParked takes the place of a delivery that is stored parked in any case:
+// one for an owned lane.
+func (e *Engine) ReserveParked(endpoint int64) Slot {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.reserveParked(e.lane(endpoint))
+}
+
+func (e *Engine) reserveParked(l *lane) Slot {
+	e.giveBack(l, nil)
+	l.reservedParked++
+	e.settle(l)
+	return Slot{lane: l, parked: true}
 }
 
 // Parked reports whether the delivery is to be stored parked.
@@ -56,8 +68,9 @@ func (s Slot) Accept(w store.Work) {
 	switch {
 	case l.gone, e.phase == phaseStopped:
 		e.uncount(it)
-	case l.known() && !l.active, l.backlog == backlogDraining && s.returns != l.returns:
-		// Something older was parked since the slot was granted.
+	case l.owned, l.known() && !l.active, l.backlog == backlogDraining && s.returns != l.returns:
+		// Something older was parked since the slot was granted, or the lane became
+		// an owned one.
 		e.uncount(it)
 		e.giveBack(l, []posthorn.ID{w.ID})
 	case l.backlog == backlogClosing:

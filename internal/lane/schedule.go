@@ -2,6 +2,7 @@ package lane
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -33,6 +34,7 @@ func (e *Engine) schedule() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var failed time.Time // when the store may be asked again
+	var last time.Time
 	for {
 		select {
 		case <-timer.C:
@@ -51,6 +53,10 @@ func (e *Engine) schedule() {
 			}
 		}
 		e.mu.Lock()
+		if now.Before(last) { // the clock has stepped back
+			e.wakeAll()
+		}
+		last = now
 		e.wakeLanes(now)
 		next := e.nextWake(failed)
 		e.mu.Unlock()
@@ -82,6 +88,15 @@ func (e *Engine) wakeLanes(now time.Time) {
 		due = append(due, heap.Pop(&e.wakes).(*lane))
 	}
 	for _, l := range due {
+		e.settle(l)
+	}
+	e.dispatch()
+}
+
+// wakeAll settles all that waits for a time: waits of the engine's own are
+// shorter than the clock now says.
+func (e *Engine) wakeAll() {
+	for _, l := range slices.Clone(e.wakes) {
 		e.settle(l)
 	}
 	e.dispatch()
@@ -225,6 +240,14 @@ func (e *Engine) receive(w *store.Work) {
 	case l.besides(w) != nil:
 		e.count(it)
 		l.besides(w).push(it)
+	case l.active && l.ordered && w.Aside && l.room() > 0:
+		// It neither joins the backlog nor waits for it.
+		e.count(it)
+		l.queue.push(it)
+	case l.ordered:
+		// To its place in the line, or to where the next claim finds it.
+		e.giveBack(l, []posthorn.ID{w.ID})
+		e.unblock(l)
 	case l.backlog == backlogDraining, !l.takes(it.cost):
 		e.giveBack(l, []posthorn.ID{w.ID})
 	case l.backlog == backlogClosing:

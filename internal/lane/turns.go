@@ -117,7 +117,7 @@ func (e *Engine) dispatch() {
 		}
 		// The lane may have changed since it took its turn.
 		if l.startable() {
-			if at := l.notBefore(); at.IsZero() || !at.After(e.cfg.Now()) {
+			if now := e.cfg.Now(); !l.notBefore(now).After(now) {
 				e.start(l)
 			}
 		}
@@ -140,10 +140,13 @@ func (e *Engine) next() *lane {
 	return nil
 }
 
-// start begins an attempt of the delivery at the head of the lane.
+// start begins an attempt of the lane's next delivery.
 func (e *Engine) start(l *lane) {
 	it := l.pick()
 	e.uncount(it)
+	if rate := l.rate(); rate > 0 {
+		l.pace.started(rate, e.elapsed())
+	}
 	it.lane, it.target = l, l.target
 	it.epochs = l.epoch.Load() + e.epoch.Load()
 	it.probe, it.proven = l.pace.open(), l.pace.proven
@@ -153,6 +156,9 @@ func (e *Engine) start(l *lane) {
 	}
 	l.inFlight++
 	e.inFlight++
+	if !it.work.Aside {
+		l.inLine++
+	}
 	if !it.proven {
 		e.unproven++
 	}

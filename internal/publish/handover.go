@@ -27,7 +27,12 @@ func (h *handover) reserve(lanes Lanes) {
 		e := &h.p.Events[i]
 		for j := range e.Targets {
 			t := &e.Targets[j]
-			slot := lanes.Reserve(h.p.Tenant, t.Endpoint, len(e.Body))
+			var slot Slot
+			if t.Owned {
+				slot = lanes.ReserveParked(t.Endpoint)
+			} else {
+				slot = lanes.Reserve(h.p.Tenant, t.Endpoint, len(e.Body))
+			}
 			h.slots = append(h.slots, slot)
 			t.Parked = e.DeliverAt.IsZero() && slot.Parked()
 		}

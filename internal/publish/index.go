@@ -20,6 +20,8 @@ type index struct {
 	// list is in order of id and without repetition.
 	exact, prefix map[string][]int64
 	all           []int64
+	// owned holds what is not a free lane; nil when all are.
+	owned map[int64]laneKind
 
 	// filters are those of the endpoints that have one; nil when none has.
 	filters map[int64]*program
@@ -47,6 +49,7 @@ func newIndex(set store.EndpointSet) *index {
 	slices.SortFunc(endpoints, func(a, b posthorn.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	for i := range endpoints {
 		id := endpoints[i].ID
+		x.note(id, &endpoints[i].Settings, set.Shared)
 		for _, p := range endpoints[i].Events {
 			x.entries++
 			if p == "*" {
@@ -59,6 +62,27 @@ func newIndex(set store.EndpointSet) *index {
 		}
 	}
 	return x
+}
+
+// laneKind is how an endpoint's lane takes new deliveries.
+type laneKind uint8
+
+const (
+	freeLane laneKind = iota
+	ownedLane
+	orderedLane
+)
+
+func (x *index) note(id int64, s *posthorn.Settings, shared bool) {
+	if !s.OwnedLane(shared) {
+		return
+	}
+	if x.owned == nil {
+		x.owned = make(map[int64]laneKind)
+	}
+	if x.owned[id] = ownedLane; s.Ordered {
+		x.owned[id] = orderedLane
+	}
 }
 
 // appendOnce appends an id to a growing list unless it is the last already.

@@ -36,6 +36,9 @@ type Lanes interface {
 	// bytes, or says by a parked slot that there is none. Every slot is settled
 	// once, by one of its methods.
 	Reserve(tenant, endpoint int64, size int) Slot
+	// ReserveParked takes the place of a delivery for an owned lane, which is
+	// stored behind the lane's backlog in any case.
+	ReserveParked(endpoint int64) Slot
 }
 
 // Slot is a place in a lane's queue.
@@ -324,7 +327,8 @@ func (s *Service) target(p *store.Publication, x *index, about int64) error {
 		e.Targets = make([]store.PublishTarget, 0, len(ids))
 		for _, id := range ids {
 			if id != about {
-				e.Targets = append(e.Targets, store.PublishTarget{Endpoint: id})
+				kind := x.owned[id]
+				e.Targets = append(e.Targets, store.PublishTarget{Endpoint: id, Owned: kind != freeLane, Ordered: kind == orderedLane})
 			}
 		}
 		sift.event(e)

@@ -55,6 +55,13 @@ func (l *lanes) Reserve(tenant, endpoint int64, size int) publish.Slot {
 	return &slot{lanes: l, endpoint: endpoint, size: size, parked: l.parked[endpoint]}
 }
 
+func (l *lanes) ReserveParked(endpoint int64) publish.Slot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open++
+	return &slot{lanes: l, endpoint: endpoint, parked: true}
+}
+
 func (s *slot) Parked() bool { return s.parked }
 
 func (s *slot) settle(how string) {

@@ -33,6 +33,8 @@ const (
 	kindQuiet     = "while quiet"      // paused, suspended, off, deleted
 	kindOldURL    = "old url"          // after the change was answered
 	kindOrder     = "order"            // while nothing failed
+	kindLine      = "line"             // of an ordered endpoint
+	kindRate      = "rate"             // more than rate_per_second
 	kindMemory    = "memory"           // more than the bounds
 	kindTwice     = "stored twice"     // one id, two events
 	kindUnknown   = "unknown outcome"  // an error of the store answered as success
@@ -58,6 +60,7 @@ func (h *history) complaints() []complaint {
 	if h.calm {
 		c.order()
 	}
+	c.lines()
 	for _, s := range h.samples {
 		c.sample(s)
 	}

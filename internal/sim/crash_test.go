@@ -12,13 +12,25 @@ import (
 func TestCrashBetweenAnyTwoStepsLosesNothing(t *testing.T) {
 	for _, p := range points {
 		t.Run(string(p), func(t *testing.T) {
-			story(t, func(w *world) { w.crashAt(p) })
+			story(t, func(w *world) { w.crashAt(p, posthorn.Settings{MaxInFlight: 1}) })
 		})
 	}
 }
 
-func (w *world) crashAt(p point) {
-	e := w.endpoint(posthorn.Settings{MaxInFlight: 1})
+// … nor does it bring a line out of order.
+func TestCrashBetweenAnyTwoStepsKeepsTheLine(t *testing.T) {
+	for _, p := range points {
+		if p == afterClaim {
+			continue // what is due in a line is fetched
+		}
+		t.Run(string(p), func(t *testing.T) {
+			story(t, func(w *world) { w.crashAt(p, posthorn.Settings{Ordered: true}) })
+		})
+	}
+}
+
+func (w *world) crashAt(p point, s posthorn.Settings) {
+	e := w.endpoint(s)
 	other := w.endpoint(posthorn.Settings{})
 	w.receivers.answer(e.host, func(nth int) reply {
 		if nth%3 == 1 { // some are retried

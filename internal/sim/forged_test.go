@@ -24,7 +24,7 @@ func forged(t *testing.T) *history {
 		h.lives[id] = &life{
 			id: id, tenant: id, secret: webhook.NewSecret(), born: between{1, 2},
 			hosts:    []hosted{{host: "r" + strconv.Itoa(int(id)), from: forgedAt}},
-			settings: []setting{{forgedAt, posthorn.Settings{MaxInFlight: 1}}},
+			settings: []setting{{forgedAt, forgedAt, posthorn.Settings{MaxInFlight: 1}}},
 			patterns: []pattern{{between{1, 2}, []posthorn.Pattern{"cases.*"}}},
 		}
 	}
@@ -141,6 +141,19 @@ func TestCheckerComplainsOfWhatIsForged(t *testing.T) {
 				v.at, v.ended = v.at.Add(7500*time.Millisecond), v.ended.Add(7500*time.Millisecond)
 			}
 		}},
+		{"past the head of a line", kindLine, func(t *testing.T, h *history) {
+			h.lives[1].settings[0].Ordered = true
+			h.visits[2].at, h.visits[2].ended = forgedAt.Add(3*second), forgedAt.Add(3*second)
+		}},
+		{"before the head's attempt ended", kindLine, func(t *testing.T, h *history) {
+			h.lives[1].settings[0].Ordered = true
+			h.visits[1].ended = h.visits[2].at.Add(second)
+		}},
+		{"past the head of a line that just became one", kindLine, func(t *testing.T, h *history) {
+			h.lives[1].settings = append(h.lives[1].settings, setting{forgedAt.Add(second), forgedAt.Add(2 * second), posthorn.Settings{MaxInFlight: 1, Ordered: true}})
+			h.visits[2].at, h.visits[2].ended = forgedAt.Add(3*second), forgedAt.Add(3*second)
+		}},
+		{"faster than the rate", kindRate, func(t *testing.T, h *history) { h.lives[1].settings[0].RatePerSecond = 0.9 }},
 		{"more in memory than may be", kindMemory, func(_ *testing.T, h *history) {
 			h.samples = []sample{{lane.Stats{QueuedBytes: 2}, lane.Stats{QueuedBytes: 1}}}
 		}},
@@ -157,6 +170,33 @@ func TestCheckerComplainsOfWhatIsForged(t *testing.T) {
 				t.Errorf("no complaint of the kind %q: %v", c.kind, said)
 			}
 		})
+	}
+}
+
+// Neither what happened before a change was answered, nor what is delayed, is held
+// against a line; and the rate is not one of another time.
+func TestCheckerAllowsWhatIsNotInLine(t *testing.T) {
+	for name, forge := range map[string]func(h *history){
+		"in line": func(h *history) { h.lives[1].settings[0].Ordered = true },
+		"not yet": func(h *history) {
+			h.lives[1].settings = append(h.lives[1].settings, setting{forgedAt.Add(second), forgedAt.Add(4 * second), posthorn.Settings{MaxInFlight: 1, Ordered: true}})
+			h.visits[2].at, h.visits[2].ended = forgedAt.Add(3*second), forgedAt.Add(3*second)
+		},
+		"delayed": func(h *history) {
+			h.lives[1].settings[0].Ordered = true
+			h.events[1].delayed = true
+			h.visits[2].at, h.visits[2].ended = forgedAt.Add(3*second), forgedAt.Add(3*second)
+		},
+		"a rate that is kept": func(h *history) { h.lives[1].settings[0].RatePerSecond = 1 },
+	} {
+		h := forged(t)
+		h.calm = false
+		forge(h)
+		// A forged time is not the one that was signed.
+		said := slices.DeleteFunc(h.complaints(), func(c complaint) bool { return c.kind == kindSignature })
+		if len(said) > 0 {
+			t.Errorf("%s: %v", name, said)
+		}
 	}
 }
 

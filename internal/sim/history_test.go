@@ -79,6 +79,7 @@ type hosted struct {
 
 type setting struct {
 	from time.Time
+	by   time.Time // when the change was answered; zero if it was not
 	posthorn.Settings
 }
 
@@ -199,7 +200,7 @@ func (h *history) created(from int64, e posthorn.Endpoint, host, secret string) 
 	h.lives[e.ID] = &life{
 		id: e.ID, tenant: e.Tenant, secret: secret, born: born,
 		hosts:    []hosted{{host: host, from: time.Now()}},
-		settings: []setting{{time.Now(), e.Settings}},
+		settings: []setting{{time.Now(), time.Now(), e.Settings}},
 		patterns: []pattern{{born, e.Events}},
 	}
 }
@@ -213,7 +214,7 @@ func (h *history) changing(e posthorn.Endpoint) {
 	if host := hostOf(e.URL); host != l.host() {
 		l.hosts = append(l.hosts, hosted{host: host, from: time.Now()})
 	}
-	l.settings = append(l.settings, setting{time.Now(), e.Settings})
+	l.settings = append(l.settings, setting{from: time.Now(), Settings: e.Settings})
 	l.patterns = append(l.patterns, pattern{between{from: h.clock}, e.Events})
 }
 
@@ -223,6 +224,7 @@ func (h *history) changed(e posthorn.Endpoint) {
 	h.clock++
 	l := h.lives[e.ID]
 	l.patterns[len(l.patterns)-1].since.by = h.clock
+	l.settings[len(l.settings)-1].by = time.Now()
 	for i := range l.hosts[:len(l.hosts)-1] {
 		if l.hosts[i].to.IsZero() {
 			l.hosts[i].to = time.Now()

@@ -216,6 +216,12 @@ func (c chance) settings(calm bool) (s posthorn.Settings) {
 		s.MaxInFlight = 1 + c.IntN(4)
 	}
 	if c.one(3) {
+		s.Ordered = true
+	}
+	if c.one(5) {
+		s.RatePerSecond = pick(c, 0.5, 2, 20, 200)
+	}
+	if c.one(3) {
 		s.RetrySchedule = pick(c, []int{5, 30, 600}, []int{5}, []int{60, 60, 60, 3600})
 	}
 	if c.one(4) {

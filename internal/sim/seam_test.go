@@ -148,15 +148,15 @@ func (s seam) ClaimDue(ctx context.Context, now time.Time, limit int) ([]store.W
 	return w, next, err
 }
 
-func (s seam) ClaimParked(ctx context.Context, endpoint int64, limit int) ([]store.Work, bool, error) {
+func (s seam) ClaimParked(ctx context.Context, endpoint int64, limit int) ([]store.Work, bool, time.Time, error) {
 	if err := s.early(callClaimParked); err != nil {
-		return nil, false, err
+		return nil, false, time.Time{}, err
 	}
-	w, more, err := s.Store.ClaimParked(ctx, endpoint, limit)
+	w, more, next, err := s.Store.ClaimParked(ctx, endpoint, limit)
 	if len(w) > 0 {
 		s.run.gate.pass(afterFetch)
 	}
-	return w, more, err
+	return w, more, next, err
 }
 
 func (s seam) Park(ctx context.Context, ids []posthorn.ID) error {
@@ -245,6 +245,8 @@ type lanes struct{ *lane.Engine }
 func (l lanes) Reserve(tenant, endpoint int64, size int) publish.Slot {
 	return l.Engine.Reserve(tenant, endpoint, size)
 }
+
+func (l lanes) ReserveParked(endpoint int64) publish.Slot { return l.Engine.ReserveParked(endpoint) }
 
 // everyType is a catalogue that has all types.
 type everyType struct{}

@@ -88,7 +88,7 @@ type Store interface {
 type Notice struct {
 	Kind     NoticeKind
 	Tenant   int64       // NoticeTenant, NoticeEndpoint, NoticeCanceled, NoticeErased
-	Endpoint int64       // NoticeEndpoint, NoticeCanceled
+	Endpoint int64       // NoticeEndpoint, NoticeCanceled, NoticeParked
 	Event    posthorn.ID // NoticeErased
 }
 
@@ -102,6 +102,9 @@ const (
 	NoticeSending                    // the sending switch
 	NoticeCanceled                   // deliveries of the endpoint (0: of any), which may be in an engine's memory
 	NoticeErased                     // an event's payload was erased
+	// NoticeParked: an endpoint has parked deliveries that its lane may not know
+	// of, or not know to be due. Nothing that is remembered became untrue.
+	NoticeParked
 )
 
 // Change accompanies everything that is audited.
@@ -191,6 +194,8 @@ type SealedHeader struct {
 type EndpointSet struct {
 	Version   int64
 	Endpoints []posthorn.Endpoint
+	// Shared: several processes may serve this store ([posthorn.Settings.OwnedLane]).
+	Shared bool
 }
 
 // Target is all that is needed to send to an endpoint.
@@ -205,6 +210,9 @@ type Target struct {
 	Health  posthorn.Health
 	// Parked reports whether the endpoint has parked deliveries.
 	Parked bool
+	// Owned reports whether all its deliveries come by way of ClaimParked
+	// ([posthorn.Settings.OwnedLane]).
+	Owned bool
 }
 
 // Endpoints keeps endpoints, their secrets and settings.
@@ -255,6 +263,10 @@ type Endpoints interface {
 	// WarningsDue lists living, active endpoints that began to fail before since
 	// and whose owner was not yet told of the coming pause, at most limit.
 	WarningsDue(ctx context.Context, since time.Time, limit int) ([]int64, error)
+	// LineHead returns the delivery that holds the line of an ordered endpoint, as
+	// it failed and is not in a final state, and when it is attempted next; 0 for
+	// none, and while it is being attempted.
+	LineHead(ctx context.Context, endpoint int64) (head posthorn.ID, next time.Time, err error)
 	// MarkWarned records that the owner is to be told of the coming pause, and the
 	// [Turn] that tells it, in one commit. It reports false when that was done
 	// before, and when the warning is not due (any more).
@@ -389,6 +401,10 @@ type PublishTarget struct {
 	Parked bool
 	// Note is Delivery.Note; "" mostly.
 	Note string
+	// Owned tells that the endpoint has an owned lane
+	// ([posthorn.Settings.OwnedLane]), Ordered that it keeps publish order. The
+	// publisher parks what is for an owned lane.
+	Owned, Ordered bool
 }
 
 // Accepted is what became of one event of a publication.
@@ -431,6 +447,9 @@ type Work struct {
 	Progress posthorn.Progress
 	// Replay tells that a replay opened it: new deliveries go first.
 	Replay bool
+	// Aside: it stands outside the line of an ordered endpoint. It is delayed
+	// (deliver_at), a test, late, replayed, or opened for one attempt by hand.
+	Aside bool
 	// AcceptedAt is when the event was accepted; for the lag metric.
 	AcceptedAt time.Time
 	// Size is the body's length. Claims may bring small bodies, at most
@@ -468,7 +487,10 @@ type Result struct {
 // Recorded is what the store made of a Result.
 type Recorded struct {
 	// Lost: the row was not at Tries any more, or is gone. Nothing was written.
-	Lost     bool
+	Lost bool
+	// Parked: the delivery stands in the line of an ordered endpoint, where it
+	// waits for its NextAt and holds those behind it.
+	Parked   bool
 	Progress posthorn.Progress
 	Health   posthorn.Health
 	// Paused is set when this result paused the endpoint.
@@ -479,14 +501,20 @@ type Recorded struct {
 
 // Queue is the engine's side of the open deliveries. An open delivery is owned
 // (in this process's memory), waiting (has a time) or parked (behind its lane's
-// backlog).
+// backlog). The line of an ordered endpoint is what of it is parked and not
+// [Work.Aside]: also after a failed attempt, and after a crash.
 type Queue interface {
 	// ClaimDue takes over waiting deliveries with NextAt <= now, earliest first,
 	// at most limit. next is the time of the earliest one left (zero for none).
 	ClaimDue(ctx context.Context, now time.Time, limit int) (w []Work, next time.Time, err error)
 	// ClaimParked takes over parked deliveries of an endpoint, oldest first. more
-	// reports whether others are left.
-	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, err error)
+	// reports whether others are left. Those that failed before and whose time has
+	// not come become waiting, but in an ordered endpoint's line: there the first
+	// one holds the rest. next is the earliest time of either, zero for none. With
+	// more and without work, asking again before next is useless.
+	// Where several processes share the store, an owned lane is leased to one of
+	// them: it is this one from the first claim on, and the others get nothing.
+	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, next time.Time, err error)
 	// ParkedEndpoints lists endpoints that live, are active and have parked
 	// deliveries, with an id above after, at most limit.
 	ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error)

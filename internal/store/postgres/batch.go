@@ -37,6 +37,7 @@ type batch struct {
 		body                                                                 [][]byte
 	}
 	due     struct{ pub, id, event, tenant, endpoint, run, next []int64 }
+	lines   lines
 	expired struct{ pub, id, event, tenant, endpoint, hour []int64 }
 	notes   struct {
 		pub, event []int64
@@ -189,7 +190,9 @@ func (b *batch) addDeliveries(pub int64, o *publication, e *store.NewEvent, even
 		case later:
 			run, next = waiting, nanos(e.DeliverAt)
 		case t.Parked:
-			run = parked
+			if run = parked; t.Ordered {
+				b.lines.add(t.Endpoint, id)
+			}
 		}
 		d := &b.due
 		d.pub, d.id, d.event, d.tenant = append(d.pub, pub), append(d.id, id), append(d.event, int64(event)), append(d.tenant, o.Tenant)
@@ -211,7 +214,9 @@ const insertBatch = `WITH ok AS (
 	FROM unnest($4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
 		$13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[])
 		e (pub, id, tenant, occurred, accepted, deliver, deliveries, size, kind, key, typ, source, subject, source_id, body) JOIN ok USING (pub)
-), d AS (
+)`
+
+const insertDue = `, d AS (
 	INSERT INTO due (id, event, tenant, endpoint, run, next_at)
 	SELECT d.id, d.event, d.tenant, d.endpoint, d.run, d.next_at
 	FROM unnest($19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[])
@@ -255,12 +260,18 @@ func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err 
 	args := []any{b.tenants, b.versions, b.run,
 		e.pub, e.id, e.tenant, e.occurred, e.accepted, e.deliver, e.deliveries, e.size, e.kind, e.key, e.typ, e.source, e.subject, e.sourceID, e.body,
 		d.pub, d.id, d.event, d.tenant, d.endpoint, d.run, d.next}
-	query := insertBatch
-	if len(b.keys.pub)+len(b.expired.pub) > 0 {
+	query, inLine := insertBatch+insertDue, len(b.lines.n) > 0
+	if inLine {
+		query = insertBatch + insertDueInLine
+	}
+	if inLine || len(b.keys.pub)+len(b.expired.pub) > 0 {
 		k, x := &b.keys, &b.expired
 		query += insertRest
 		args = append(args, k.pub, k.tenant, k.kind, k.text, k.hash, k.event, k.answer, k.expires,
 			x.pub, x.id, x.event, x.tenant, x.endpoint, x.hour, string(posthorn.ReasonBacklogFull), int64(posthorn.Expired))
+	}
+	if inLine {
+		args = append(args, b.lines.args(d.id)...)
 	}
 	if n := &b.notes; len(n.pub) > 0 {
 		query += fmt.Sprintf(insertNotes, len(args)+1, len(args)+2, len(args)+3)

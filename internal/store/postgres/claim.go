@@ -13,18 +13,20 @@ import (
 // Small bodies come with the claim (store.ClaimedBody).
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
 	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0,
-	CASE WHEN e.size <= 4096 THEN e.body END,
+	CASE WHEN e.size <= 4096 THEN e.body END, d.run, ` + aside + `,
 	coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
 	coalesce((SELECT t.deleted_at FROM tenants t WHERE t.id = d.tenant), 1) <> 0`
 
 const (
+	// What is due in a lane that another node has, or none, goes to its backlog.
 	claimDue = `WITH c AS (
 			SELECT id FROM due WHERE run = 0 AND next_at <= $1 AND next_at >= $2 ORDER BY next_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
-		UPDATE due d SET run = $4 FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
+		UPDATE due d SET run = CASE WHEN coalesce((SELECT l.run FROM lanes l WHERE l.endpoint = d.endpoint), $4) = $4 THEN $4 ELSE -1 END FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
 
+	// What failed and whose time has not come waits: see store.LineUp.
 	claimParked = `WITH c AS (
-			SELECT id FROM due WHERE run = -1 AND endpoint = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)
-		UPDATE due d SET run = $3 FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
+			SELECT id FROM due WHERE run = -1 AND endpoint = $1 ORDER BY greatest(seq, id), id LIMIT $2 FOR UPDATE SKIP LOCKED)
+		UPDATE due d SET run = CASE WHEN d.tries > 0 AND d.next_at > $4 THEN 0 ELSE $3 END FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
 )
 
 // claim is a row that was taken over. gone tells that its endpoint or tenant was
@@ -33,6 +35,7 @@ type claim struct {
 	work       store.Work
 	gone       bool
 	tenantGone bool
+	run        int64 // that has it now
 }
 
 func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {
@@ -41,7 +44,7 @@ func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {
 		w, p := &c.work, &c.work.Progress
 		var accepted, next int64
 		err := r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
-			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &w.Replay, &w.Body, &c.gone, &c.tenantGone)
+			&next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &w.Replay, &w.Body, &c.run, &w.Aside, &c.gone, &c.tenantGone)
 		w.AcceptedAt, p.NextAt = fromNanos(accepted), fromNanos(next)
 		c.gone = c.gone || c.tenantGone
 		claims = append(claims, c)
@@ -63,12 +66,14 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	}
 	floor := s.floor.get()
 	var at int64
+	var elsewhere map[int64]int64 // endpoints whose lanes have to fetch it, with their tenants
 	err = s.write(ctx, func(tx *txn) error {
-		work, at = nil, 0
+		work, at, elsewhere = nil, 0, nil
 		claims, err := tx.claims(claimDue, nanos(now), floor, limit, run)
 		if err != nil {
 			return err
 		}
+		claims, elsewhere = split(claims)
 		if work, err = tx.take(claims, now); err != nil {
 			return err
 		}
@@ -79,6 +84,9 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 		return nil, time.Time{}, err
 	}
 	s.owns(run, work)
+	for endpoint, tenant := range elsewhere {
+		s.watchers.tell(store.Notice{Kind: store.NoticeParked, Tenant: tenant, Endpoint: endpoint})
+	}
 	slices.SortFunc(work, func(a, b store.Work) int {
 		return cmp.Or(a.Progress.NextAt.Compare(b.Progress.NextAt), cmp.Compare(a.ID, b.ID))
 	})
@@ -88,40 +96,75 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	return work, fromNanos(at), nil
 }
 
+// split takes out what was parked for the lanes of others.
+func split(claims []claim) (mine []claim, elsewhere map[int64]int64) {
+	mine = claims[:0]
+	for _, c := range claims {
+		if c.run != parked {
+			mine = append(mine, c)
+			continue
+		}
+		if elsewhere == nil {
+			elsewhere = make(map[int64]int64)
+		}
+		elsewhere[c.work.Endpoint] = c.work.Tenant
+	}
+	return mine, elsewhere
+}
+
 // ClaimParked implements [store.Queue].
-func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (work []store.Work, more bool, err error) {
+func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (work []store.Work, more bool, next time.Time, err error) {
 	if err := s.serving(); err != nil {
-		return nil, false, err
+		return nil, false, next, err
 	}
 	run, _, err := s.lease.current()
 	if err != nil {
-		return nil, false, err
+		return nil, false, next, err
 	}
+	var lowest int64
 	err = s.write(ctx, func(tx *txn) error {
-		work, more = nil, false
-		var gone bool
+		work, more, next, lowest = nil, false, time.Time{}, 0
+		var gone, owned bool
 		// Sweep cancels those of a deleted endpoint.
-		found, err := tx.row(`SELECT coalesce(p.deleted_at, 1) <> 0 OR coalesce(t.deleted_at, 1) <> 0
-			FROM endpoints p LEFT JOIN tenants t ON t.id = p.tenant WHERE p.id = $1`, []any{endpoint}, &gone)
+		found, err := tx.row(`SELECT coalesce(p.deleted_at, 1) <> 0 OR coalesce(t.deleted_at, 1) <> 0, EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = p.id)
+			FROM endpoints p LEFT JOIN tenants t ON t.id = p.tenant WHERE p.id = $1`, []any{endpoint}, &gone, &owned)
 		if err != nil || !found || gone {
 			return err
 		}
-		claims, err := tx.claims(claimParked, endpoint, limit, run)
+		if owned {
+			work, more, next, lowest, err = tx.claimOwned(endpoint, run, limit)
+			return err
+		}
+		claims, err := tx.claims(claimParked, endpoint, limit, run, nanos(s.now()))
 		if err != nil {
 			return err
 		}
-		if work, err = tx.take(claims, s.now()); err != nil {
+		taken := claims[:0]
+		for _, c := range claims {
+			if c.run == run {
+				taken = append(taken, c)
+			} else if at := nanos(c.work.Progress.NextAt); lowest == 0 || at < lowest {
+				lowest = at
+			}
+		}
+		if work, err = tx.take(taken, s.now()); err != nil {
 			return err
 		}
+		slices.SortFunc(work, func(a, b store.Work) int { return cmp.Compare(a.ID, b.ID) })
 		_, err = tx.row(`SELECT EXISTS (SELECT 1 FROM due WHERE run = -1 AND endpoint = $1)`, []any{endpoint}, &more)
+		if next = fromNanos(lowest); more && len(work) == 0 {
+			next = s.now() // what comes behind is not known yet
+		}
 		return err
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, false, time.Time{}, err
 	}
 	s.owns(run, work)
-	slices.SortFunc(work, func(a, b store.Work) int { return cmp.Compare(a.ID, b.ID) })
-	return work, more, nil
+	if lowest != 0 {
+		s.floor.lower(lowest)
+	}
+	return work, more, next, nil
 }
 
 func (s *Store) owns(run int64, work []store.Work) {

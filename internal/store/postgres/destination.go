@@ -25,8 +25,12 @@ type Destination struct {
 
 var _ store.Destination = (*Destination)(nil)
 
-// notCopied are tables of the nodes' and the schema's own.
-var notCopied = []string{"goose_db_version", "commits", "runs"}
+// notCopied are tables and columns of the nodes' and the schema's own. Those of
+// lanes follow from the settings: see Commit.
+var (
+	notCopied        = []string{"goose_db_version", "commits", "runs", "lanes", "lines", "outbox"}
+	columnsNotCopied = []string{"due.seq", "events.tx", "replays.run"}
+)
 
 // OpenDestination opens the database, brings its schema to this version and
 // locks nodes out. It must hold no tenant, token, event or anything else.
@@ -109,7 +113,8 @@ func (d *Destination) Tables(ctx context.Context) (tables []store.Table, err err
 		FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 		JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
 		WHERE c.relnamespace = $1::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relname <> ALL ($2)
-		ORDER BY c.relname, a.attnum`, schema, notCopied)
+		AND c.relname || '.' || a.attname <> ALL ($3)
+		ORDER BY c.relname, a.attnum`, schema, notCopied, columnsNotCopied)
 	if err != nil {
 		return nil, err
 	}
@@ -288,6 +293,15 @@ func (d *Destination) SetSequence(ctx context.Context, table string, last int64)
 
 // Commit implements [store.Destination].
 func (d *Destination) Commit(ctx context.Context) error {
+	for _, query := range []string{
+		`INSERT INTO lanes (endpoint, run, since, ordered) SELECT id, 0, 0, coalesce((settings::jsonb ->> 'ordered')::boolean, false) FROM endpoints
+			WHERE deleted_at = 0 AND settings::jsonb ?| ARRAY['ordered', 'rate_per_second', 'max_in_flight']`,
+		`INSERT INTO lines (endpoint, last) SELECT l.endpoint, coalesce((SELECT max(d.id) FROM due d WHERE d.endpoint = l.endpoint), 0) FROM lanes l WHERE l.ordered`,
+	} {
+		if _, err := d.tx.Exec(ctx, query); err != nil {
+			return classify(err)
+		}
+	}
 	if err := d.tx.Commit(ctx); err != nil {
 		return classify(err)
 	}

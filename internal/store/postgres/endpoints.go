@@ -53,6 +53,11 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.insertEndpoint(&e, seal); err != nil {
 			return err
 		}
+		if e.Settings.OwnedLane(true) {
+			if err := tx.setLane(&e, c.At); err != nil {
+				return err
+			}
+		}
 		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
 			return err
 		}
@@ -242,6 +247,11 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 		if err := tx.writeSettings(&e, values); err != nil {
 			return err
 		}
+		if old.Settings.OwnedLane(true) || e.Settings.OwnedLane(true) {
+			if err := tx.setLane(&e, c.At); err != nil {
+				return err
+			}
+		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
@@ -263,6 +273,11 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 		if err := tx.exec(`UPDATE endpoints SET deleted_at = $1 WHERE id = $2`, nanos(c.At), e.ID); err != nil {
 			return err
 		}
+		if e.Settings.OwnedLane(true) {
+			if err := tx.dropLanes([]int64{e.ID}); err != nil {
+				return err
+			}
+		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
@@ -281,7 +296,7 @@ func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.Endpoi
 		if len(versions) == 0 {
 			return store.ErrNotFound
 		}
-		set.Version = versions[0]
+		set.Version, set.Shared = versions[0], true
 		set.Endpoints, err = all(ctx, s, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
 			WHERE tenant = $1 AND deleted_at = 0 ORDER BY id`, tenant)
 		return err

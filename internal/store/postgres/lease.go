@@ -263,6 +263,7 @@ func (l *lease) look() {
 			l.take(ctx, id, beats)
 		}
 	}
+	l.lookAtLanes()
 	if len(alive) > 0 && answered.Sub(l.s.open.counted()) > recountEvery {
 		l.s.open.recount(ctx, l.s)
 	}
@@ -320,10 +321,11 @@ func (l *lease) takeOrphans(ctx context.Context) {
 	}
 }
 
-// letWait gives back what a run owns, in slices: it is due now at the latest.
+// letWait gives back what a run owns, in slices: it is due now at the latest, or,
+// of an owned lane, parked in its place.
 func (s *Store) letWait(ctx context.Context, run int64) (total int, err error) {
 	const slice = `WITH r AS (SELECT id FROM due WHERE run > 0 AND run = $1 ORDER BY id LIMIT 5000 FOR UPDATE SKIP LOCKED),
-		u AS (UPDATE due d SET run = 0, next_at = least(d.next_at, $2) FROM r WHERE d.id = r.id RETURNING d.next_at)
+		u AS (UPDATE due d SET run = CASE WHEN EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint) THEN -1 ELSE 0 END, next_at = least(d.next_at, $2) FROM r WHERE d.id = r.id RETURNING d.next_at)
 		SELECT count(*), coalesce(min(next_at), 0) FROM u`
 	for {
 		var n int

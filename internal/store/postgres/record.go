@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -112,6 +113,9 @@ func (w *recorder) try(group []*result) error {
 		return err
 	}
 	w.s.committed(tx)
+	for _, r := range group {
+		r.rec.Parked = !r.rec.Lost && slices.Contains(set.parked, int64(r.ID))
+	}
 	ids := make([]posthorn.ID, len(group))
 	for i, r := range group {
 		ids[i] = r.ID
@@ -127,7 +131,8 @@ type resultSet struct {
 	run    int64
 	rows   map[posthorn.ID]*deliveryRow
 	health map[int64]*healthRow
-	lowest int64 // the earliest time of what waits now
+	lowest int64   // the earliest time of what waits now
+	parked []int64 // of what waits, what stands in a line
 }
 
 // deliveryRow is a delivery as the recorder needs it.

@@ -24,10 +24,16 @@ const moveResults = `WITH gone AS (
 		CASE WHEN g.extra AND u.state = g.before AND u.state <> 1 THEN g.reason ELSE '' END, u.log
 	FROM gone g JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) u (id, tries, attempts, waits, state, log) USING (id)
 ), wait AS (
-	UPDATE due d SET run = 0, next_at = u.next_at, tries = u.tries, attempts = u.attempts, waits = u.waits, extra = u.extra, before = u.before,
+	-- in the line of an ordered endpoint it stays parked
+	UPDATE due d SET run = CASE WHEN EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint AND l.ordered)
+			THEN CASE WHEN u.extra OR d.round > 0 OR d.late OR d.replay_id <> 0
+				OR EXISTS (SELECT 1 FROM events e WHERE e.id = d.event AND (e.deliver_at <> 0 OR e.kind = 1)) THEN 0 ELSE -1 END
+			ELSE 0 END,
+		next_at = u.next_at, tries = u.tries, attempts = u.attempts, waits = u.waits, extra = u.extra, before = u.before,
 		manual = d.manual AND u.attempts = d.attempts, log = u.log
 	FROM unnest($7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::boolean[], $13::bigint[], $14::bytea[])
 		u (id, next_at, tries, attempts, waits, extra, before, log) WHERE d.id = u.id
+	RETURNING d.id, d.run
 ), health AS (
 	UPDATE endpoint_health h SET failing_since = u.failing_since, failures = u.failures, last_success = u.last_success,
 		last_failure = u.last_failure, hold_until = u.hold_until, warned_at = u.warned_at, last_error = u.last_error
@@ -55,7 +61,7 @@ ON CONFLICT (endpoint, hour) DO UPDATE SET ok = s.ok + excluded.ok, failed = s.f
 }
 
 var (
-	writeResults = moveResults + insertHours(23)
+	writeResults = moveResults + `, hours AS (` + insertHours(23) + `) SELECT id FROM wait WHERE run = -1`
 	writeHours   = insertHours(1)
 )
 
@@ -63,7 +69,8 @@ var (
 func (set *resultSet) write(s *Store) error {
 	tx := set.tx
 	var b pgx.Batch
-	if args, any := set.columns(); any {
+	args, moves := set.columns()
+	if moves {
 		b.Queue(writeResults, args...)
 	}
 	for id, d := range set.rows { // rare: results for what was settled meanwhile
@@ -84,7 +91,14 @@ func (set *resultSet) write(s *Store) error {
 	answers := tx.c.SendBatch(tx.ctx, &b)
 	var err error
 	var last string
-	for range b.Len() {
+	if moves {
+		var parked []int64
+		rows, e := answers.Query()
+		if parked, err = collect(rows, e); err == nil {
+			set.parked = parked
+		}
+	}
+	for range b.Len() - count(moves) {
 		tag, e := answers.Exec()
 		err, last = errors.Join(err, e), tag.String()
 	}
@@ -100,6 +114,13 @@ func (set *resultSet) write(s *Store) error {
 		s.floor.lower(set.lowest)
 	}
 	return nil
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // columns are the parameters of writeResults; any tells that there is something

@@ -137,7 +137,18 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow, run i
 		return nil, list[0].Refused
 	}
 	if len(open) > 0 {
-		if err := tx.exec(`UPDATE due SET run = 0, next_at = $2, manual = true WHERE id = ANY ($1)`, open, nanos(c.At)); err != nil {
+		// One in an ordered endpoint's line keeps its place there.
+		if err := tx.rows(`UPDATE due d SET next_at = $2, manual = true,
+				run = CASE WHEN EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint AND l.ordered) AND NOT `+aside+` THEN -1 ELSE 0 END
+			FROM events e WHERE e.id = d.event AND d.id = ANY ($1) RETURNING d.run, d.tenant, d.endpoint`, []any{open, nanos(c.At)}, func(r scanner) error {
+			var run int64
+			n := store.Notice{Kind: store.NoticeParked}
+			err := r.Scan(&run, &n.Tenant, &n.Endpoint)
+			if run < 0 {
+				tx.notice(n)
+			}
+			return err
+		}); err != nil {
 			return nil, err
 		}
 	}

@@ -291,6 +291,8 @@ func (sw *sweep) eraseEndpoints() error {
 		`DELETE FROM endpoint_health WHERE endpoint = ANY ($1)`,
 		`DELETE FROM endpoint_stats WHERE endpoint = ANY ($1)`,
 		`DELETE FROM endpoint_secrets WHERE endpoint = ANY ($1)`,
+		`DELETE FROM lanes WHERE endpoint = ANY ($1)`,
+		`DELETE FROM lines WHERE endpoint = ANY ($1)`,
 		`DELETE FROM endpoints WHERE id = ANY ($1)`,
 	} {
 		if err := sw.tx.exec(query, endpoints); err != nil {

@@ -19,6 +19,7 @@ func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err
 			return store.ErrNotFound
 		}
 		t.Endpoint = found[0]
+		t.Owned = t.Endpoint.Settings.OwnedLane(true)
 		err = q.QueryRow(ctx, `SELECT
 			EXISTS (SELECT 1 FROM tenants WHERE id = $1 AND suspended_at <> 0),
 			EXISTS (SELECT 1 FROM due WHERE run = -1 AND endpoint = $2)`,

@@ -122,7 +122,7 @@ func BenchmarkParked(b *testing.B) {
 		if _, err := s.Publish(b.Context(), store.Publication{Tenant: to.tenant, SetVersion: to.version, At: now, Events: events}); err != nil {
 			b.Fatal(err)
 		}
-		works, _, err := s.ClaimParked(b.Context(), to.endpoint, len(events))
+		works, _, _, err := s.ClaimParked(b.Context(), to.endpoint, len(events))
 		if err != nil || len(works) != len(events) {
 			b.Fatalf("claimed %d of %d, %v", len(works), len(events), err)
 		}

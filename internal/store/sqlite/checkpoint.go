@@ -82,11 +82,11 @@ func (c *checkpointer) loop() {
 
 // look takes the log in when it is long enough.
 func (c *checkpointer) look() error {
-	length, taken, err := checkpoint(c.db, "NOOP")
+	length, taken, err := c.checkpoint("NOOP")
 	if err != nil || length-taken < checkpointPages {
 		return err
 	}
-	length, taken, err = checkpoint(c.db, "PASSIVE")
+	length, taken, err = c.checkpoint("PASSIVE")
 	if err != nil || length-taken == 0 || length < checkpointMost {
 		return err
 	}
@@ -97,6 +97,14 @@ func (c *checkpointer) look() error {
 	case <-c.stopped:
 		return nil
 	}
+}
+
+// checkpoint keeps the writer's turn: SQLite refuses a second checkpoint at a time
+// without waiting for the first.
+func (c *checkpointer) checkpoint(mode string) (length, taken int, err error) {
+	c.writer.checkpoints.Lock()
+	defer c.writer.checkpoints.Unlock()
+	return checkpoint(c.db, mode)
 }
 
 // close ends the goroutine. The writer must still run.

@@ -11,7 +11,11 @@ import (
 )
 
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
-	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0, b.body`
+	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0, b.body,
+	` + aside
+
+// aside tells that a delivery stands outside the line: see [store.Work].
+const aside = `(d.extra <> 0 OR d.round > 0 OR d.late <> 0 OR d.replay_id <> 0 OR e.deliver_at <> 0 OR e.kind = 1)`
 
 // claim is a row that may be taken over. gone tells that its endpoint or
 // tenant was deleted.
@@ -27,7 +31,7 @@ func scanClaim(r scanner) (c claim, err error) {
 	p := &w.Progress
 	var accepted, next int64
 	err = r.Scan((*int64)(&w.ID), (*int64)(&w.Event), &w.EventKey, &w.Type, &w.Tenant, &w.Endpoint, &w.Kind, &accepted, &w.Size,
-		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &w.Replay, &w.Body, &c.gone, &c.tenantGone)
+		&p.State, &c.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &w.Replay, &w.Body, &w.Aside, &c.gone, &c.tenantGone)
 	w.AcceptedAt, p.NextAt = fromNanos(accepted), nextAt(c.place, next)
 	c.gone = c.gone || c.tenantGone
 	if blank(w.Body) {
@@ -81,26 +85,54 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 }
 
 // ClaimParked implements [store.Queue].
-func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (work []store.Work, more bool, err error) {
+func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (work []store.Work, more bool, next time.Time, err error) {
 	if err := s.serving(); err != nil {
-		return nil, false, err
+		return nil, false, next, err
 	}
 	err = s.writer.do(ctx, func(tx *txn) error {
-		work, more = nil, false
-		claims, err := tx.claims(claimParked, endpoint, limit+1)
+		work, more, next = nil, false, time.Time{}
+		ordered, now := tx.ordered(endpoint), tx.w.now()
+		look := limit + 1
+		if ordered {
+			look = max(look, store.LookAside)
+		}
+		claims, err := tx.claims(claimParked, endpoint, look)
 		if err != nil || len(claims) == 0 || claims[0].gone {
 			return err // Sweep cancels those of a deleted endpoint
 		}
-		if more = len(claims) > limit; more {
-			claims = claims[:limit]
+		candidates := make([]store.ParkedRow, len(claims))
+		for i := range claims {
+			w := &claims[i].work
+			candidates[i] = store.ParkedRow{Aside: w.Aside, Tries: w.Progress.Tries, NextAt: w.Progress.NextAt}
 		}
-		work, err = tx.take(claims, tx.w.now())
+		var take, wait []int
+		take, wait, more, next = store.LineUp(ordered, candidates, len(claims) == look, now, limit)
+		if err := tx.letWait(claims, wait); err != nil {
+			return err
+		}
+		taken := make([]claim, len(take))
+		for i, at := range take {
+			taken[i] = claims[at]
+		}
+		work, err = tx.take(taken, now)
 		return err
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, false, time.Time{}, err
 	}
-	return work, more, nil
+	return work, more, next, nil
+}
+
+// letWait gives parked rows their time back.
+func (tx *txn) letWait(claims []claim, which []int) error {
+	for _, i := range which {
+		w := &claims[i].work
+		if err := tx.exec(`UPDATE deliveries SET place = 2 WHERE id = ?`, int64(w.ID)); err != nil {
+			return err
+		}
+		tx.move(w.Tenant, w.Endpoint, parked, waiting)
+	}
+	return nil
 }
 
 func (tx *txn) claims(query string, args ...any) (claims []claim, err error) {

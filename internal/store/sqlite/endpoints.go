@@ -53,6 +53,9 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.insertEndpoint(&e, seal); err != nil {
 			return err
 		}
+		if err := tx.setOrdered(e.ID, e.Settings.Ordered); err != nil {
+			return err
+		}
 		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
 			return err
 		}
@@ -235,6 +238,9 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 		if err := tx.writeSettings(&e, values); err != nil {
 			return err
 		}
+		if err := tx.setOrdered(e.ID, e.Settings.Ordered); err != nil {
+			return err
+		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
@@ -254,6 +260,9 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 			return err
 		}
 		if err := tx.exec(`UPDATE endpoints SET deleted_at = ? WHERE id = ?`, nanos(c.At), e.ID); err != nil {
+			return err
+		}
+		if err := tx.setOrdered(e.ID, false); err != nil {
 			return err
 		}
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {

@@ -176,6 +176,8 @@ const readersWait = 200 * time.Millisecond
 // after a later commit.
 func (w *writer) emptyLog() {
 	w.logFull.Store(true)
+	w.checkpoints.Lock()
+	defer w.checkpoints.Unlock()
 	var blocked, pages, moved int
 	err := w.execute(fmt.Sprintf("PRAGMA busy_timeout = %d", readersWait.Milliseconds()))
 	if err == nil {

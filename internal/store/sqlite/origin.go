@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -28,6 +29,9 @@ func OpenOrigin(ctx context.Context, o Options) (*Origin, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.writer.do(ctx, func(tx *txn) error { return tx.mergeStats(0) }); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return &Origin{s}, nil
 }
 
@@ -49,7 +53,7 @@ var origins = map[string]struct {
 	"endpoint_health": {"endpoints e LEFT JOIN endpoint_health h ON h.endpoint = e.id", map[string]string{
 		"endpoint": "e.id", "failing_since": "coalesce(h.failing_since, 0)", "failures": "coalesce(h.failures, 0)",
 		"last_success": "coalesce(h.last_success, 0)", "last_failure": "coalesce(h.last_failure, 0)",
-		"hold_until": "coalesce(h.hold_until, 0)", "warned_at": "coalesce(h.warned_at, 0)",
+		"hold_until": "coalesce(h.hold_until, 0)", "warned_at": "coalesce(h.warned_at, 0)", "last_error": "coalesce(h.last_error, '')",
 	}},
 	"meta": {"meta WHERE key <> 'ping'", nil},
 }
@@ -58,6 +62,7 @@ var origins = map[string]struct {
 var elsewhere = map[string]bool{
 	"deliveries.place": true, // becomes run
 	"payloads":         true, // become events.body
+	"stats_log":        true, // is added up before
 	"goose_db_version": true, "sqlite_sequence": true,
 }
 

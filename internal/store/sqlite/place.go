@@ -98,6 +98,7 @@ func (tx *txn) move(tenant, endpoint int64, from, to place) {
 		return
 	}
 	tx.moves = append(tx.moves, move{tenant, endpoint, from, to})
+	tx.lineMoved(tenant, endpoint, from, to)
 	switch nowhere {
 	case from:
 		tx.opened[tenant]++
@@ -149,7 +150,28 @@ func (tx *txn) recover() error {
 	if err := tx.restored(); err != nil {
 		return err
 	}
+	if err := tx.recoverLines(); err != nil {
+		return err
+	}
 	return tx.countOpen()
+}
+
+// recoverLines finds the ordered endpoints. What the last run owned of their lines
+// stands in them again.
+func (tx *txn) recoverLines() error {
+	ids, err := tx.ids(`SELECT id FROM endpoints WHERE deleted_at = 0 AND settings ->> 'ordered' = 1`)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	tx.w.lines = make(map[int64]struct{}, len(ids))
+	for _, id := range ids {
+		tx.w.lines[id] = struct{}{}
+		if err := tx.joinLine(id); err != nil {
+			return err
+		}
+	}
+	tx.moves, tx.opened = nil, make(map[int64]int) // all is counted next
+	return nil
 }
 
 // countOpen reads the two partial indexes of open rows, and no row.

@@ -49,7 +49,7 @@ func TestKilled(t *testing.T) {
 	if err != nil || len(work) != 2 || work[0].ID != owned || work[1].ID != last {
 		t.Errorf("%+v, %v", work, err)
 	}
-	work, _, err = again.ClaimParked(t.Context(), s.endpoint.ID, 10)
+	work, _, _, err = again.ClaimParked(t.Context(), s.endpoint.ID, 10)
 	if err != nil || len(work) != 1 || work[0].ID != parked {
 		t.Errorf("%+v, %v", work, err)
 	}

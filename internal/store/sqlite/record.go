@@ -90,10 +90,18 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 	if d.log, err = store.AppendAttempt(d.log, &kept); err != nil {
 		return store.Recorded{}, refuse(err)
 	}
-	if err := tx.saveResult(&d, next); err != nil {
+	stands := false
+	if !next.State.Final() {
+		if stands, err = tx.stands(&d, r.Kind); err != nil {
+			return store.Recorded{}, err
+		}
+	}
+	if err := tx.saveResult(&d, next, stands); err != nil {
 		return store.Recorded{}, err
 	}
-	return tx.settled(r, &d, next)
+	rec, err := tx.settled(r, &d, next)
+	rec.Parked = stands
+	return rec, err
 }
 
 // settled counts a result that was written.
@@ -135,10 +143,15 @@ func (tx *txn) recordFirst(r *store.Result) (rec store.Recorded, done bool, err 
 	return rec, true, err
 }
 
-// saveResult writes the delivery after an attempt: it waits, or is finished.
-func (tx *txn) saveResult(d *deliveryRow, next posthorn.Progress) error {
+// saveResult writes the delivery after an attempt: it waits, in its endpoint's
+// line if it stands there, or is finished.
+func (tx *txn) saveResult(d *deliveryRow, next posthorn.Progress, stands bool) error {
 	to, at := nowhere, int64(0)
-	if !next.State.Final() {
+	switch {
+	case next.State.Final():
+	case stands:
+		to, at = parked, nanos(next.NextAt)
+	default:
 		to, at = waiting, nanos(next.NextAt)
 	}
 	switch {

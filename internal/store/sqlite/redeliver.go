@@ -105,10 +105,20 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 			return nil, err
 		}
 		list[i].Progress = next
-		tx.move(d.tenant, d.endpoint, d.place, waiting)
-		if err := tx.exec(`UPDATE deliveries SET state = ?, place = 2, next_at = ?, extra = ?, before = ?, manual = 1,
+		to, inLine := waiting, false
+		if !next.Extra { // one in an ordered endpoint's line keeps its place there
+			if inLine, err = tx.stands(&d.deliveryRow, posthorn.EventNormal); err != nil {
+				return nil, err
+			}
+		}
+		if inLine {
+			to = parked
+			tx.notice(store.Notice{Kind: store.NoticeParked, Tenant: d.tenant, Endpoint: d.endpoint})
+		}
+		tx.move(d.tenant, d.endpoint, d.place, to)
+		if err := tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, extra = ?, before = ?, manual = 1,
 			replay_id = CASE WHEN state = 0 THEN replay_id ELSE 0 END WHERE id = ?`,
-			int64(next.State), nanos(next.NextAt), next.Extra, int64(next.Before), int64(d.id)); err != nil {
+			int64(next.State), int64(to), nanos(next.NextAt), next.Extra, int64(next.Before), int64(d.id)); err != nil {
 			return nil, err
 		}
 		if err := tx.audit(c, d.tenant, store.AuditRetry(d.id, d.progress.State)); err != nil {

@@ -19,6 +19,7 @@ func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err
 			return store.ErrNotFound
 		}
 		t.Endpoint = found[0]
+		t.Owned = t.Endpoint.Settings.OwnedLane(false)
 		err = q.QueryRowContext(ctx, selectTargetState,
 			t.Endpoint.Tenant, endpoint).Scan(&t.TenantSuspended, &t.Parked)
 		if err != nil {

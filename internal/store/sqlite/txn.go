@@ -20,6 +20,7 @@ type txn struct {
 	notices []store.Notice
 	// emptyLog has the log emptied after the commit, before it is answered.
 	emptyLog bool
+	lines    map[int64]bool // what changed of writer.lines
 
 	// Read once and, for health and statistics, written once per transaction.
 	tenants map[int64]*tenantRow

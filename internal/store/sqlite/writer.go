@@ -26,7 +26,9 @@ type writer struct {
 	tell      func(store.Notice)
 	committed func()          // is told of each commit
 	finish    chan chan error // asks to take the whole log into the file
-	running   sync.WaitGroup
+	// checkpoints is held while the log is taken into the file.
+	checkpoints sync.Mutex
+	running     sync.WaitGroup
 
 	db          *sql.DB
 	conn        *sql.Conn
@@ -42,6 +44,8 @@ type writer struct {
 	open  *openCounts
 	stats statsLog
 	memo  memo
+	// lines are the ordered endpoints that live.
+	lines map[int64]struct{}
 }
 
 func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notice)) (*writer, error) {
@@ -101,7 +105,9 @@ func (w *writer) loop() {
 				w.emptyLog()
 			}
 		case done := <-w.finish:
+			w.checkpoints.Lock()
 			_, _, err := checkpoint(w.conn, "PASSIVE")
+			w.checkpoints.Unlock()
 			done <- err
 		}
 	}
@@ -195,6 +201,7 @@ func (w *writer) try(group []*op) error {
 	w.open.apply(tx.moves)
 	w.keepStats(tx)
 	w.memo.keep(tx.health)
+	w.reline(tx.lines)
 	for _, n := range tx.notices {
 		w.tell(n)
 	}
@@ -206,6 +213,19 @@ func (w *writer) try(group []*op) error {
 	}
 	w.committed()
 	return nil
+}
+
+func (w *writer) reline(changed map[int64]bool) {
+	if w.lines == nil && len(changed) > 0 {
+		w.lines = make(map[int64]struct{})
+	}
+	for endpoint, on := range changed {
+		if on {
+			w.lines[endpoint] = struct{}{}
+		} else {
+			delete(w.lines, endpoint)
+		}
+	}
 }
 
 // A process beside a busy server finds the file locked nearly always: free for

@@ -117,6 +117,7 @@ func Look(t *testing.T, s store.Store, f *Filled) (v View) {
 	for _, tenant := range v.Tenants {
 		set, err := s.EndpointSet(ctx, tenant.ID)
 		note(err)
+		set.Shared = false // says what kind of store it is
 		v.Sets = append(v.Sets, set)
 		for _, e := range set.Endpoints {
 			target, err := s.Target(ctx, e.ID)
@@ -153,7 +154,7 @@ func CheckWorks(t *testing.T, s store.Store, f *Filled) {
 			w.Errorf("the payload of %x: %d bytes of %d, %v", work.ID, len(body), work.Size, err)
 		}
 	}
-	parked, more, err := s.ClaimParked(w.Context(), f.Active.ID, 100)
+	parked, more, _, err := s.ClaimParked(w.Context(), f.Active.ID, 100)
 	w.ok(err)
 	if w.same(ids(parked), f.Parked); more {
 		w.Error("more is parked")

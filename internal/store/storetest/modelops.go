@@ -221,7 +221,7 @@ func (m *model) claimParkedSome() {
 		return
 	}
 	limit := 1 + m.IntN(5)
-	work, more, err := m.s.ClaimParked(m.Context(), e.ID, limit)
+	work, more, _, err := m.s.ClaimParked(m.Context(), e.ID, limit)
 	m.ok(err)
 	var want []posthorn.ID
 	wantMore := false

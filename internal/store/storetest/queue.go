@@ -36,7 +36,7 @@ var queuePromises = []promise{
 		w.ok(err)
 		want := []store.Work{{
 			ID: e.ID + 1, Event: e.ID, EventKey: "order-1", Type: "cases.updated", Tenant: w.tenant.ID, Endpoint: to.ID,
-			Progress: posthorn.Progress{NextAt: at}, AcceptedAt: w.now, Size: len(w.event("order-1").Body),
+			Progress: posthorn.Progress{NextAt: at}, Aside: true, AcceptedAt: w.now, Size: len(w.event("order-1").Body),
 		}}
 		if len(got) == 1 && got[0].Body != nil { // a claim may bring it
 			want[0].Body, err = w.s.Payload(w.Context(), e.ID)
@@ -53,7 +53,7 @@ var queuePromises = []promise{
 			e.Body = append(e.Body, strings.Repeat(" ", size)...)
 			w.publish(e)
 		}
-		work, _, err := w.s.ClaimParked(w.Context(), to.ID, 10)
+		work, _, _, err := w.s.ClaimParked(w.Context(), to.ID, 10)
 		w.ok(err)
 		if len(work) != 3 {
 			w.Fatalf("claimed %d, want 3", len(work))
@@ -101,12 +101,12 @@ var queuePromises = []promise{
 		if got := w.claimDue(10); len(got) != 0 {
 			w.Errorf("parked deliveries are due: %v", ids(got))
 		}
-		first, more, err := w.s.ClaimParked(w.Context(), a.ID, 3)
+		first, more, _, err := w.s.ClaimParked(w.Context(), a.ID, 3)
 		w.ok(err)
 		if !more {
 			w.Error("more are left")
 		}
-		rest, more, err := w.s.ClaimParked(w.Context(), a.ID, 3)
+		rest, more, _, err := w.s.ClaimParked(w.Context(), a.ID, 3)
 		w.ok(err)
 		if more {
 			w.Error("none are left")
@@ -120,7 +120,7 @@ var queuePromises = []promise{
 		a, b := w.send(to), w.send(to)
 		w.record(w.result(b, to, 0, succeeds()))
 		w.ok(w.s.Park(w.Context(), []posthorn.ID{a, b, 4711}))
-		got, _, err := w.s.ClaimParked(w.Context(), to.ID, 10)
+		got, _, _, err := w.s.ClaimParked(w.Context(), to.ID, 10)
 		w.ok(err)
 		if !slices.Equal(ids(got), []posthorn.ID{a}) {
 			w.Errorf("claimed %v", ids(got))
@@ -153,7 +153,7 @@ var queuePromises = []promise{
 			w.Errorf("claimed %v", got)
 		}
 		for _, e := range []posthorn.Endpoint{a, c} {
-			got, _, err := w.s.ClaimParked(w.Context(), e.ID, 10)
+			got, _, _, err := w.s.ClaimParked(w.Context(), e.ID, 10)
 			w.ok(err)
 			if len(got) != 0 {
 				w.Errorf("claimed %v of a deleted endpoint", ids(got))
@@ -214,7 +214,7 @@ var queuePromises = []promise{
 						return
 					}
 					var behind []store.Work
-					if behind, more, err = w.s.ClaimParked(w.Context(), to.ID, 7); err != nil {
+					if behind, more, _, err = w.s.ClaimParked(w.Context(), to.ID, 7); err != nil {
 						w.Error(err)
 						return
 					}

@@ -19,7 +19,7 @@ import (
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for _, group := range [][]promise{
 		tenantPromises, tokenPromises, endpointPromises, secretPromises, headerPromises, sealingPromises, publishPromises,
-		queuePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, erasePromises, exportPromises, auditPromises,
+		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, erasePromises, exportPromises, auditPromises,
 	} {
 		for _, p := range group {
 			t.Run(p.name, func(t *testing.T) {

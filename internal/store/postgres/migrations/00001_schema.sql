@@ -177,14 +177,31 @@ CREATE TABLE due (
     extra     boolean  NOT NULL DEFAULT false,
     late      boolean  NOT NULL DEFAULT false,
     reason    text     NOT NULL DEFAULT '', -- that a failed extra attempt puts back
+    -- its place in the line of an ordered endpoint, not below its id; 0 for the id
+    seq       bigint   NOT NULL DEFAULT 0,
     log       bytea
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX due_waiting ON due (next_at, id) WHERE run = 0;
-CREATE INDEX due_parked ON due (endpoint, id) WHERE run = -1;
+CREATE INDEX due_parked ON due (endpoint, (greatest(seq, id)), id) WHERE run = -1;
 CREATE INDEX due_owned ON due (run, id) WHERE run > 0;
 CREATE INDEX due_endpoint ON due (endpoint, id);
 CREATE INDEX due_late ON due (tenant, id) WHERE late;
 CREATE UNIQUE INDEX due_late_event ON due (event, endpoint) WHERE late;
+
+-- The owned lanes: one row per endpoint whose settings ask for one.
+CREATE TABLE lanes (
+    endpoint bigint  PRIMARY KEY,
+    run      bigint  NOT NULL, -- that has it; 0 for none
+    since    bigint  NOT NULL, -- when run or ordered last changed
+    ordered  boolean NOT NULL
+);
+
+-- The last place given out in the line of an ordered endpoint. A table of its own:
+-- publishers lock its rows.
+CREATE TABLE lines (
+    endpoint bigint PRIMARY KEY,
+    last     bigint NOT NULL
+) WITH (fillfactor = 50);
 
 -- Finished deliveries.
 CREATE TABLE deliveries (
