@@ -67,6 +67,19 @@ func URL(t testing.TB) string {
 	return admin
 }
 
+// Missing skips a test that needs a server of its own when there are no binaries
+// to start one from; in CI it fails.
+func Missing(t testing.TB) {
+	t.Helper()
+	switch _, err := binaries(); {
+	case err == nil:
+	case os.Getenv("POSTHORN_CI") == "":
+		t.Skipf("there are no PostgreSQL binaries to start a server from: %s", how)
+	default:
+		t.Fatalf("there are no PostgreSQL binaries to start a server from, and CI must have them: %s", how)
+	}
+}
+
 // Socket is the folder of the server's socket, or empty when it is not ours.
 func Socket(t testing.TB) string {
 	t.Helper()
@@ -132,18 +145,22 @@ var ErrNotInstalled = errors.New("PostgreSQL's binaries are not installed")
 
 // Server is a throw-away server.
 type Server struct {
-	dir  string // holds data/, the socket and the log
-	bin  string
-	proc *process
+	dir      string // holds data/, the socket and the log
+	bin      string
+	settings []string
+	proc     *process
 }
 
-// Start makes a server and starts it.
-func Start() (*Server, error) {
+// Dir is the folder of the server's socket.
+func (s *Server) Dir() string { return s.dir }
+
+// Start makes a server and starts it. Settings are of the form name=value.
+func Start(settings ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{bin: bin}
+	s := &Server{bin: bin, settings: settings}
 	if s.dir, err = os.MkdirTemp("", "posthorn-pg-"); err != nil {
 		return nil, err
 	}
@@ -189,7 +206,11 @@ func SocketURL(dir, database string) string {
 // Run starts the server, again after it was stopped or killed, and waits until
 // it answers.
 func (s *Server) Run() error {
-	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=300")
+	args := []string{"-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=300"}
+	for _, setting := range s.settings {
+		args = append(args, "-c", setting)
+	}
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), args...)
 	asUser(cmd)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
