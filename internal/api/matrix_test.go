@@ -158,6 +158,8 @@ func (m *matrix) id(tenant, kind string) string {
 		m.ids[at] = root("GET", "/deliveries?event="+m.id(tenant, "eventId"), "").want(200).text("data.0.id")
 	case "tokenId":
 		m.ids[at] = m.do("root", "POST", "/tokens", `{"name":"`+mark(tenant)+`","tenant":"`+tenant+`"}`).want(201).text("data.id")
+	case "outboxId":
+		m.ids[at] = m.outbox.refusedRow(tenant)
 	case "name":
 		m.ids[at] = fmt.Sprint("victim-", len(m.tokens), "-", m.changed)
 		m.do("root", "POST", "/tenants", `{"name":"`+m.ids[at]+`"}`).want(201)
@@ -172,6 +174,7 @@ var unknownIDs = map[string][]string{
 	"eventId":    {"evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "no%20id", "%00", "%FF", strings.Repeat("a", 129)},
 	"deliveryId": {"dlv_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "dlv_", "%00", "-1", "9223372036854775808"},
 	"tokenId":    {"tok_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00"},
+	"outboxId":   {"99999999", "x", "-1", "%00", "9223372036854775808"},
 	"name":       {"nobody", "%00", "a%2Fb"},
 	"type":       {"cases.nonsense", "%00", "*"},
 }
@@ -370,7 +373,7 @@ func (m *matrix) state() string {
 
 // refresh forgets what a success used up.
 func (m *matrix) refresh(rule rule, owner, slot string) {
-	if rule.method == "DELETE" {
+	if rule.method == "DELETE" || slot == "outboxId" {
 		delete(m.ids, owner+" "+slot)
 		m.id(owner, slot)
 	}

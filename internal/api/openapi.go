@@ -48,7 +48,7 @@ var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 // pathParams says what stands in paths.
 var pathParams = map[string]string{
 	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.",
-	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.",
+	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.", "outboxId": "The number that posthorn.publish returned.",
 }
 
 func (op *operation) describe(schemas huma.Registry) *huma.Operation {

@@ -40,6 +40,9 @@ var samples = map[string]sample{
 	"delete-token":        {"/tokens/{token}", "", 204},
 	"pause-sending":       {"/sending/pause", "", 200},
 	"resume-sending":      {"/sending/resume", "", 200},
+	"list-outbox":         {"/outbox", "", 200},
+	"retry-outbox":        {"/outbox/{outbox}/retry", "", 202},
+	"drop-outbox":         {"/outbox/{outbox}", "", 204},
 }
 
 // operationsOf lists the declared operations.
@@ -51,6 +54,7 @@ func (w *world) furnish() func(path string) string {
 	names := []string{"{endpoint}", w.endpoint("acme", validEndpoint), "{event}", w.event("acme", "cases.updated")}
 	names = append(names, "{delivery}", w.do("acme", "GET", "/deliveries", "").want(200).text("data.0.id"))
 	names = append(names, "{token}", w.do("platform", "POST", "/tokens", `{"name":"spare"}`).want(201).text("data.id"))
+	names = append(names, "{outbox}", w.outbox.refusedRow("acme"))
 	return strings.NewReplacer(names...).Replace
 }
 

@@ -51,6 +51,7 @@ type node struct {
 	ready    readiness
 
 	cancel context.CancelFunc // ends the housekeeping
+	calm   context.CancelFunc // ends the publishing from the outbox
 	wg     sync.WaitGroup
 }
 
@@ -117,6 +118,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
 	n.metrics.watchConnections(n.listener)
+	n.metrics.watchOutbox(outbox(n.store), n.now)
 	return n, n.serveAPI(send.NewGuard(guard))
 }
 
@@ -198,8 +200,13 @@ func (n *node) ownListeners() []netip.AddrPort {
 }
 
 func (n *node) serveAPI(guard send.Guard) error {
+	var box api.Outbox
+	if o := outbox(n.store); o != nil {
+		box = o // and not a nil of another type
+	}
 	handler, err := api.New(api.Config{
 		Store:          n.store,
+		Outbox:         box,
 		Publish:        n.publish,
 		Catalog:        n.catalog,
 		Access:         n.access,
@@ -280,6 +287,9 @@ func (n *node) start(ctx context.Context) error {
 	n.cancel = cancel
 	n.wg.Go(func() { n.keepHouse(background) })
 	n.wg.Go(func() { n.tellTurns(background) })
+	publishing, calm := context.WithCancel(background)
+	n.calm = calm
+	n.wg.Go(func() { n.publishOutbox(publishing) })
 	n.wg.Go(func() { n.serve(n.api, n.listener, true) })
 	if n.ops != nil {
 		n.wg.Go(func() { n.serve(n.ops, n.opsLn, false) })
@@ -305,6 +315,7 @@ func (n *node) serve(s *http.Server, ln net.Listener, mayTLS bool) {
 // when everything is closed.
 func (n *node) stop() error {
 	n.ready.set(errors.New("draining"))
+	n.calm()
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()
 	drained := make(chan error, 1)

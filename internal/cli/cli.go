@@ -130,7 +130,7 @@ func (r *runner) root() *cobra.Command {
 		}
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
-	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.sendingCommand())
+	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.sendingCommand(), r.outboxCommand())
 	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.versionCommand())
 	return root
 }

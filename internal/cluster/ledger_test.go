@@ -103,7 +103,7 @@ func (l *ledger) receive(tenant int, t target, id, data string, attempt int, ack
 }
 
 func (l *ledger) fault(format string, args ...any) {
-	if len(l.wrong) < 20 {
+	if len(l.wrong) < 5 {
 		l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
 	}
 }
@@ -127,12 +127,12 @@ func (l *ledger) begin(node int, what string) (end func()) {
 	}
 }
 
-// disturbed reports whether something was done to a node of late.
+// disturbed reports whether something was done of late to a node, or to any for all.
 func (l *ledger) disturbed(node int, since time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, f := range l.faults {
-		if (f.node == node || f.node == all) && f.to.Add(settling).After(since) {
+		if (f.node == node || f.node == all || node == all) && f.to.Add(settling).After(since) {
 			return true
 		}
 	}
@@ -183,18 +183,28 @@ func (l *ledger) count() (s sums) {
 }
 
 // explained reports whether the node that made the acknowledged attempt died or
-// was cut off about then. A first attempt was made by a node that the event was
-// published through, a later one by any.
+// was cut off before it can have recorded it. A first attempt was made by a node
+// that the event was published through, a later one by any.
 func (l *ledger) explained(e *event, got *receipts, acked time.Time) bool {
 	for _, f := range l.faults {
-		if f.node == all || !f.from.Add(-unrecorded).Before(acked) || !f.to.After(acked) {
-			continue
-		}
-		if got.first > 1 || e.nodes[f.node] {
+		if f.node != all && (got.first > 1 || e.nodes[f.node]) && l.recorded(f.from).Before(acked) && f.to.After(acked) {
 			return true
 		}
 	}
 	return false
+}
+
+// recorded is the time of the last acknowledgement that is durable for certain at
+// some time: what happened just before that to the database, or to a node that
+// holds locks, keeps results of others waiting.
+func (l *ledger) recorded(at time.Time) time.Time {
+	from := at.Add(-unrecorded)
+	for _, f := range l.faults {
+		if f.from.Before(at) && f.to.Add(unrecorded).After(at) && f.from.Add(-unrecorded).Before(from) {
+			from = f.from.Add(-unrecorded)
+		}
+	}
+	return from
 }
 
 // told lists the faults for a message.

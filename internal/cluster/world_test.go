@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	// The binary is built by a process of its own, which the test cache does not
@@ -220,9 +222,7 @@ func (w *world) settle(limit time.Duration) {
 	defer cancel()
 	if err := proof.Until(ctx, 20*time.Millisecond, func() (bool, error) { return w.ledger.missing() == 0, nil }); err != nil {
 		w.t.Errorf("%v: %d deliveries are missing", err, w.ledger.missing())
-		for i, n := range w.nodes {
-			w.t.Logf("node %d: %s", i, n.LogTail())
-		}
+		w.explain()
 		return
 	}
 	for node := range w.nodes {
@@ -230,12 +230,52 @@ func (w *world) settle(limit time.Duration) {
 			var open []struct{}
 			err := proof.Until(ctx, 50*time.Millisecond, func() (bool, error) {
 				err := w.api(node, tenant).Call(ctx, http.MethodGet, "/deliveries?limit=250&state=pending", nil, &open)
+				if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+					return false, nil // a slow machine
+				}
 				return len(open) == 0, err
 			})
 			if err != nil {
 				w.t.Errorf("all has arrived, but node %d shows %d deliveries as pending: %v", node, len(open), err)
+				w.explain()
+				return
 			}
 		}
+	}
+}
+
+// explain says what the database holds and the nodes logged.
+func (w *world) explain() {
+	w.t.Helper()
+	c, err := pgx.Connect(context.WithoutCancel(w.ctx), w.db.URL())
+	if err != nil {
+		w.t.Log(err)
+		return
+	}
+	defer c.Close(context.WithoutCancel(w.ctx))
+	for _, query := range []string{`SELECT r::text FROM posthorn.runs r`, `SELECT (d.id, d.endpoint, d.run, d.next_at, d.tries)::text FROM posthorn.due d LIMIT 20`,
+		`SELECT (pid, state, wait_event_type, wait_event, query)::text FROM pg_stat_activity WHERE application_name LIKE 'posthorn%' AND state <> 'idle'`} {
+		rows, err := c.Query(context.WithoutCancel(w.ctx), query)
+		if err != nil {
+			w.t.Log(err)
+			return
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		w.t.Logf("%s: %v\n%s", query, err, strings.Join(lines, "\n"))
+	}
+	for i, n := range w.nodes {
+		log, err := n.Log()
+		if err != nil {
+			w.t.Log(err)
+			continue
+		}
+		var said []string
+		for line := range strings.Lines(string(log)) {
+			if !strings.Contains(line, `"level":"INFO","msg":"attempt"`) && !strings.Contains(line, `"msg":"request"`) {
+				said = append(said, line)
+			}
+		}
+		w.t.Logf("node %d, now process %d, logged:\n%s", i, n.PID(), strings.Join(said[max(0, len(said)-60):], ""))
 	}
 }
 
@@ -247,6 +287,9 @@ func (w *world) judge(p *load) sums {
 		len(w.nodes), len(w.ledger.faults), s.accepted, s.deliveries, s.lost, s.retried, s.duplicates, s.unexplained, p.refused.Load(), p.broken.Load())
 	for _, f := range w.ledger.wrong {
 		w.t.Error(f)
+	}
+	if len(w.ledger.wrong) > 0 {
+		w.explain()
 	}
 	for i, n := range w.nodes {
 		log, err := n.Log()

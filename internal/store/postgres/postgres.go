@@ -121,6 +121,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.other, err = s.pool(ctx, "other", 12); err != nil {
 		return err
 	}
+	if err := s.checkDirect(ctx); err != nil {
+		return err
+	}
 	if s.notices, err = newNotices(ctx, s); err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 }
 
 func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats}
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseOutbox, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
