@@ -183,11 +183,16 @@ func (l *ledger) count() (s sums) {
 }
 
 // explained reports whether the node that made the acknowledged attempt died or
-// was cut off before it can have recorded it. A first attempt was made by a node
-// that the event was published through, a later one by any.
+// was cut off before it can have recorded it. A first attempt was made by the node
+// that the event was published through, unless something had been done to that one;
+// any other by any.
 func (l *ledger) explained(e *event, got *receipts, acked time.Time) bool {
+	anyNode := got.first > 1
 	for _, f := range l.faults {
-		if f.node != all && (got.first > 1 || e.nodes[f.node]) && l.recorded(f.from).Before(acked) && f.to.After(acked) {
+		anyNode = anyNode || e.nodes[f.node] && f.from.Before(acked) && f.to.After(e.began)
+	}
+	for _, f := range l.faults {
+		if f.node != all && (anyNode || e.nodes[f.node]) && l.recorded(f.from).Before(acked) && f.to.After(acked) {
 			return true
 		}
 	}

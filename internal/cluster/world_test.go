@@ -271,7 +271,8 @@ func (w *world) explain() {
 		}
 		var said []string
 		for line := range strings.Lines(string(log)) {
-			if !strings.Contains(line, `"level":"INFO","msg":"attempt"`) && !strings.Contains(line, `"msg":"request"`) {
+			if !strings.Contains(line, `"msg":"attempt"`) && !strings.Contains(line, `"msg":"request"`) && !strings.Contains(line, `"msg":"endpoint"`) &&
+				!strings.Contains(line, `"msg":"a result could not be recorded"`) {
 				said = append(said, line)
 			}
 		}
