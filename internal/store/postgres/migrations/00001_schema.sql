@@ -243,7 +243,7 @@ DECLARE
     of    tenants%ROWTYPE;
     body  text := publish.data::text;
     at    bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000;
-    due   bigint := coalesce((extract(epoch FROM publish.deliver_at) * 1000000)::bigint * 1000, 0);
+    due   bigint := 0;
     ahead bigint;
     row   bigint;
 BEGIN
@@ -276,7 +276,10 @@ BEGIN
         RAISE invalid_parameter_value USING MESSAGE = 'posthorn.publish: id must be 1 to 128 of A-Z, a-z, 0-9, _ and -, and must not begin with evt_; null for none';
     END IF;
     SELECT value INTO ahead FROM meta WHERE key = 'deliver_ahead';
-    IF due < 0 OR due - at > ahead THEN
+    IF isfinite(publish.deliver_at) AND publish.deliver_at < clock_timestamp() + interval '10 years' THEN
+        due := greatest(1, (extract(epoch FROM publish.deliver_at) * 1000000)::bigint * 1000); -- a past one is now
+    END IF;
+    IF publish.deliver_at IS NOT NULL AND due = 0 OR due - at > ahead THEN
         RAISE datetime_field_overflow USING MESSAGE = format('posthorn.publish: deliver_at must be at most %s days ahead', ahead / 86400000000000);
     END IF;
     INSERT INTO outbox (tenant, key, type, data, at, deliver_at)
