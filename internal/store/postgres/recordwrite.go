@@ -31,6 +31,8 @@ const moveResults = `WITH gone AS (
 		last_failure = u.last_failure, hold_until = u.hold_until, warned_at = u.warned_at
 	FROM unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
 		u (endpoint, failing_since, failures, last_success, last_failure, hold_until, warned_at) WHERE h.endpoint = u.endpoint
+), mark AS (
+	INSERT INTO commits (key, value, at) VALUES ($22, $23, $24) ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at
 )`
 
 // insertHours adds to the statistics; its 18 parameters begin at first.
@@ -53,7 +55,7 @@ ON CONFLICT (endpoint, hour) DO UPDATE SET ok = s.ok + excluded.ok, failed = s.f
 }
 
 var (
-	writeResults = moveResults + insertHours(22)
+	writeResults = moveResults + insertHours(25)
 	writeHours   = insertHours(1)
 )
 
@@ -61,7 +63,9 @@ var (
 func (set *resultSet) write(s *Store) error {
 	tx := set.tx
 	var b pgx.Batch
-	if args, any := set.columns(); any {
+	mark := []any{tx.mark.key, tx.mark.value, nanos(s.now())}
+	args, some := set.columns(mark)
+	if some {
 		b.Queue(writeResults, args...)
 	}
 	for id, d := range set.rows { // rare: results for what was settled meanwhile
@@ -70,10 +74,11 @@ func (set *resultSet) write(s *Store) error {
 				int64(id), int64(d.progress.State), d.progress.Tries, d.progress.Attempts, string(d.reason), d.log)
 		}
 	}
-	if b.Len() == 0 {
-		tx.mark = mark{} // nothing to prove
-	} else {
-		b.Queue(writeMark, tx.mark.key, tx.mark.value, nanos(s.now()))
+	switch {
+	case b.Len() == 0:
+		tx.unmark() // nothing to prove
+	case !some:
+		b.Queue(writeMark, mark...)
 	}
 	b.Queue("COMMIT")
 	answers := tx.c.SendBatch(tx.ctx, &b)
@@ -97,9 +102,9 @@ func (set *resultSet) write(s *Store) error {
 	return nil
 }
 
-// columns are the parameters of writeResults; any tells that there is something
-// to write.
-func (set *resultSet) columns() (args []any, any bool) {
+// columns are the parameters of writeResults, those of its mark among them; some
+// tells that there is something to write.
+func (set *resultSet) columns(mark []any) (args []any, some bool) {
 	var done struct {
 		id, tries, attempts, waits, state []int64
 		log                               [][]byte
@@ -143,8 +148,8 @@ func (set *resultSet) columns() (args []any, any bool) {
 	for _, column := range health {
 		args = append(args, column)
 	}
-	any = len(done.id)+len(wait.id)+len(health[0])+len(set.tx.hours) > 0
-	return append(args, hourColumns(set.tx.hours)...), any
+	some = len(done.id)+len(wait.id)+len(health[0])+len(set.tx.hours) > 0
+	return append(append(args, mark...), hourColumns(set.tx.hours)...), some
 }
 
 // hourColumns are the parameters of insertHours, in the order in which all lock.
