@@ -21,6 +21,8 @@ type Endpoint struct {
 	Version   int64
 	CreatedAt time.Time
 	UpdatedAt time.Time
+	// SettingsVersion counts the changes of Settings; it is their ETag.
+	SettingsVersion int64
 	// DeletedAt is zero while the endpoint lives. A deleted one is kept for its
 	// log until retention; users see it no more.
 	DeletedAt time.Time

@@ -40,7 +40,7 @@ func (n *node) keepHouse(ctx context.Context) {
 
 // sweep does one slice of the housekeeping and says when the next is due.
 func (n *node) sweep(ctx context.Context) time.Duration {
-	swept, err := n.store.Sweep(ctx, n.now(), store.Retention{Events: n.cfg.Retention})
+	swept, err := n.store.Sweep(ctx, n.now(), store.Retention{Events: n.cfg.Retention, Audit: n.cfg.AuditRetention})
 	switch {
 	case errors.Is(err, store.ErrClosed) || ctx.Err() != nil:
 		return sweepEvery

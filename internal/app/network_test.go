@@ -73,8 +73,8 @@ func (w *network) endpoint(t *testing.T, url string, events ...string) string {
 	if err != nil {
 		t.Fatalf("%s: %v", url, err)
 	}
-	_, err = w.store.UpdateEndpoint(t.Context(), store.Change{Actor: "test", At: time.Now()}, 1, e.ID, 0, func(e *posthorn.Endpoint) error {
-		e.Settings.TimeoutSeconds = limitSeconds
+	_, err = w.store.UpdateSettings(t.Context(), store.Change{Actor: "test", At: time.Now()}, 1, e.ID, 0, func(s *posthorn.Settings) error {
+		s.TimeoutSeconds = limitSeconds
 		return nil
 	})
 	if err != nil {

@@ -42,6 +42,8 @@ type Config struct {
 
 	// Retention is how long events and deliveries are kept.
 	Retention time.Duration
+	// AuditRetention is how long the audit is kept.
+	AuditRetention time.Duration
 	// RetrySchedule holds the waits between failed attempts; empty for no retries.
 	RetrySchedule []time.Duration
 	// RetryJitter is the share by which each wait varies, 0 to 1.

@@ -54,7 +54,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 	}
 	want := Config{
 		Listen: "127.0.0.1:8420", OpsListen: "127.0.0.1:8421", StorePath: "./posthorn.db", EncryptionKeys: someKeys,
-		Retention: 30 * 24 * time.Hour, RetrySchedule: posthorn.DefaultSchedule(), RetryJitter: 0.2,
+		Retention: 30 * 24 * time.Hour, AuditRetention: 365 * 24 * time.Hour, RetrySchedule: posthorn.DefaultSchedule(), RetryJitter: 0.2,
 		MaxInFlight: 4096, BacklogLimit: 1_000_000, MaxEndpoints: 1000, MaxConnections: 4096,
 		LogLevel: slog.LevelInfo, LogFormat: "auto", DrainTimeout: 25 * time.Second,
 	}

@@ -302,6 +302,9 @@ func (c *Config) Validate() error {
 	if c.Retention < time.Hour || c.Retention > maxRetention {
 		add("retention: %s is not within 1h and %s", FormatDuration(c.Retention), FormatDuration(maxRetention))
 	}
+	if c.AuditRetention < day || c.AuditRetention > maxRetention {
+		add("audit-retention: %s is not within 1d and %s", FormatDuration(c.AuditRetention), FormatDuration(maxRetention))
+	}
 	var total time.Duration
 	for _, wait := range c.RetrySchedule {
 		total += wait

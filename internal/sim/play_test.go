@@ -138,7 +138,7 @@ func (p *play) step(s step) {
 		p.patch(e, func(x *posthorn.Endpoint) { x.Events = patterns })
 	case doSettings:
 		settings := c.settings(p.script.Calm)
-		p.patch(e, func(x *posthorn.Endpoint) { x.Settings = settings })
+		p.settings(e, settings)
 	case doDelete:
 		p.delete(e)
 		p.gone[e] = true

@@ -314,6 +314,21 @@ func (w *world) patch(e *endpoint, fn func(*posthorn.Endpoint)) {
 	e.Endpoint, e.host = got, hostOf(got.URL)
 }
 
+// settings changes an endpoint's settings as the API does.
+func (w *world) settings(e *endpoint, s posthorn.Settings) {
+	w.Helper()
+	next := e.Endpoint
+	next.Settings = s
+	w.history.changing(next)
+	got, err := w.run.store.UpdateSettings(w.Context(), w.change(), e.Tenant, e.Ref, 0, func(p *posthorn.Settings) error {
+		*p = s
+		return nil
+	})
+	w.ok(err)
+	w.history.changed(got)
+	e.Endpoint = got
+}
+
 func (w *world) pause(e *endpoint) {
 	w.Helper()
 	w.patch(e, func(p *posthorn.Endpoint) { p.Status, p.PausedReason = posthorn.StatusPaused, posthorn.PausedByUser })

@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/posthorn/posthorn"
 )
@@ -35,7 +38,7 @@ func CheckEndpoint(e *posthorn.Endpoint) error {
 
 // SettleNew fills in what a new endpoint has by rule.
 func SettleNew(e *posthorn.Endpoint, at time.Time) {
-	e.Version = 1
+	e.Version, e.SettingsVersion = 1, 1
 	e.DeletedAt = time.Time{}
 	if e.CreatedAt.IsZero() {
 		e.CreatedAt = at
@@ -69,10 +72,10 @@ func settlePause(e *posthorn.Endpoint, at time.Time) {
 func Edited(old posthorn.Endpoint, at time.Time, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error) {
 	e := old
 	e.Events = slices.Clone(old.Events)
-	e.Settings.RetrySchedule = slices.Clone(old.Settings.RetrySchedule)
 	if err := fn(&e); err != nil {
 		return e, err
 	}
+	e.Settings, e.SettingsVersion = old.Settings, old.SettingsVersion
 	if err := CheckEndpoint(&e); err != nil {
 		return e, err
 	}
@@ -83,13 +86,32 @@ func Edited(old posthorn.Endpoint, at time.Time, fn func(*posthorn.Endpoint) err
 }
 
 // SameToUsers reports whether two states of an endpoint differ in nothing that
-// users see.
+// users see of it, settings left out.
 func SameToUsers(a, b *posthorn.Endpoint) bool {
-	x, y := a.Settings, b.Settings
-	sameSchedule := slices.Equal(x.RetrySchedule, y.RetrySchedule)
-	x.RetrySchedule, y.RetrySchedule = nil, nil
 	return a.URL == b.URL && a.Description == b.Description && slices.Equal(a.Events, b.Events) &&
-		a.Status == b.Status && a.PausedReason == b.PausedReason && sameSchedule &&
-		x.MaxInFlight == y.MaxInFlight && x.TimeoutSeconds == y.TimeoutSeconds &&
-		x.RatePerSecond == y.RatePerSecond && x.Filter == y.Filter && x.Ordered == y.Ordered
+		a.Status == b.Status && a.PausedReason == b.PausedReason
+}
+
+// EditedSettings is the endpoint with what fn makes of its settings, and whether
+// that is a change, which moves SettingsVersion on.
+func EditedSettings(old posthorn.Endpoint, fn func(*posthorn.Settings) error) (e posthorn.Endpoint, changed bool, err error) {
+	before, err := json.Marshal(old.Settings)
+	if err != nil {
+		return old, false, err
+	}
+	e = old
+	e.Settings.RetrySchedule = slices.Clone(old.Settings.RetrySchedule)
+	if err := fn(&e.Settings); err != nil {
+		return old, false, err
+	}
+	if err := CheckEndpoint(&e); err != nil {
+		return old, false, err
+	}
+	// What is stored is compared, so that no field can be forgotten here.
+	after, err := json.Marshal(e.Settings)
+	if err != nil || bytes.Equal(before, after) {
+		return old, false, err
+	}
+	e.SettingsVersion++
+	return e, true, nil
 }

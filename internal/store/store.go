@@ -61,6 +61,7 @@ type Store interface {
 	Publisher
 	Queue
 	Log
+	Auditing
 	Keeper
 
 	// Watch registers fn to be told of every committed change of tenants,
@@ -96,7 +97,7 @@ const (
 
 // Change accompanies everything that is audited.
 type Change struct {
-	// Actor is who did it: "token:tok_…", "cli", "posthorn".
+	// Actor is who did it: "token:tok_…", "jwt:SUBJECT@ISSUER", "cli", "posthorn".
 	Actor string
 	At    time.Time
 	// Once makes the change idempotent by an Idempotency-Key; nil for without.
@@ -204,8 +205,12 @@ type Endpoints interface {
 	// it leaves; a fn that changes nothing that users see leaves Version and
 	// UpdatedAt alone. version 0 means any, else ErrVersion unless it is the
 	// row's. An error of fn comes back as it is. A change to active resets the
-	// five-day rule and the hold. fn may be called more than once.
+	// five-day rule and the hold. fn may be called more than once. Settings are
+	// not its to change: see UpdateSettings.
 	UpdateEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)
+	// UpdateSettings is UpdateEndpoint for the settings: version is compared with
+	// SettingsVersion, and only that moves on. Publishers match anew.
+	UpdateSettings(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error) (posthorn.Endpoint, error)
 	// DeleteEndpoint hides the endpoint at once; its open deliveries are shown as
 	// canceled and Sweep makes them so.
 	DeleteEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64) error
@@ -473,12 +478,13 @@ const ExpiredShown = time.Hour
 // Retention is how long rows are kept.
 type Retention struct {
 	Events time.Duration
+	Audit  time.Duration // 0 for ever
 }
 
 // Swept counts what one Sweep did.
 type Swept struct {
-	Canceled, Expired, Events, Deliveries, Keys int
-	More                                        bool // call again soon
+	Canceled, Expired, Events, Deliveries, Keys, Audit int
+	More                                               bool // call again soon
 }
 
 // Counts are figures for the metrics; cheap to take.
@@ -492,7 +498,8 @@ type Keeper interface {
 	// Sweep does one bounded slice of the waiting work: cancels open deliveries
 	// of deleted endpoints and tenants, settles as expired what outlived its
 	// event, deletes what is older than the retention, oldest first, with its
-	// bytes overwritten, and drops expired secrets and idempotency keys.
+	// bytes overwritten, and drops expired secrets and idempotency keys, and what of
+	// the audit is older than its own retention.
 	Sweep(ctx context.Context, now time.Time, r Retention) (Swept, error)
 	Counts(ctx context.Context) (Counts, error)
 }

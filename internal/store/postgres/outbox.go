@@ -98,7 +98,7 @@ func (s *Store) OutboxRetry(ctx context.Context, c store.Change, id int64) error
 		if err := tx.exec(`SELECT pg_notify($1, '')`, outboxChannel); err != nil {
 			return err
 		}
-		return tx.audit(c, o.Tenant, "outbox.retry", fmt.Sprint(id), o.Type)
+		return tx.audit(c, o.Tenant, store.Audit{Action: "outbox.retry", Subject: fmt.Sprint(id), Before: auditOutbox(&o, "refused"), After: auditOutbox(&o, "waiting")})
 	})
 }
 
@@ -115,8 +115,17 @@ func (s *Store) OutboxDrop(ctx context.Context, c store.Change, id int64) error 
 		if err := tx.exec(`DELETE FROM outbox WHERE id = $1`, id); err != nil {
 			return err
 		}
-		return tx.audit(c, o.Tenant, "outbox.drop", fmt.Sprint(id), o.Type)
+		return tx.audit(c, o.Tenant, store.Audit{Action: "outbox.drop", Subject: fmt.Sprint(id), Before: auditOutbox(&o, "refused")})
 	})
+}
+
+// auditOutbox is what the audit shows of a row; never its data.
+func auditOutbox(o *store.OutboxRow, state string) any {
+	return struct {
+		State   string `json:"state"`
+		Type    string `json:"type"`
+		EventID string `json:"event_id,omitempty"`
+	}{state, o.Type, o.Key}
 }
 
 func (tx *txn) outbox(id int64) (o store.OutboxRow, err error) {

@@ -306,5 +306,5 @@ func (tx *txn) pause(tenant, endpoint int64, reason posthorn.PausedReason, at ti
 	if err := tx.endpointChanged(tenant, endpoint); err != nil {
 		return false, err
 	}
-	return true, tx.audit(store.Change{Actor: "posthorn", At: at}, tenant, "endpoint.pause", ref, string(reason))
+	return true, tx.audit(store.Change{Actor: "posthorn", At: at}, tenant, store.AuditPause(ref, reason))
 }

@@ -21,10 +21,11 @@ type upkeep struct {
 
 // sweep is one slice in one transaction.
 type sweep struct {
-	tx     *txn
-	now    time.Time
-	keep   time.Duration
-	budget int
+	tx        *txn
+	now       time.Time
+	keep      time.Duration
+	keepAudit time.Duration
+	budget    int
 	store.Swept
 	statsFor int64
 }
@@ -42,7 +43,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	defer s.upkeep.mu.Unlock()
 	var sw sweep
 	err := s.write(ctx, func(tx *txn) error {
-		sw = sweep{tx: tx, now: now, keep: r.Events, budget: sweepRows, statsFor: s.upkeep.statsFor}
+		sw = sweep{tx: tx, now: now, keep: r.Events, keepAudit: r.Audit, budget: sweepRows, statsFor: s.upkeep.statsFor}
 		var mine bool
 		if _, err := tx.row(`SELECT pg_try_advisory_xact_lock($1)`, []any{int64(sweepLock)}, &mine); err != nil || !mine {
 			return err
@@ -66,7 +67,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 }
 
 func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseOutbox, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats}
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseOutbox, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats, sw.dropAudit}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err

@@ -33,11 +33,6 @@ func (s *Store) change(ctx context.Context, c store.Change, apply func(*txn) err
 	})
 }
 
-func (tx *txn) audit(c store.Change, tenant int64, action, subject, detail string) error {
-	return tx.exec(`INSERT INTO audit (at, tenant, actor, action, subject, detail) VALUES ($1, $2, $3, $4, $5, $6)`,
-		nanos(c.At), tenant, c.Actor, action, subject, detail)
-}
-
 // tenant locks a living tenant and returns its name.
 func (tx *txn) tenant(id int64) (name string, err error) {
 	found, err := tx.row(`SELECT name FROM tenants WHERE id = $1 AND deleted_at = 0 FOR UPDATE`, []any{id}, &name)
@@ -80,7 +75,7 @@ func (s *Store) CreateTenant(ctx context.Context, c store.Change, name string) (
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: t.ID})
-		return tx.audit(c, t.ID, "tenant.create", name, "")
+		return tx.audit(c, t.ID, store.Audit{Action: "tenant.create", Subject: name, After: store.AuditTenant(t)})
 	})
 	if err != nil {
 		return posthorn.Tenant{}, err
@@ -119,7 +114,7 @@ func (s *Store) SuspendTenant(ctx context.Context, c store.Change, id int64, sus
 		if t.Suspended() == suspend {
 			return nil
 		}
-		action := "tenant.resume"
+		before, action := t, "tenant.resume"
 		t.SuspendedAt = time.Time{}
 		if suspend {
 			action, t.SuspendedAt = "tenant.suspend", c.At.UTC()
@@ -128,7 +123,7 @@ func (s *Store) SuspendTenant(ctx context.Context, c store.Change, id int64, sus
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: id})
-		return tx.audit(c, id, action, t.Name, "")
+		return tx.audit(c, id, store.Audit{Action: action, Subject: t.Name, Before: store.AuditTenant(before), After: store.AuditTenant(t)})
 	})
 	if err != nil {
 		return posthorn.Tenant{}, err
@@ -143,7 +138,10 @@ func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) erro
 		if err := tx.exec(`SELECT FROM endpoints WHERE tenant = $1 AND deleted_at = 0 ORDER BY id FOR UPDATE`, id); err != nil {
 			return err
 		}
-		name, err := tx.tenant(id)
+		if _, err := tx.tenant(id); err != nil {
+			return err
+		}
+		t, err := scanTenant(tx.c.QueryRow(tx.ctx, `SELECT `+tenantColumns+` FROM tenants WHERE id = $1`, id))
 		if err != nil {
 			return err
 		}
@@ -160,7 +158,7 @@ func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) erro
 		}
 		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: id})
 		tx.notice(store.Notice{Kind: store.NoticeToken})
-		return tx.audit(c, id, "tenant.delete", name, "")
+		return tx.audit(c, id, store.Audit{Action: "tenant.delete", Subject: t.Name, Before: store.AuditTenant(t)})
 	})
 }
 
@@ -184,9 +182,9 @@ func (s *Store) SetSending(ctx context.Context, c store.Change, on bool) error {
 		if _, err := tx.row(`SELECT value FROM meta WHERE key = 'sending_off' FOR UPDATE`, nil, &was); err != nil {
 			return err
 		}
-		off, action := int64(0), "sending.on"
+		off, action := int64(0), "sending.resume"
 		if !on {
-			off, action = 1, "sending.off"
+			off, action = 1, "sending.pause"
 		}
 		if was == off {
 			return nil
@@ -195,6 +193,6 @@ func (s *Store) SetSending(ctx context.Context, c store.Change, on bool) error {
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeSending})
-		return tx.audit(c, 0, action, "", "")
+		return tx.audit(c, 0, store.Audit{Action: action, Before: store.AuditedSending{Sending: !on}, After: store.AuditedSending{Sending: on}})
 	})
 }

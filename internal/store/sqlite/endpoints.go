@@ -10,16 +10,13 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-const endpointColumns = `id, ref, tenant, url, description, events, status, paused_reason, paused_at, version, created_at, updated_at, deleted_at, settings`
-
-// settingsVersion is the version of the settings document that is written.
-const settingsVersion = 1
+const endpointColumns = `id, ref, tenant, url, description, events, status, paused_reason, paused_at, version, created_at, updated_at, deleted_at, settings, settings_version`
 
 func scanEndpoint(r scanner) (e posthorn.Endpoint, err error) {
 	var events, settings []byte
 	var paused, created, updated, deleted int64
 	if err := r.Scan(&e.ID, &e.Ref, &e.Tenant, &e.URL, &e.Description, &events, &e.Status, &e.PausedReason, &paused,
-		&e.Version, &created, &updated, &deleted, &settings); err != nil {
+		&e.Version, &created, &updated, &deleted, &settings, &e.SettingsVersion); err != nil {
 		return e, err
 	}
 	if err := json.Unmarshal(events, &e.Events); err != nil {
@@ -59,7 +56,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, e.Tenant, "endpoint.create", e.Ref, "")
+		return tx.audit(c, e.Tenant, store.Audit{Action: "endpoint.create", Subject: e.Ref, After: store.AuditEndpoint(&e)})
 	})
 	if err != nil {
 		return posthorn.Endpoint{}, err
@@ -97,7 +94,7 @@ func (tx *txn) insertEndpoint(e *posthorn.Endpoint, seal func(id int64) (store.S
 	e.ID, err = tx.insert(`INSERT INTO endpoints (ref, tenant, url, description, events, status, paused_reason, paused_at, version, created_at, updated_at, settings, settings_version)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		e.Ref, e.Tenant, e.URL, e.Description, events, string(e.Status), string(e.PausedReason), nanos(e.PausedAt),
-		e.Version, nanos(e.CreatedAt), nanos(e.UpdatedAt), settings, settingsVersion)
+		e.Version, nanos(e.CreatedAt), nanos(e.UpdatedAt), settings, e.SettingsVersion)
 	if err != nil {
 		return err
 	}
@@ -182,14 +179,14 @@ func (s *Store) UpdateEndpoint(ctx context.Context, c store.Change, tenant int64
 func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 	e.Version++
 	e.UpdatedAt = c.At.UTC()
-	events, settings, err := documents(e)
+	events, _, err := documents(e)
 	if err != nil {
 		return refuse(err)
 	}
 	if err := tx.exec(`UPDATE endpoints SET url = ?, description = ?, events = ?, status = ?, paused_reason = ?, paused_at = ?,
-		version = ?, updated_at = ?, settings = ?, settings_version = ? WHERE id = ?`,
+		version = ?, updated_at = ? WHERE id = ?`,
 		e.URL, e.Description, events, string(e.Status), string(e.PausedReason), nanos(e.PausedAt),
-		e.Version, nanos(e.UpdatedAt), settings, settingsVersion, e.ID); err != nil {
+		e.Version, nanos(e.UpdatedAt), e.ID); err != nil {
 		return err
 	}
 	action := "endpoint.update"
@@ -208,7 +205,42 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 	if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
 		return err
 	}
-	return tx.audit(c, e.Tenant, action, e.Ref, "")
+	return tx.audit(c, e.Tenant, store.Audit{Action: action, Subject: e.Ref, Before: store.AuditEndpoint(old), After: store.AuditEndpoint(e)})
+}
+
+// UpdateSettings implements [store.Endpoints].
+func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error) (e posthorn.Endpoint, err error) {
+	err = s.change(ctx, c, func(tx *txn) error {
+		old, err := tx.endpoint(tenant, ref, 0)
+		if err != nil {
+			return err
+		}
+		if version != 0 && version != old.SettingsVersion {
+			return refuse(store.ErrVersion)
+		}
+		var changed bool
+		if e, changed, err = store.EditedSettings(old, fn); err != nil {
+			return refuse(err)
+		}
+		if !changed {
+			return nil
+		}
+		_, settings, err := documents(&e)
+		if err != nil {
+			return refuse(err)
+		}
+		if err := tx.exec(`UPDATE endpoints SET settings = ?, settings_version = ? WHERE id = ?`, settings, e.SettingsVersion, e.ID); err != nil {
+			return err
+		}
+		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+			return err
+		}
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.settings.update", Subject: ref, Before: old.Settings, After: e.Settings})
+	})
+	if err != nil {
+		return posthorn.Endpoint{}, err
+	}
+	return e, nil
 }
 
 // DeleteEndpoint implements [store.Endpoints].
@@ -224,7 +256,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 		if err := tx.endpointChanged(tenant, e.ID); err != nil {
 			return err
 		}
-		return tx.audit(c, tenant, "endpoint.delete", ref, "")
+		return tx.audit(c, tenant, store.Audit{Action: "endpoint.delete", Subject: ref, Before: store.AuditEndpoint(&e)})
 	})
 }
 

@@ -183,5 +183,5 @@ func (tx *txn) pause(tenant, endpoint int64, reason posthorn.PausedReason, at ti
 	if _, err := tx.row(`SELECT ref FROM endpoints WHERE id = ?`, []any{endpoint}, &ref); err != nil {
 		return false, err
 	}
-	return true, tx.audit(store.Change{Actor: "posthorn", At: at}, tenant, "endpoint.pause", ref, string(reason))
+	return true, tx.audit(store.Change{Actor: "posthorn", At: at}, tenant, store.AuditPause(ref, reason))
 }

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"strconv"
 	"strings"
 
 	"github.com/posthorn/posthorn/internal/store"
@@ -94,7 +93,7 @@ func (s *Store) Reseal(ctx context.Context, c store.Change, boxes []store.Reseal
 		if n == 0 {
 			return nil
 		}
-		return tx.audit(c, 0, "key.rotate", "", strconv.Itoa(n))
+		return tx.audit(c, 0, store.Audit{Action: "key.rotate", After: map[string]int{"sealed_anew": n}})
 	})
 	return n, err
 }

@@ -21,10 +21,11 @@ type sweeper struct {
 
 // sweep is one slice in one transaction.
 type sweep struct {
-	tx     *txn
-	now    time.Time
-	keep   time.Duration
-	budget int
+	tx        *txn
+	now       time.Time
+	keep      time.Duration
+	keepAudit time.Duration
+	budget    int
 	store.Swept
 	sweeper *sweeper // the state after the slice
 }
@@ -41,7 +42,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	var after sweeper
 	err := s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
 		after = sweeper{settled: s.sweeper.settled, statsFor: s.sweeper.statsFor}
-		sw = sweep{tx: tx, now: now, keep: r.Events, budget: sweepRows, sweeper: &after}
+		sw = sweep{tx: tx, now: now, keep: r.Events, keepAudit: r.Audit, budget: sweepRows, sweeper: &after}
 		return sw.run()
 	}})
 	if err != nil {
@@ -52,7 +53,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 }
 
 func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats}
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseTenants, sw.eraseEndpoints, sw.dropExpired, sw.dropStats, sw.dropAudit}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err

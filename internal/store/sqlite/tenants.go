@@ -34,11 +34,6 @@ func (s *Store) change(ctx context.Context, c store.Change, apply func(*txn) err
 	})
 }
 
-func (tx *txn) audit(c store.Change, tenant int64, action, subject, detail string) error {
-	return tx.exec(`INSERT INTO audit (at, tenant, actor, action, subject, detail) VALUES (?, ?, ?, ?, ?, ?)`,
-		nanos(c.At), tenant, c.Actor, action, subject, detail)
-}
-
 // tenantRow is what a transaction needs of a living tenant.
 type tenantRow struct {
 	name       string
@@ -98,7 +93,7 @@ func (s *Store) CreateTenant(ctx context.Context, c store.Change, name string) (
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: t.ID})
-		return tx.audit(c, t.ID, "tenant.create", name, "")
+		return tx.audit(c, t.ID, store.Audit{Action: "tenant.create", Subject: name, After: store.AuditTenant(t)})
 	})
 	if err != nil {
 		return posthorn.Tenant{}, err
@@ -122,25 +117,29 @@ func (s *Store) Tenants(ctx context.Context, before int64, limit int) ([]posthor
 		WHERE deleted_at = 0 AND id < ? ORDER BY id DESC LIMIT ?`, below(before), limit)
 }
 
+// livingTenant is tenant with all that users see.
+func (tx *txn) livingTenant(id int64) (t posthorn.Tenant, err error) {
+	err = tx.rows(`SELECT `+tenantColumns+` FROM tenants WHERE id = ? AND deleted_at = 0`, []any{id}, func(r scanner) (err error) {
+		t, err = scanTenant(r)
+		return err
+	})
+	if err == nil && t.ID == 0 {
+		err = refuse(store.ErrNotFound)
+	}
+	return t, err
+}
+
 // SuspendTenant implements [store.Tenants].
 func (s *Store) SuspendTenant(ctx context.Context, c store.Change, id int64, suspend bool) (t posthorn.Tenant, err error) {
 	err = s.change(ctx, c, func(tx *txn) error {
-		found := false
-		err := tx.rows(`SELECT `+tenantColumns+` FROM tenants WHERE id = ? AND deleted_at = 0`, []any{id}, func(r scanner) (err error) {
-			found = true
-			t, err = scanTenant(r)
+		var err error
+		if t, err = tx.livingTenant(id); err != nil {
 			return err
-		})
-		if err != nil {
-			return err
-		}
-		if !found {
-			return refuse(store.ErrNotFound)
 		}
 		if t.Suspended() == suspend {
 			return nil
 		}
-		action := "tenant.resume"
+		before, action := t, "tenant.resume"
 		t.SuspendedAt = time.Time{}
 		if suspend {
 			action, t.SuspendedAt = "tenant.suspend", c.At.UTC()
@@ -149,7 +148,7 @@ func (s *Store) SuspendTenant(ctx context.Context, c store.Change, id int64, sus
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: id})
-		return tx.audit(c, id, action, t.Name, "")
+		return tx.audit(c, id, store.Audit{Action: action, Subject: t.Name, Before: store.AuditTenant(before), After: store.AuditTenant(t)})
 	})
 	if err != nil {
 		return posthorn.Tenant{}, err
@@ -160,7 +159,7 @@ func (s *Store) SuspendTenant(ctx context.Context, c store.Change, id int64, sus
 // DeleteTenant implements [store.Tenants].
 func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) error {
 	return s.change(ctx, c, func(tx *txn) error {
-		t, err := tx.tenant(id)
+		t, err := tx.livingTenant(id)
 		if err != nil {
 			return err
 		}
@@ -178,7 +177,7 @@ func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) erro
 		}
 		tx.notice(store.Notice{Kind: store.NoticeTenant, Tenant: id})
 		tx.notice(store.Notice{Kind: store.NoticeToken})
-		return tx.audit(c, id, "tenant.delete", t.name, "")
+		return tx.audit(c, id, store.Audit{Action: "tenant.delete", Subject: t.Name, Before: store.AuditTenant(t)})
 	})
 }
 
@@ -199,9 +198,9 @@ func (s *Store) SetSending(ctx context.Context, c store.Change, on bool) error {
 		if err != nil {
 			return err
 		}
-		off, action := int64(0), "sending.on"
+		off, action := int64(0), "sending.resume"
 		if !on {
-			off, action = 1, "sending.off"
+			off, action = 1, "sending.pause"
 		}
 		if was == off {
 			return nil
@@ -210,7 +209,7 @@ func (s *Store) SetSending(ctx context.Context, c store.Change, on bool) error {
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeSending})
-		return tx.audit(c, 0, action, "", "")
+		return tx.audit(c, 0, store.Audit{Action: action, Before: store.AuditedSending{Sending: !on}, After: store.AuditedSending{Sending: on}})
 	})
 }
 

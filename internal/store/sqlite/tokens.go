@@ -49,7 +49,7 @@ func (s *Store) CreateToken(ctx context.Context, c store.Change, t store.Token) 
 		if err != nil {
 			return err
 		}
-		return tx.audit(c, t.Tenant, "token.create", t.Ref, scopes)
+		return tx.audit(c, t.Tenant, store.Audit{Action: "token.create", Subject: t.Ref, After: store.AuditToken(&t)})
 	})
 	if err != nil {
 		return store.Token{}, err
@@ -75,19 +75,22 @@ func (s *Store) Tokens(ctx context.Context, tenant, before int64, limit int) ([]
 // DeleteToken implements [store.Tokens].
 func (s *Store) DeleteToken(ctx context.Context, c store.Change, tenant int64, ref string) error {
 	return s.change(ctx, c, func(tx *txn) error {
-		var id, owner int64
-		found, err := tx.row(`SELECT id, tenant FROM tokens WHERE ref = ?`, []any{ref}, &id, &owner)
+		var t store.Token
+		err := tx.rows(`SELECT `+tokenColumns+` FROM tokens WHERE ref = ?`, []any{ref}, func(r scanner) (err error) {
+			t, err = scanToken(r)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if !found || tenant >= 0 && tenant != owner {
+		if t.ID == 0 || tenant >= 0 && tenant != t.Tenant {
 			return refuse(store.ErrNotFound)
 		}
-		if err := tx.exec(`DELETE FROM tokens WHERE id = ?`, id); err != nil {
+		if err := tx.exec(`DELETE FROM tokens WHERE id = ?`, t.ID); err != nil {
 			return err
 		}
 		tx.notice(store.Notice{Kind: store.NoticeToken})
-		return tx.audit(c, owner, "token.delete", ref, "")
+		return tx.audit(c, t.Tenant, store.Audit{Action: "token.delete", Subject: ref, Before: store.AuditToken(&t)})
 	})
 }
 

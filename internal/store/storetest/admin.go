@@ -241,14 +241,13 @@ var endpointPromises = []promise{
 		w.now = w.now.Add(time.Minute)
 		got, err := w.s.UpdateEndpoint(w.Context(), w.change(), w.tenant.ID, to.Ref, to.Version, func(e *posthorn.Endpoint) error {
 			e.URL, e.Description, e.Events = "https://example.org", "new", []posthorn.Pattern{"cases.*"}
-			e.Settings.RetrySchedule = []int{5, 300}
-			e.Ref, e.Tenant, e.Version = "wh_other", 99, 99 // not fn's to change
+			e.Settings.Ordered, e.SettingsVersion = true, 99 // UpdateSettings' to change
+			e.Ref, e.Tenant, e.Version = "wh_other", 99, 99  // not fn's to change
 			return nil
 		})
 		w.ok(err)
 		want := to
 		want.URL, want.Description, want.Events = "https://example.org", "new", []posthorn.Pattern{"cases.*"}
-		want.Settings.RetrySchedule = []int{5, 300}
 		want.Version, want.UpdatedAt = 2, w.now
 		if diff := cmp.Diff(want, got); diff != "" {
 			w.Error(diff)
@@ -272,6 +271,61 @@ var endpointPromises = []promise{
 		if err != fault {
 			w.Errorf("got %v, want fn's own error", err)
 		}
+	}},
+	{"a change of the settings takes effect once, with their next version", func(w *world) {
+		to := w.endpoint()
+		if to.SettingsVersion != 1 {
+			w.Errorf("a new endpoint's settings have version %d", to.SettingsVersion)
+		}
+		w.noticed()
+		set := w.setVersion(w.tenant)
+		w.now = w.now.Add(time.Minute)
+		update := func(version int64, fn func(*posthorn.Settings) error) (posthorn.Endpoint, error) {
+			return w.s.UpdateSettings(w.Context(), w.change(), w.tenant.ID, to.Ref, version, fn)
+		}
+		want := to
+		want.Settings = posthorn.Settings{
+			MaxInFlight: 3, TimeoutSeconds: 7, RetrySchedule: []int{5, 300}, RatePerSecond: 0.5, Filter: "true", Ordered: true,
+		}
+		want.SettingsVersion = 2
+		got, err := update(1, func(s *posthorn.Settings) error { *s = want.Settings; return nil })
+		w.ok(err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			w.Error(diff)
+		}
+		read, err := w.s.EndpointByRef(w.Context(), w.tenant.ID, to.Ref)
+		w.ok(err)
+		if diff := cmp.Diff(want, read); diff != "" {
+			w.Error(diff)
+		}
+		notices := []store.Notice{{Kind: store.NoticeEndpoint, Tenant: w.tenant.ID, Endpoint: to.ID}}
+		if diff := cmp.Diff(notices, w.noticed()); diff != "" {
+			w.Error(diff)
+		}
+		if w.setVersion(w.tenant) == set {
+			w.Error("publishers do not match anew")
+		}
+		set = w.setVersion(w.tenant)
+		_, err = update(1, func(*posthorn.Settings) error { return nil })
+		w.is(err, store.ErrVersion)
+		same, err := update(2, func(s *posthorn.Settings) error { s.RetrySchedule[1] = 300; return nil })
+		w.ok(err)
+		if diff := cmp.Diff(want, same); diff != "" || len(w.noticed()) != 0 || w.setVersion(w.tenant) != set {
+			w.Errorf("a change of nothing: %s", diff)
+		}
+		fault := errors.New("bad")
+		if _, err = update(0, func(s *posthorn.Settings) error { s.Ordered = false; return fault }); err != fault {
+			w.Errorf("got %v, want fn's own error", err)
+		}
+		_, err = update(0, func(s *posthorn.Settings) error { s.Filter = "a\x00"; return nil })
+		w.is(err, store.ErrNUL)
+		got, err = update(0, func(s *posthorn.Settings) error { s.RetrySchedule = nil; return nil })
+		w.ok(err)
+		if got.Settings.RetrySchedule != nil || !got.Settings.Ordered || got.SettingsVersion != 3 {
+			w.Errorf("%+v", got)
+		}
+		_, err = w.s.UpdateSettings(w.Context(), w.change(), w.newTenant("other").ID, to.Ref, 0, func(*posthorn.Settings) error { return nil })
+		w.is(err, store.ErrNotFound)
 	}},
 	{"two changes of different fields at a time both take effect", func(w *world) {
 		to := w.endpoint()

@@ -69,7 +69,7 @@ CREATE TABLE endpoints (
     -- set once Sweep has canceled what was open when it was deleted
     settled          boolean NOT NULL DEFAULT false,
     settings         text    NOT NULL,
-    settings_version integer NOT NULL
+    settings_version bigint  NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant, id) WHERE deleted_at = 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
@@ -203,13 +203,15 @@ CREATE TABLE replays (
 CREATE INDEX replays_tenant ON replays (tenant);
 
 CREATE TABLE audit (
-    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at      bigint NOT NULL,
-    tenant  bigint NOT NULL,
-    actor   text   NOT NULL,
-    action  text   NOT NULL,
-    subject text   NOT NULL,
-    detail  text   NOT NULL
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at          bigint NOT NULL,
+    tenant      bigint NOT NULL, -- 0: the platform
+    tenant_name text   NOT NULL,
+    actor       text   NOT NULL,
+    action      text   NOT NULL,
+    subject     text   NOT NULL,
+    before      text   NOT NULL, -- JSON, or '' for nothing
+    after       text   NOT NULL
 );
 CREATE INDEX audit_tenant ON audit (tenant, id);
 

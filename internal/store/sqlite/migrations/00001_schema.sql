@@ -49,7 +49,7 @@ CREATE TABLE endpoints (
     -- set once Sweep has canceled what was open when it was deleted
     settled          INTEGER NOT NULL DEFAULT 0,
     settings         TEXT    NOT NULL,
-    settings_version INTEGER NOT NULL
+    settings_version INTEGER NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant) WHERE deleted_at = 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
@@ -170,12 +170,14 @@ CREATE TABLE replays (
 CREATE INDEX replays_tenant ON replays (tenant);
 
 CREATE TABLE audit (
-    id      INTEGER PRIMARY KEY AUTOINCREMENT,
-    at      INTEGER NOT NULL,
-    tenant  INTEGER NOT NULL,
-    actor   TEXT    NOT NULL,
-    action  TEXT    NOT NULL,
-    subject TEXT    NOT NULL,
-    detail  TEXT    NOT NULL
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          INTEGER NOT NULL,
+    tenant      INTEGER NOT NULL, -- 0: the platform
+    tenant_name TEXT    NOT NULL,
+    actor       TEXT    NOT NULL,
+    action      TEXT    NOT NULL,
+    subject     TEXT    NOT NULL,
+    before      TEXT    NOT NULL, -- JSON, or '' for nothing
+    after       TEXT    NOT NULL
 );
 CREATE INDEX audit_tenant ON audit (tenant);
