@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -157,25 +156,4 @@ func (sw *sweep) eraseOutbox() error {
 		WHERE o.refused_at <> 0 AND coalesce(t.deleted_at, 1) <> 0 LIMIT $1)`, sw.budget)
 	sw.budget -= n
 	return err
-}
-
-// errPooler: connections do not lead to the server itself.
-var errPooler = errors.New("a pooler such as PgBouncer stands before it; a node needs the server's own address, for it tells other nodes of changes (LISTEN) and ends statements of its own that it lost sight of. Programs that only call posthorn.publish may use the pooler")
-
-// checkDirect refuses a pooler: the process that answers is not the one that
-// the connection was given to.
-func (s *Store) checkDirect(ctx context.Context) error {
-	c, err := s.other.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Release()
-	var pid uint32
-	if err := c.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
-		return err
-	}
-	if pid != c.Conn().PgConn().PID() {
-		return errPooler
-	}
-	return nil
 }

@@ -106,6 +106,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func (s *Store) start(ctx context.Context) (err error) {
+	if err := s.o.checkDirect(ctx); err != nil {
+		return err
+	}
 	db, err := s.o.sqlDB()
 	if err != nil {
 		return err
@@ -119,9 +122,6 @@ func (s *Store) start(ctx context.Context) (err error) {
 		return err
 	}
 	if s.other, err = s.pool(ctx, "other", 12); err != nil {
-		return err
-	}
-	if err := s.checkDirect(ctx); err != nil {
 		return err
 	}
 	if s.notices, err = newNotices(ctx, s); err != nil {
