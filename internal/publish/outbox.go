@@ -15,10 +15,11 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// How often the outbox is looked at: while there is work, and while there is none
-// and nobody tells of any. A look at an empty one is a seek in an empty index.
+// When the outbox is looked at again: soon after something was found, for what was
+// committed just then finds nobody to wake, then ever later, while nobody tells of
+// any. A look at an empty one is a seek in an empty index.
 const (
-	outboxBusy  = 50 * time.Millisecond
+	outboxSoon  = 5 * time.Millisecond
 	outboxIdle  = 100 * time.Millisecond
 	outboxFault = time.Second
 )
@@ -42,11 +43,9 @@ type Outbox struct {
 // Run publishes committed rows, of each tenant oldest first, until ctx ends. What
 // is refused stays with its reason; what cannot be stored now is tried again.
 func (o *Outbox) Run(ctx context.Context) {
-	ahead := false
-	troubled := false
-	for ctx.Err() == nil {
-		wait := outboxIdle
-		err := error(nil)
+	ahead, troubled := false, false
+	for wait := outboxSoon; ctx.Err() == nil; {
+		var err error
 		if !ahead {
 			err = o.Rows.OutboxAhead(ctx, o.Service.cfg.Retention/2)
 			ahead = err == nil
@@ -63,8 +62,10 @@ func (o *Outbox) Run(ctx context.Context) {
 				o.Log.Warn("the outbox cannot be published now; trying again", "err", err)
 			}
 			wait = outboxFault
-		case found > 0:
-			wait = outboxBusy
+		case found > 0 || troubled:
+			wait = outboxSoon
+		default:
+			wait = min(2*wait, outboxIdle)
 		}
 		troubled = err != nil
 		timer := time.NewTimer(wait)

@@ -19,6 +19,7 @@ func (o *Options) checkDirect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // a prepared statement would stay in the pooler
 	c, err := pgx.ConnectConfig(ctx, config)
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && strings.Contains(e.Message, "unsupported startup parameter") {
 		return errPooler // what PgBouncer says of search_path
