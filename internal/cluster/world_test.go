@@ -78,6 +78,7 @@ type world struct {
 	ctx    context.Context
 	seed   uint64
 	db     *pgtest.Server
+	args   []string // of every node
 	nodes  []*proof.Server
 	wires  []*wire
 	client []*http.Client // by node
@@ -123,17 +124,11 @@ func newWorld(ctx context.Context, t *testing.T, db *pgtest.Server, nodes int, a
 	receiver.Start()
 	t.Cleanup(func() { receiver.CloseClientConnections(); receiver.Close() })
 	args = append([]string{"--retry-schedule", "1s,1s,1s,2s,2s,2s,4s,4s", "--retry-jitter", "0.2", "--log-level", "info"}, args...)
-	keys := ""
-	for i := range nodes {
+	w.args = args
+	for range nodes {
 		wire := newWire(t, db.Dir())
-		n, err := proof.Start(ctx, proof.Options{Binary: binary, Dir: t.TempDir(), Database: wire.url(), Keys: keys, Args: args})
-		if err != nil {
-			t.Fatalf("node %d: %v", i, err)
-		}
-		t.Cleanup(n.Kill)
-		keys = n.Keys()
-		w.nodes, w.wires = append(w.nodes, n), append(w.wires, wire)
-		w.client = append(w.client, &http.Client{Timeout: time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: publishers}})
+		w.wires = append(w.wires, wire)
+		w.join(wire.url())
 	}
 	for n := range tenants {
 		token, err := w.nodes[0].Token(ctx, tenantName(n), "webhooks:read", "webhooks:write", "events:publish")
@@ -152,6 +147,36 @@ func newWorld(ctx context.Context, t *testing.T, db *pgtest.Server, nodes int, a
 		}
 	}
 	return w
+}
+
+// join adds a node that finds the database by an address.
+func (w *world) join(address string) {
+	w.t.Helper()
+	o := proof.Options{Binary: binary, Dir: w.t.TempDir(), Database: address, Args: w.args}
+	if len(w.nodes) > 0 {
+		o.Keys = w.nodes[0].Keys()
+	}
+	n, err := proof.Start(w.ctx, o)
+	if err != nil {
+		w.t.Fatalf("node %d: %v", len(w.nodes), err)
+	}
+	w.t.Cleanup(n.Kill)
+	w.nodes = append(w.nodes, n)
+	w.client = append(w.client, &http.Client{Timeout: time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: publishers}})
+}
+
+// readyz is what a node says of itself; 0 for no answer.
+func (w *world) readyz(node int) (code int, says string) {
+	resp, err := w.client[node].Get(w.nodes[node].URL() + "/readyz")
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, strings.TrimSpace(string(b))
 }
 
 // api is a tenant's view of a node.

@@ -178,10 +178,67 @@ func Start(settings ...string) (*Server, error) {
 	return s, nil
 }
 
-// binaries finds initdb and postgres, the newest first.
-func binaries() (string, error) {
+// Standby copies the server, which must run, and starts the copy as a standby that
+// replicates it. Settings are added to those of the copied server.
+func (s *Server) Standby(settings ...string) (*Server, error) {
+	copied := &Server{bin: s.bin, settings: append(slices.Clone(s.settings), settings...)}
+	var err error
+	if copied.dir, err = os.MkdirTemp("", "posthorn-pg-"); err != nil {
+		return nil, err
+	}
+	if err := ownedByUser(copied.dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(copied.dir))
+	}
+	// -R writes where to replicate from; -c fast does not wait for a checkpoint.
+	backup := exec.Command(s.program("pg_basebackup"), "-h", s.dir, "-U", "postgres", "-D", copied.data(), "-R", "-X", "stream", "-c", "fast", "--no-sync")
+	asUser(backup)
+	if out, err := backup.CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("pg_basebackup: %w\n%s", err, out), os.RemoveAll(copied.dir))
+	}
+	if err := copied.Run(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(copied.dir))
+	}
+	return copied, nil
+}
+
+// program finds a program of the server's, which may stand apart from it.
+func (s *Server) program(name string) string {
+	server, err := filepath.EvalSymlinks(filepath.Join(s.bin, "postgres"))
+	if err != nil {
+		server = filepath.Join(s.bin, "postgres")
+	}
+	for _, dir := range append([]string{s.bin, filepath.Dir(server)}, installed()...) {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name)
+		}
+	}
+	return name
+}
+
+// Promote makes a standby a server of its own and returns when it can be written to.
+func (s *Server) Promote(ctx context.Context) error {
+	c, err := pgx.Connect(ctx, s.URL())
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	var done bool
+	if err := c.QueryRow(ctx, `SELECT pg_promote(true, 60)`).Scan(&done); err != nil || !done {
+		return fmt.Errorf("the standby was not promoted: %v %w", done, err)
+	}
+	return nil
+}
+
+// installed are the folders where Debian puts servers, the newest first.
+func installed() []string {
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.Reverse(dirs)
+	return dirs
+}
+
+// binaries finds initdb and postgres, the newest first.
+func binaries() (string, error) {
+	dirs := installed()
 	if path, err := exec.LookPath("postgres"); err == nil {
 		dirs = append([]string{filepath.Dir(path)}, dirs...)
 	}
