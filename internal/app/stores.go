@@ -74,3 +74,12 @@ func mayAttempt(s store.Store) func(context.Context, posthorn.ID) bool {
 	}
 	return func(context.Context, posthorn.ID) bool { return true }
 }
+
+// trouble is what /readyz says of a store that cannot be written to: nothing of
+// its address, but what an operator mends elsewhere.
+func trouble(err error) string {
+	if skew, ok := errors.AsType[*postgres.SkewError](err); ok {
+		return skew.Error()
+	}
+	return "the store cannot be written to"
+}

@@ -69,7 +69,24 @@ func Start(ctx context.Context, o Options) (*Server, error) { return StartUnder(
 
 // StartUnder is Start with the service run as [Server.Under] says.
 func StartUnder(ctx context.Context, o Options, command ...string) (*Server, error) {
-	s := &Server{opts: o, under: command}
+	s, err := Prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	s.under = command
+	if err := s.Launch(); err != nil {
+		return nil, err
+	}
+	if err := s.Ready(ctx); err != nil {
+		s.Kill()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Prepare makes a Server that [Server.Launch] starts.
+func Prepare(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{opts: o}
 	var err error
 	if s.opts.Dir, err = filepath.Abs(o.Dir); err != nil {
 		return nil, err
@@ -81,17 +98,8 @@ func StartUnder(ctx context.Context, o Options, command ...string) (*Server, err
 		}
 		s.keys = strings.TrimSpace(keys)
 	}
-	if s.listen, err = freePort(); err != nil {
-		return nil, err
-	}
-	if err := s.Launch(); err != nil {
-		return nil, err
-	}
-	if err := s.Ready(ctx); err != nil {
-		s.Kill()
-		return nil, err
-	}
-	return s, nil
+	s.listen, err = freePort()
+	return s, err
 }
 
 func freePort() (string, error) {

@@ -58,22 +58,8 @@ func (s *Store) ensureWeek(ctx context.Context, n int64) error {
 			return err
 		}
 		for _, table := range partitioned {
-			name := partitionName(table, n)
-			var there bool
-			if _, err := tx.row(`SELECT to_regclass($1) IS NOT NULL`, []any{schema + "." + name}, &there); err != nil || there {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			// The CHECK spares the attachment a look at the rows.
-			for _, query := range []string{
-				fmt.Sprintf(`CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS, CHECK (id >= %d AND id < %d))`, name, table, weekBound(n), weekBound(n+1)),
-				fmt.Sprintf(`ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%d) TO (%d)`, table, name, weekBound(n), weekBound(n+1)),
-			} {
-				if err := tx.exec(query); err != nil {
-					return err
-				}
+			if err := tx.exec(`SELECT make_partition($1, $2, $3, $4)`, table, partitionName(table, n), int64(weekBound(n)), int64(weekBound(n+1))); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -133,14 +119,10 @@ func (s *Store) dropPartitions(ctx context.Context, last int64) error {
 			continue
 		}
 		err := s.write(ctx, func(tx *txn) error {
-			var used bool
 			if err := tx.exec(`SET LOCAL lock_timeout = '200ms'`); err != nil {
 				return err
 			}
-			if _, err := tx.row(`SELECT EXISTS (SELECT 1 FROM `+name+`)`, nil, &used); err != nil || used {
-				return err
-			}
-			return tx.exec(`DROP TABLE ` + name)
+			return tx.exec(`SELECT drop_partition($1)`, name) // one that is used stays
 		})
 		if err != nil {
 			s.log.Warn("an old partition was not dropped; trying again in an hour", "partition", name, "error", err)

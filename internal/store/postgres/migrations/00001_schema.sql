@@ -297,3 +297,36 @@ END $$;
 REVOKE ALL ON FUNCTION publish (text, text, json, text, timestamptz) FROM PUBLIC;
 -- How far deliver_at may be ahead: nodes note half of their retention.
 INSERT INTO meta (key, value) VALUES ('deliver_ahead', 1296000000000000);
+
+-- The history's partitions are made and dropped by functions with their owner's
+-- rights, so that nodes need none but to read and write rows. make_partition makes
+-- a table beside the history and attaches it; the CHECK spares the attachment a look
+-- at the rows. drop_partition drops an empty one and says whether it did.
+-- +goose StatementBegin
+CREATE FUNCTION make_partition(parent text, name text, low bigint, high bigint)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = posthorn, pg_temp AS $$
+BEGIN
+    IF parent NOT IN ('events', 'deliveries') OR name !~ ('^' || parent || '_[0-9]{8}$') THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('%L is no partition of %L', name, parent);
+    END IF;
+    IF to_regclass('posthorn.' || name) IS NULL THEN
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS, CHECK (id >= %s AND id < %s))', name, parent, low, high);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', parent, name, low, high);
+    END IF;
+END $$;
+CREATE FUNCTION drop_partition(name text)
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = posthorn, pg_temp AS $$
+DECLARE
+    used boolean;
+BEGIN
+    IF name !~ '^(events|deliveries)_[0-9]{8}$' THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('%L is no partition', name);
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I)', name) INTO used;
+    IF NOT used THEN
+        EXECUTE format('DROP TABLE %I', name);
+    END IF;
+    RETURN NOT used;
+END $$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION make_partition (text, text, bigint, bigint), drop_partition (text) FROM PUBLIC;

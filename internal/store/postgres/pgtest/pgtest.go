@@ -148,6 +148,7 @@ type Server struct {
 	dir      string // holds data/, the socket and the log
 	bin      string
 	settings []string
+	env      []string // beside the tests' own
 	proc     *process
 }
 
@@ -155,12 +156,15 @@ type Server struct {
 func (s *Server) Dir() string { return s.dir }
 
 // Start makes a server and starts it. Settings are of the form name=value.
-func Start(settings ...string) (*Server, error) {
+func Start(settings ...string) (*Server, error) { return StartIn(nil, settings...) }
+
+// StartIn is Start with further environment variables for the server.
+func StartIn(env []string, settings ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{bin: bin, settings: settings}
+	s := &Server{bin: bin, settings: settings, env: env}
 	if s.dir, err = os.MkdirTemp("", "posthorn-pg-"); err != nil {
 		return nil, err
 	}
@@ -268,6 +272,7 @@ func (s *Server) Run() error {
 		args = append(args, "-c", setting)
 	}
 	cmd := exec.Command(filepath.Join(s.bin, "postgres"), args...)
+	cmd.Env = append(os.Environ(), s.env...)
 	asUser(cmd)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
