@@ -107,9 +107,15 @@ func throwAway(t *testing.T, settings ...string) *pgtest.Server {
 	return server
 }
 
-// newWorld starts so many nodes on a database, with a schedule short enough for
-// retries to be made within the test.
+// newWorld starts so many nodes on a database, each behind a wire of its own.
 func newWorld(ctx context.Context, t *testing.T, db *pgtest.Server, nodes int, args ...string) *world {
+	return newWorldAt(ctx, t, db, "", nodes, args...)
+}
+
+// newWorldAt starts nodes that all find the database by an address, or each by a
+// wire of its own when there is none; with a schedule short enough for retries to
+// be made within the test.
+func newWorldAt(ctx context.Context, t *testing.T, db *pgtest.Server, address string, nodes int, args ...string) *world {
 	t.Helper()
 	w := &world{t: t, ctx: ctx, seed: *seed, db: db, ledger: &ledger{events: map[string]*event{}}}
 	receiver := httptest.NewUnstartedServer(http.HandlerFunc(w.receive))
@@ -126,6 +132,10 @@ func newWorld(ctx context.Context, t *testing.T, db *pgtest.Server, nodes int, a
 	args = append([]string{"--retry-schedule", "1s,1s,1s,2s,2s,2s,4s,4s", "--retry-jitter", "0.2", "--log-level", "info"}, args...)
 	w.args = args
 	for range nodes {
+		if address != "" {
+			w.join(address)
+			continue
+		}
 		wire := newWire(t, db.Dir())
 		w.wires = append(w.wires, wire)
 		w.join(wire.url())
