@@ -194,11 +194,8 @@ func TestTheOutboxKeepsWhatIsRefused(t *testing.T) {
 			t.Errorf("the outbox shows %+v, want %+v", got, want)
 		}
 	}
-	if err := admin.Call(ctx, http.MethodPost, "/outbox/"+unknown+"/retry", nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range []string{twice, conflict} {
-		if err := admin.Call(ctx, http.MethodDelete, "/outbox/"+id, nil, nil); err != nil {
+	for _, args := range [][]string{{"retry", unknown}, {"drop", twice}, {"drop", conflict}} {
+		if _, err := w.nodes[0].Command(ctx, "outbox", args[0], args[1], "--token", admin.Token); err != nil {
 			t.Fatal(err)
 		}
 	}
