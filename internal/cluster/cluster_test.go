@@ -21,6 +21,7 @@ func TestClusterLosesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, fmt.Errorf("the run took longer than two minutes"))
 	defer cancel()
 	w := newWorld(ctx, t, throwAway(t), 3)
+	w.takes = 50 * time.Millisecond // so that some are under way whenever something happens
 	p := w.startLoad(ctx, *rate)
 	w.accepting(p, 200)
 	stopped := time.Now()
@@ -65,6 +66,7 @@ func TestClusterForAMinute(t *testing.T) {
 	t.Logf("-seed %d", *seed)
 	random := rand.New(rand.NewPCG(*seed, 0))
 	w := newWorld(ctx, t, throwAway(t), 3)
+	w.takes = 50 * time.Millisecond // so that some are under way whenever something happens
 	p := w.startLoad(ctx, *rate)
 	// At least one node is left alone at a time.
 	until := time.Now().Add(time.Minute)

@@ -85,6 +85,7 @@ type world struct {
 	tokens [tenants]string
 	verify [tenants][targets]*standardwebhooks.Webhook
 	ledger *ledger
+	takes  time.Duration // what receivers need for an answer
 
 	connections atomic.Int64 // open at the receivers
 	refusals    atomic.Int64 // the flaky receivers' requests
@@ -215,6 +216,11 @@ func (w *world) receive(rw http.ResponseWriter, r *http.Request) {
 	_, data, _ := strings.Cut(string(body), `,"data":`)
 	attempt, _ := strconv.Atoi(r.Header.Get("posthorn-attempt"))
 	acknowledge := t != flaky || !w.refuse(fmt.Sprint(tenant, id))
+	select {
+	case <-time.After(w.takes):
+	case <-r.Context().Done():
+		acknowledge = false // nobody is there to see it
+	}
 	w.ledger.receive(tenant, t, id, strings.TrimSuffix(data, "}"), attempt, acknowledge)
 	if !acknowledge {
 		rw.WriteHeader(http.StatusServiceUnavailable)
