@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -149,7 +151,13 @@ func TestTheOutboxKeepsWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	w := newWorld(ctx, t, throwAway(t), 1)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := ln.Addr().String()
+	ln.Close()
+	w := newWorld(ctx, t, throwAway(t), 1, "--ops-listen", ops)
 	db := shop(ctx, t, w)
 	platform, err := w.nodes[0].Command(ctx, "token", "create", "--platform", "--scope", "admin")
 	if err != nil {
@@ -192,6 +200,17 @@ func TestTheOutboxKeepsWhatIsRefused(t *testing.T) {
 	for i, want := range []shown{{conflict, "refused", "used before with other content"}, {twice, "refused", "twice"}, {unknown, "refused", "not in the catalogue"}} {
 		if got := list()[i]; got.ID != want.ID || got.State != want.State || !strings.Contains(got.Reason, want.Reason) {
 			t.Errorf("the outbox shows %+v, want %+v", got, want)
+		}
+	}
+	resp, err := http.Get("http://" + ops + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	figures, err := io.ReadAll(resp.Body)
+	for _, want := range []string{`posthorn_outbox_events{state="refused"} 3`, `posthorn_outbox_events{state="waiting"} 0`, `posthorn_outbox_oldest_seconds 0`} {
+		if !strings.Contains(string(figures), want+"\n") {
+			t.Errorf("the metrics lack %s (%v)", want, err)
 		}
 	}
 	for _, args := range [][]string{{"retry", unknown}, {"drop", twice}, {"drop", conflict}} {
