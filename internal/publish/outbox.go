@@ -173,6 +173,8 @@ func (o *Outbox) publish(ctx context.Context, t posthorn.Tenant, events []Event,
 		return nil
 	case posthorn.Unavailable:
 		return err
+	case posthorn.Forbidden, posthorn.NotFound: // it is the tenant's fault, and all rows'
+		return o.refuse(ctx, rows, reason(err))
 	}
 	if len(rows) == 1 {
 		return o.refuse(ctx, rows, reason(err))
