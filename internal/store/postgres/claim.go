@@ -61,6 +61,8 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	if err != nil {
 		return nil, time.Time{}, err
 	}
+	s.floor.scanning.Lock()
+	defer s.floor.scanning.Unlock()
 	floor := s.floor.get()
 	var at int64
 	err = s.write(ctx, func(tx *txn) error {
@@ -83,7 +85,7 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 		return cmp.Or(a.Progress.NextAt.Compare(b.Progress.NextAt), cmp.Compare(a.ID, b.ID))
 	})
 	if at != 0 {
-		s.floor.raise(floor, at)
+		s.floor.raise(at)
 	}
 	return work, fromNanos(at), nil
 }

@@ -142,6 +142,10 @@ func (n *notices) message(text string) {
 	if sender == n.name {
 		return
 	}
+	if store.NoticeKind(kind) == store.NoticeAll {
+		n.s.tellAll()
+		return
+	}
 	n.s.watchers.tell(store.Notice{Kind: store.NoticeKind(kind), Tenant: tenant, Endpoint: endpoint})
 }
 
@@ -160,7 +164,7 @@ func (n *notices) poll(ctx context.Context, conn *pgx.Conn) error {
 	}
 	n.base, n.last = n.last, last
 	if missed {
-		n.s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+		n.s.tellAll()
 	}
 	return nil
 }

@@ -256,6 +256,13 @@ func (w *watchers) tell(n store.Notice) {
 	}
 }
 
+// tellAll tells that anything may have changed, rows that wait among it: those that
+// another node put below this one's floor, and nobody else may know of.
+func (s *Store) tellAll() {
+	s.floor.reset()
+	s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+}
+
 // serving refuses what an admin process may not do.
 func (s *Store) serving() error {
 	if s.o.Role != Serve {
