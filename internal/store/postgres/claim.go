@@ -19,7 +19,7 @@ const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind,
 
 const (
 	claimDue = `WITH c AS (
-			SELECT id FROM due WHERE run = 0 AND next_at <= $1 AND next_at >= $2 ORDER BY next_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
+			SELECT id FROM due WHERE run = 0 AND next_at <= $1 AND (next_at, id) >= ($2, $5) ORDER BY next_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
 		UPDATE due d SET run = $4 FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
 
 	claimParked = `WITH c AS (
@@ -64,17 +64,18 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	s.floor.scanning.Lock()
 	defer s.floor.scanning.Unlock()
 	floor := s.floor.get()
-	var at int64
+	var left place
 	err = s.write(ctx, func(tx *txn) error {
-		work, at = nil, 0
-		claims, err := tx.claims(claimDue, nanos(now), floor, limit, run)
+		work, left = nil, place{}
+		claims, err := tx.claims(claimDue, nanos(now), floor.next, limit, run, floor.id)
 		if err != nil {
 			return err
 		}
 		if work, err = tx.take(claims, now); err != nil {
 			return err
 		}
-		_, err = tx.row(`SELECT next_at FROM due WHERE run = 0 AND next_at >= $1 ORDER BY next_at LIMIT 1`, []any{floor}, &at)
+		_, err = tx.row(`SELECT next_at, id FROM due WHERE run = 0 AND (next_at, id) >= ($1, $2) ORDER BY next_at, id LIMIT 1`,
+			[]any{floor.next, floor.id}, &left.next, &left.id)
 		return err
 	})
 	if err != nil {
@@ -84,10 +85,10 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	slices.SortFunc(work, func(a, b store.Work) int {
 		return cmp.Or(a.Progress.NextAt.Compare(b.Progress.NextAt), cmp.Compare(a.ID, b.ID))
 	})
-	if at != 0 {
-		s.floor.raise(at)
+	if left.id != 0 {
+		s.floor.raise(left, nanos(now))
 	}
-	return work, fromNanos(at), nil
+	return work, fromNanos(left.next), nil
 }
 
 // ClaimParked implements [store.Queue].

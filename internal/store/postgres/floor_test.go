@@ -9,26 +9,28 @@ import (
 // TestTheFloorHidesNothing: what is put below while a scan runs, which may not have
 // seen it, is found by the next one.
 func TestTheFloorHidesNothing(t *testing.T) {
-	const hour = int64(time.Hour)
+	const now = int64(1000 * time.Hour)
 	var f scanFloor
-	f.get()
-	f.raise(hour)
-	if got := f.get(); got != hour-int64(floorMargin) {
-		t.Errorf("the floor is %d behind the earliest that waits", hour-got)
+	is := func(what string, want place) {
+		t.Helper()
+		if got := f.get(); got != want {
+			t.Errorf("%s: the floor is %v, want %v", what, got, want)
+		}
 	}
-	f.lower(2 * hour) // above: nothing to do
-	f.raise(3 * hour)
-	if got := f.get(); got != 2*hour {
-		t.Errorf("the floor is %d; during the scan a row came to wait at %d", got, 2*hour)
-	}
+	is("at first", lowest)
+	f.raise(place{now - 5, 77}, now)
+	is("due rows are left", place{now - 5, 77})
+	f.raise(place{now + int64(time.Hour), 1}, now)
+	is("the earliest is an hour ahead", place{now - 5, 77}) // later than five seconds ago already
+	f.raise(place{now + int64(time.Hour), 1}, now+int64(time.Minute))
+	is("a minute later", place{now + int64(time.Minute-floorMargin), math.MinInt64})
+	f.lower(now + 7)
+	f.raise(place{now + int64(time.Minute), 9}, now+int64(time.Minute))
+	is("a row came to wait during the scan", place{now + 7, math.MinInt64})
 	f.reset()
-	f.raise(5 * hour)
-	if got := f.get(); got != math.MinInt64 {
-		t.Errorf("the floor is %d, though all was to be looked at", got)
-	}
-	f.raise(hour)
+	f.raise(place{now + int64(time.Hour), 1}, now)
+	is("all is to be looked at", lowest)
+	f.raise(place{now, 1}, now)
 	f.full = time.Now().Add(-fullScanEvery - time.Second)
-	if got := f.get(); got != math.MinInt64 {
-		t.Errorf("the floor is %d after %s", got, fullScanEvery)
-	}
+	is("the full scan is due", lowest)
 }
