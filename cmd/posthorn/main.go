@@ -20,5 +20,6 @@ func main() {
 		OpenStore:  func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
 		RotateKeys: app.RotateKeys,
 		Migrate:    app.Migrate,
+		Diagnose:   app.Diagnose,
 	}))
 }

@@ -2,6 +2,9 @@
 // Authorization header of a request into a [Principal]. What a principal may do
 // is the API's question; see [Principal.Has].
 //
+// Tokens are opaque ones of ours, or JWTs of the operator's identity providers: see
+// [OIDC].
+//
 // A token is known by the SHA-256 of its text. Principals are kept in memory, so
 // that a request costs no look into the store, and let go the moment the store
 // tells of a deleted token or a changed tenant.
@@ -43,12 +46,15 @@ type Principal struct {
 	Platform bool
 	// Tenant is the zero Tenant for a platform principal. A suspended tenant may
 	// still read; publishing refuses it.
-	Tenant   posthorn.Tenant
+	Tenant posthorn.Tenant
+	// TokenRef tells principals apart: the token's id, or "jwt_" and a hash of who
+	// the JWT is about.
 	TokenRef string
 	Scopes   []string
 	// ExpiresAt is zero for never.
 	ExpiresAt time.Time
-	// Actor is how the audit trail names the principal: "token:tok_…".
+	// Actor is how the audit trail names the principal: "token:tok_…" or
+	// "jwt:SUBJECT@ISSUER".
 	Actor string
 }
 
@@ -65,6 +71,7 @@ var ErrNoToken error = posthorn.Errorf(posthorn.Unauthorized,
 type Store interface {
 	TokenByHash(ctx context.Context, hash [32]byte) (store.Token, error)
 	TenantByID(ctx context.Context, id int64) (posthorn.Tenant, error)
+	TenantByName(ctx context.Context, name string) (posthorn.Tenant, error)
 	TouchTokens(ctx context.Context, used map[int64]time.Time) error
 }
 
@@ -74,6 +81,8 @@ type Config struct {
 	Now   func() time.Time
 	// RatePerSecond bounds the requests of a token; 0 for no limit.
 	RatePerSecond float64
+	// OIDC takes JWTs; nil for none.
+	OIDC *OIDC
 }
 
 // How much is remembered.
@@ -87,6 +96,7 @@ const (
 type Authenticator struct {
 	store    Store
 	now      func() time.Time
+	oidc     *OIDC
 	failures failures
 	rates    *rates // nil for no limit
 
@@ -101,7 +111,8 @@ type Authenticator struct {
 
 type entry struct {
 	principal Principal
-	token     int64
+	token     int64 // the row's id, or for a JWT a number of its own
+	jwt       bool
 	used      atomic.Int64 // Unix milliseconds of the last use
 	flushed   atomic.Int64 // the value of used that the store has
 }
@@ -109,7 +120,7 @@ type entry struct {
 // New returns an Authenticator that knows nobody yet.
 func New(c Config) *Authenticator {
 	return &Authenticator{
-		store: c.Store, now: c.Now,
+		store: c.Store, now: c.Now, oidc: c.OIDC,
 		failures:  failures{by: make(map[netip.Addr]window)},
 		rates:     newRates(c.RatePerSecond),
 		known:     make(map[[32]byte]*entry),
@@ -119,9 +130,11 @@ func New(c Config) *Authenticator {
 
 // Authenticate returns who sent the values of the Authorization header. The
 // errors are *posthorn.Error: Unauthorized ([ErrNoToken] when there is no
-// header), RateLimited once the address has failed 20 times within a minute or
-// the token is used more often than it may be, Unavailable when the store cannot be asked. A valid token is never refused for
-// the failures of others behind the same address.
+// header), Forbidden for a JWT that names no tenant of ours, RateLimited once the
+// address has failed 20 times within a minute or the token is used more often than
+// it may be, Unavailable when the store cannot be asked or an identity provider's
+// keys were never fetched. A valid token is never refused for the failures of others
+// behind the same address.
 func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, remote netip.Addr) (*Principal, error) {
 	switch len(authorization) {
 	case 0:
@@ -134,7 +147,28 @@ func (a *Authenticator) Authenticate(ctx context.Context, authorization []string
 	if !strings.EqualFold(scheme, "bearer") {
 		return nil, a.refuse(remote, "The Authorization header must be \"Bearer\" and a token.")
 	}
-	hash, ok := HashToken(strings.TrimSpace(text))
+	e, err := a.who(ctx, strings.TrimSpace(text), remote)
+	if err != nil {
+		return nil, err
+	}
+	now := a.now()
+	e.used.Store(now.UnixMilli())
+	if wait := a.rates.take(e.token, now); wait > 0 {
+		return nil, &posthorn.Error{
+			Code:       posthorn.RateLimited,
+			Message:    fmt.Sprintf("The token sends more than %v requests a second; slow down.", a.rates.perSecond),
+			RetryAfter: wait,
+		}
+	}
+	return &e.principal, nil
+}
+
+// who finds whom a token speaks for.
+func (a *Authenticator) who(ctx context.Context, text string, remote netip.Addr) (*entry, error) {
+	if a.oidc != nil && looksLikeJWT(text) {
+		return a.lookupJWT(ctx, text, remote)
+	}
+	hash, ok := HashToken(text)
 	if !ok {
 		return nil, a.refuse(remote, "The token is not one of Posthorn's: check that it was copied whole, pht_ included.")
 	}
@@ -145,19 +179,10 @@ func (a *Authenticator) Authenticate(ctx context.Context, authorization []string
 	if err != nil {
 		return nil, err
 	}
-	now := a.now()
-	if t := e.principal.ExpiresAt; !t.IsZero() && !now.Before(t) {
+	if t := e.principal.ExpiresAt; !t.IsZero() && !a.now().Before(t) {
 		return nil, a.refuse(remote, "The token has expired; ask for a new one.")
 	}
-	e.used.Store(now.UnixMilli())
-	if wait := a.rates.take(e.token, now); wait > 0 {
-		return nil, &posthorn.Error{
-			Code:       posthorn.RateLimited,
-			Message:    fmt.Sprintf("The token sends more than %v requests a second; slow down.", a.rates.perSecond),
-			RetryAfter: wait,
-		}
-	}
-	return &e.principal, nil
+	return e, nil
 }
 
 func (a *Authenticator) refuse(remote netip.Addr, why string) error {
@@ -232,7 +257,7 @@ func (a *Authenticator) remember(hash [32]byte, e *entry) {
 
 // forget is called with mu held.
 func (a *Authenticator) forget(hash [32]byte, e *entry) {
-	if used := e.used.Load(); used != e.flushed.Load() {
+	if used := e.used.Load(); used != e.flushed.Load() && !e.jwt {
 		a.unflushed[e.token] = time.UnixMilli(used).UTC()
 	}
 	delete(a.known, hash)
@@ -254,51 +279,4 @@ func (a *Authenticator) Notice(n store.Notice) {
 			a.forget(hash, e)
 		}
 	}
-}
-
-// Flush tells the store when tokens were last used. The app calls it once a
-// minute and at the end. What could not be written is kept for the next time.
-func (a *Authenticator) Flush(ctx context.Context) error {
-	uses, entries := a.unflushedUses()
-	if len(uses) == 0 {
-		return nil
-	}
-	err := a.store.TouchTokens(ctx, uses)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err == nil {
-		for _, e := range entries {
-			e.flushed.Store(uses[e.token].UnixMilli())
-		}
-		return nil
-	}
-	for token, at := range uses {
-		if at.After(a.unflushed[token]) {
-			a.unflushed[token] = at
-		}
-	}
-	return err
-}
-
-// unflushedUses collects what the store does not know yet, and lets go of
-// principals that have been idle for long.
-func (a *Authenticator) unflushedUses() (map[int64]time.Time, []*entry) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	uses := a.unflushed
-	a.unflushed = make(map[int64]time.Time)
-	var entries []*entry
-	idle := a.now().Add(-idleAfter).UnixMilli()
-	for hash, e := range a.known {
-		used := e.used.Load()
-		if used != e.flushed.Load() {
-			if at := time.UnixMilli(used).UTC(); at.After(uses[e.token]) {
-				uses[e.token] = at
-			}
-			entries = append(entries, e)
-		} else if used < idle {
-			delete(a.known, hash)
-		}
-	}
-	return uses, entries
 }

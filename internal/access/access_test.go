@@ -61,6 +61,18 @@ func (s *tokens) TenantByID(_ context.Context, id int64) (posthorn.Tenant, error
 	return t, nil
 }
 
+func (s *tokens) TenantByName(_ context.Context, name string) (posthorn.Tenant, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lookups++
+	for _, t := range s.tenants {
+		if t.Name == name {
+			return t, s.err
+		}
+	}
+	return posthorn.Tenant{}, store.ErrNotFound
+}
+
 func (s *tokens) TouchTokens(_ context.Context, used map[int64]time.Time) error {
 	if s.err != nil {
 		return s.err

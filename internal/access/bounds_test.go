@@ -22,6 +22,10 @@ func (everyone) TenantByID(context.Context, int64) (posthorn.Tenant, error) {
 	return posthorn.Tenant{}, store.ErrNotFound
 }
 
+func (everyone) TenantByName(context.Context, string) (posthorn.Tenant, error) {
+	return posthorn.Tenant{}, store.ErrNotFound
+}
+
 func (s everyone) TouchTokens(_ context.Context, used map[int64]time.Time) error {
 	for id, at := range used {
 		s.touched[id] = at

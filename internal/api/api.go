@@ -63,6 +63,7 @@ type Store interface {
 	Deliveries(ctx context.Context, f store.DeliveryFilter, p store.Page) ([]posthorn.Delivery, posthorn.ID, error)
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
+	AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error)
 
 	Watch(fn func(store.Notice))
 }
@@ -175,7 +176,8 @@ func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
-		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(), s.outboxOperations(),
+		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+		s.auditOperations(), s.outboxOperations(),
 	} {
 		all = append(all, group...)
 	}

@@ -98,6 +98,9 @@ func (op *operation) describeAccess() string {
 		text += "\n\n"
 	}
 	text += "Needs the scope " + op.scope
+	if op.platformScope != "" {
+		text += ", or with a token of the platform " + op.platformScope
+	}
 	if op.reach == ofPlatform {
 		text += " and a token of the platform"
 	}
@@ -128,7 +131,7 @@ func (op *operation) codes() []posthorn.Code {
 	if op.method == http.MethodPost {
 		all = append(all, posthorn.Conflict) // Idempotency-Key
 	}
-	if op.reach == ofTenant {
+	if op.reach == ofTenant || op.reach == ofTenantOrAll {
 		all = append(all, posthorn.NotFound) // the tenant that Posthorn-Tenant names
 	}
 	all = append(all, op.failures...)

@@ -25,7 +25,9 @@ type operation struct {
 	description      string
 	// scope is what the token must have.
 	scope string
-	reach reach
+	// platformScope is what a platform's token must have instead; empty for scope.
+	platformScope string
+	reach         reach
 	// query are the query parameters; any other is refused.
 	query []param
 	// headers are the request headers that mean something here, for the document.
@@ -50,6 +52,9 @@ const (
 	ofPublisher
 	// ofPlatform: platform tokens only.
 	ofPlatform
+	// ofTenantOrAll: like ofTenant, but a platform token that names no tenant
+	// reaches all of them.
+	ofTenantOrAll
 )
 
 // param documents a query parameter or a header.
@@ -212,9 +217,13 @@ func (s *server) admit(w http.ResponseWriter, q *request) error {
 	}
 	q.principal = p
 	web.Annotate(q.Context(), slog.String("token", p.TokenRef))
-	if !p.Has(q.op.scope) {
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer error="insufficient_scope", scope=%q`, q.op.scope))
-		return posthorn.Errorf(posthorn.Forbidden, "This needs a token with the scope %s.", q.op.scope)
+	scope := q.op.scope
+	if p.Platform && q.op.platformScope != "" {
+		scope = q.op.platformScope
+	}
+	if !p.Has(scope) {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer error="insufficient_scope", scope=%q`, scope))
+		return posthorn.Errorf(posthorn.Forbidden, "This needs a token with the scope %s.", scope)
 	}
 	if q.op.reach == ofPlatform {
 		if !p.Platform {
@@ -241,7 +250,7 @@ func (s *server) chooseTenant(q *request) error {
 		return nil
 	}
 	if len(named) == 0 {
-		if q.op.reach == ofPublisher {
+		if q.op.reach == ofPublisher || q.op.reach == ofTenantOrAll {
 			return nil
 		}
 		return posthorn.Errorf(posthorn.Malformed, "A platform token must name the tenant by the header %s.", tenantHeader)

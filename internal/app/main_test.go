@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/posthorn/posthorn/internal/cli"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
 // childArgs is the environment variable that makes the test binary the program
@@ -22,7 +23,7 @@ const (
 func TestMain(m *testing.M) {
 	args, child := os.LookupEnv(childArgs)
 	if !child {
-		os.Exit(m.Run())
+		pgtest.Main(m) // and ends
 	}
 	if mask, err := strconv.ParseInt(os.Getenv(childUmask), 8, 32); err == nil {
 		setUmask(int(mask))
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(cli.Run(ctx, strings.Split(args, "\n"), cli.System(), cli.Programs{
-		Serve: Serve, Dev: Dev, Migrate: Migrate, RotateKeys: RotateKeys,
+		Serve: Serve, Dev: Dev, Migrate: Migrate, RotateKeys: RotateKeys, Diagnose: Diagnose,
 		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return OpenStore(ctx, path) },
 	}))
 }

@@ -5,15 +5,12 @@ package app
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -42,6 +39,7 @@ type node struct {
 	engine   *lane.Engine
 	publish  *publish.Service
 	access   *access.Authenticator
+	oidc     *access.OIDC // nil for none
 	metrics  *metrics
 	api      *http.Server
 	ops      *http.Server // nil when off
@@ -114,7 +112,10 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		RatePerSecond: cfg.PublishRate,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
-	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate})
+	if n.oidc, err = NewOIDC(&cfg, n.now, log); err != nil {
+		return nil, err
+	}
+	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate, OIDC: n.oidc})
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
 	n.metrics.watchConnections(n.listener)
@@ -165,17 +166,9 @@ func (n *node) egress(inbox inboxException) (send.Config, error) {
 	if n.cfg.EgressCA == "" {
 		return c, nil
 	}
-	pem, err := os.ReadFile(n.cfg.EgressCA)
-	if err != nil {
-		return c, fmt.Errorf("--egress-ca: %w", err)
-	}
-	if c.CAs, err = x509.SystemCertPool(); err != nil {
-		return c, fmt.Errorf("cannot read the system's certificate authorities: %w", err)
-	}
-	if !c.CAs.AppendCertsFromPEM(pem) {
-		return c, fmt.Errorf("--egress-ca: %s holds no PEM certificate", n.cfg.EgressCA)
-	}
-	return c, nil
+	var err error
+	c.CAs, err = authorities("--egress-ca", n.cfg.EgressCA)
+	return c, err
 }
 
 // listeners are those that are open.
@@ -290,6 +283,9 @@ func (n *node) start(ctx context.Context) error {
 	publishing, calm := context.WithCancel(background)
 	n.calm = calm
 	n.wg.Go(func() { n.publishOutbox(publishing) })
+	if n.oidc != nil {
+		n.wg.Go(func() { n.oidc.Run(background, n.access.ForgetJWTs) })
+	}
 	n.wg.Go(func() { n.serve(n.api, n.listener, true) })
 	if n.ops != nil {
 		n.wg.Go(func() { n.serve(n.ops, n.opsLn, false) })

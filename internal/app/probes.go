@@ -66,7 +66,14 @@ func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusServiceUnavailable, trouble(err))
 		return
 	}
-	plain(w, http.StatusOK, "ready")
+	text := "ready"
+	if n.oidc != nil {
+		// Tokens of ours are good all the same: no reason to take the node away.
+		if err := n.oidc.Trouble(); err != nil {
+			text += "; but " + err.Error()
+		}
+	}
+	plain(w, http.StatusOK, text)
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/doctor"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -33,6 +34,9 @@ type Programs struct {
 	// Migrate makes the store's file, if there is none, and brings it to the
 	// newest schema.
 	Migrate func(ctx context.Context, path string) (from, to int64, err error)
+	// Diagnose returns the checks of an installation on this machine; resolve is a
+	// name to ask the resolver for.
+	Diagnose func(cfg config.Config, resolve string) []doctor.Check
 }
 
 // Store is the part of the store that commands work on.
@@ -130,8 +134,8 @@ func (r *runner) root() *cobra.Command {
 		}
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
-	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.sendingCommand(), r.outboxCommand())
-	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.versionCommand())
+	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.auditCommand(), r.sendingCommand(), r.outboxCommand(), r.contextCommand())
+	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.doctorCommand(), r.versionCommand())
 	return root
 }
 

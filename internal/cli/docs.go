@@ -22,6 +22,9 @@ A terminal gets colours, a pipe gets none, nor does one where ` + "`NO_COLOR`" +
 Commands that call a server find it in ` + "`--server` or `POSTHORN_SERVER`" + `, and the token in
 ` + "`POSTHORN_TOKEN`, `--token-file` or `POSTHORN_TOKEN_FILE`" + `; ` + "`--token`" + ` works and warns on a
 terminal. With a token of the platform, ` + "`--tenant` or `POSTHORN_TENANT`" + ` names the tenant.
+` + "`posthorn context add`" + ` saves server and token under a name, for ` + "`--context`, `POSTHORN_CONTEXT`" + `
+or, after ` + "`posthorn context use`" + `, for all commands. A flag goes before the environment, the
+environment before the current context; a context's token goes to its own server only.
 The commands ` + "`token`, `tenant` and `migrate`" + ` work on the store itself, also while the service
 runs: ` + "`--store` or `POSTHORN_STORE`" + `. Nouns have their plural as an alias. Times are written
 ` + "`2026-04-29T09:10:00Z`" + ` or as a duration such as ` + "`2h` or `7d`" + `.

@@ -22,3 +22,6 @@ func fileOwner(info fs.FileInfo) (name string, mine bool) {
 	}
 	return "'#" + id + "'", false
 }
+
+// othersMayRead reports whether the file's mode lets others read it.
+func othersMayRead(info fs.FileInfo) bool { return info.Mode().Perm()&0o077 != 0 }

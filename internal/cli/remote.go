@@ -22,8 +22,11 @@ import (
 
 // remoteFlags say which server to call, and as whom.
 type remoteFlags struct {
-	server, token, tokenFile, tenant string
+	server, token, tokenFile, tenant, context string
 }
+
+// noToken is said where no token is given at all.
+const noToken = "There is no access token."
 
 const defaultServer = "http://127.0.0.1:8420"
 
@@ -34,23 +37,69 @@ func (r *runner) remoteFlags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&r.remote.token, "token", "", "access `token` (better: POSTHORN_TOKEN or --token-file)")
 	f.StringVar(&r.remote.tokenFile, "token-file", "", "`file` that holds the access token, - for standard input (POSTHORN_TOKEN_FILE)")
 	f.StringVar(&r.remote.tenant, "tenant", "", "`tenant` that a platform token speaks for (POSTHORN_TENANT)")
+	f.StringVar(&r.remote.context, "context", "", "`name` of a saved server and token (POSTHORN_CONTEXT; see \"posthorn context\")")
+	must(c.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return r.completeContext(nil, nil, "")
+	}))
 	return c
+}
+
+// target is which server to call, and as whom.
+type target struct{ server, token, tenant string }
+
+// target finds it: a flag goes before the environment, and the environment before
+// the current context. A context's token goes to the context's server only, and its
+// tenant with its token only.
+func (r *runner) target() (t target, err error) {
+	given := r.remote.token != "" || r.remote.tokenFile != ""
+	inEnvironment := r.getenv("POSTHORN_TOKEN") != "" || r.getenv("POSTHORN_TOKEN_FILE") != ""
+	var saved *serverContext
+	whole := firstOf(r.remote.server, r.getenv("POSTHORN_SERVER")) != "" && (given || inEnvironment)
+	if !whole || firstOf(r.remote.context, r.getenv("POSTHORN_CONTEXT")) != "" {
+		if saved, err = r.context(); err != nil {
+			return t, err
+		}
+	}
+	var flag, current serverContext
+	if saved != nil {
+		if r.remote.context != "" {
+			flag = *saved
+		} else {
+			current = *saved
+		}
+	}
+	t.server = firstOf(r.remote.server, flag.Server, r.getenv("POSTHORN_SERVER"), current.Server, defaultServer)
+	tenant := firstOf(r.remote.tenant, r.getenv("POSTHORN_TENANT"))
+	for _, c := range []*serverContext{&flag, &current} {
+		if c.Server != t.server {
+			*c = serverContext{}
+		}
+	}
+	switch {
+	case !given && flag.Token != "":
+		t.token, t.tenant = flag.Token, firstOf(r.remote.tenant, flag.Tenant)
+	case !given && !inEnvironment && current.Token != "":
+		t.token, t.tenant = current.Token, firstOf(tenant, current.Tenant)
+	default:
+		t.tenant = tenant
+		t.token, err = r.token()
+	}
+	return t, err
 }
 
 // client returns the client that the flags and the environment ask for.
 func (r *runner) client() (*client.Client, error) {
-	server := firstOf(r.remote.server, r.getenv("POSTHORN_SERVER"), defaultServer)
-	token, err := r.token()
+	t, err := r.target()
 	if err != nil {
 		return nil, err
 	}
-	if inTheClear(server) {
-		r.say("warning: the token goes to %s unencrypted; use https", server)
+	if inTheClear(t.server) {
+		r.say("warning: the token goes to %s unencrypted; use https", t.server)
 	}
 	c, err := client.New(client.Config{
-		Server:    server,
-		Token:     token,
-		Tenant:    firstOf(r.remote.tenant, r.getenv("POSTHORN_TENANT")),
+		Server:    t.server,
+		Token:     t.token,
+		Tenant:    t.tenant,
 		UserAgent: "posthorn-cli/" + posthorn.Version,
 	})
 	if err != nil {
@@ -79,10 +128,10 @@ func (r *runner) token() (string, error) {
 		file = r.getenv("POSTHORN_TOKEN_FILE")
 	}
 	if file == "" {
-		return "", (&fault{exit: ExitNotAllowed, message: "There is no access token."}).
-			with("Set POSTHORN_TOKEN or use --token-file. Where the store is, \"posthorn token create --tenant NAME\" makes one.")
+		return "", (&fault{exit: ExitNotAllowed, message: noToken}).
+			with("Set POSTHORN_TOKEN, use --token-file, or save one by \"posthorn context add\". Where the store is, \"posthorn token create --tenant NAME\" makes one.")
 	}
-	b, err := r.readSource(file, 4096)
+	b, err := r.readSource(file, 16<<10) // a JWT may be long
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -16,6 +17,7 @@ import (
 	"github.com/posthorn/posthorn/internal/app"
 	"github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/secretbox"
 )
 
 var update = flag.Bool("update", false, "write what scripts and tests compare with")
@@ -40,13 +42,13 @@ func programs() cli.Programs {
 			return err
 		},
 		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return app.OpenStore(ctx, path) },
-		Migrate:   app.Migrate, RotateKeys: app.RotateKeys,
+		Migrate:   app.Migrate, RotateKeys: app.RotateKeys, Diagnose: app.Diagnose,
 	}
 }
 
 // TestScripts runs testdata/script. Each script has a service of its own in
 // POSTHORN_SERVER, which POSTHORN_TOKEN opens for the tenant acme, and a receiver
-// in RECEIVER.
+// in RECEIVER. SERVED_STORE and SERVED_KEYS are what the service runs with.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
@@ -64,6 +66,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("POSTHORN_TOKEN", s.Token)
 			env.Setenv("ADMIN_TOKEN", s.Admin)
 			env.Setenv("RECEIVER", s.Receiver)
+			env.Setenv("SERVED_STORE", s.Store)
+			env.Setenv("SERVED_KEYS", s.Keys)
+			env.Setenv("SERVED_LISTEN", strings.TrimPrefix(s.URL, "http://"))
+			_, other, _ := strings.Cut(secretbox.Generate("x"), ":")
+			env.Setenv("OTHER_KEY", other)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -25,7 +25,9 @@ type server struct {
 	Token, Admin string
 	// Receiver answers 200, and 503 below /fail.
 	Receiver string
-	close    func() error
+	// Store and Keys are the settings that it runs with.
+	Store, Keys string
+	close       func() error
 }
 
 // startServer starts the service that "posthorn serve" would, in dir.
@@ -35,9 +37,10 @@ func startServer(dir string) (*server, error) {
 		return nil, err
 	}
 	path := filepath.Join(dir, "served.db")
+	keys := secretbox.Generate("k1")
 	cfg, err := config.Load(config.Sources{Environ: []string{
 		"POSTHORN_LISTEN=" + listen, "POSTHORN_OPS_LISTEN=off", "POSTHORN_STORE=sqlite:" + path,
-		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"),
+		"POSTHORN_ENCRYPTION_KEYS=" + keys,
 		"POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_LOG_LEVEL=error",
 		// A second attempt within a script would depend on how fast the machine is.
 		"POSTHORN_RETRY_SCHEDULE=1h", "POSTHORN_RETRY_JITTER=0",
@@ -45,7 +48,7 @@ func startServer(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{URL: "http://" + listen}
+	s := &server{URL: "http://" + listen, Store: path, Keys: keys}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- app.Serve(ctx, cfg, io.Discard, os.Stderr) }()

@@ -40,6 +40,17 @@ type Config struct {
 	// TLSCert and TLSKey are PEM files; both or neither.
 	TLSCert, TLSKey string
 
+	// OIDCIssuers are the identity providers whose JWTs are taken; empty for none.
+	OIDCIssuers   []string
+	OIDCAudiences []string
+	// OIDCJWKSURL is where the only issuer's keys are; empty for what discovery says.
+	OIDCJWKSURL                     string
+	OIDCTenantClaim, OIDCScopeClaim string
+	// OIDCScopeMap turns the provider's names into scopes.
+	OIDCScopeMap map[string]string
+	// OIDCCA is a PEM file with more authorities of the providers; empty for none.
+	OIDCCA string
+
 	// Retention is how long events and deliveries are kept.
 	Retention time.Duration
 	// AuditRetention is how long the audit is kept.

@@ -57,6 +57,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 		Retention: 30 * 24 * time.Hour, AuditRetention: 365 * 24 * time.Hour, RetrySchedule: posthorn.DefaultSchedule(), RetryJitter: 0.2,
 		MaxInFlight: 4096, BacklogLimit: 1_000_000, MaxEndpoints: 1000, MaxConnections: 4096,
 		LogLevel: slog.LevelInfo, LogFormat: "auto", DrainTimeout: 25 * time.Second,
+		OIDCTenantClaim: "tenant", OIDCScopeClaim: "scope",
 	}
 	c.origins, c.raw = nil, nil
 	if !reflect.DeepEqual(c, want) {

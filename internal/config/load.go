@@ -213,7 +213,7 @@ func chooseFile(src Sources) (string, error) {
 
 // outside are the variables that begin like ours and are no settings of the
 // service: those of the command line's other commands.
-var outside = []string{"CONFIG", "SERVER", "TOKEN", "TOKEN_FILE", "TENANT"}
+var outside = []string{"CONFIG", "SERVER", "TOKEN", "TOKEN_FILE", "TENANT", "CONTEXT"}
 
 // serviceLink matches what Kubernetes and Docker put into the environment of a
 // container that runs beside a service called posthorn.
@@ -313,6 +313,7 @@ func (c *Config) Validate() error {
 		add("retry-schedule: the waits take %s, but events are kept for %s only; shorten the schedule or raise retention",
 			FormatDuration(total), FormatDuration(c.Retention))
 	}
+	faults = append(faults, c.checkOIDC()...)
 	if c.DrainTimeout > time.Hour {
 		add("drain-timeout: %s is longer than 1h", FormatDuration(c.DrainTimeout))
 	}

@@ -73,6 +73,7 @@ type world struct {
 	ledger    *ledger
 	endpoints [targets]proof.Endpoint
 	verifiers [targets]*standardwebhooks.Webhook
+	receivers net.Addr
 	// connections counts those that the receivers have open.
 	connections atomic.Int64
 	// stuck makes the healthy receiver accept and never answer.
@@ -105,6 +106,7 @@ func newWorldOn(ctx context.Context, t *testing.T, o proof.Options) *world {
 		}
 	}
 	receiver.Start()
+	w.receivers = receiver.Listener.Addr()
 	t.Cleanup(func() { receiver.CloseClientConnections(); receiver.Close() })
 	var err error
 	o.Args = append(o.Args, "--retry-schedule", "1s,1s,1s,2s,2s,2s,4s,4s", "--retry-jitter", "0.2", "--log-level", "warn")
@@ -189,10 +191,28 @@ func (w *world) setStatus(e target, status string) {
 func (w *world) kill() {
 	w.t.Helper()
 	w.server.Kill()
+	w.fence()
 	if err := proof.Until(w.ctx, time.Millisecond, func() (bool, error) { return w.connections.Load() == 0, nil }); err != nil {
 		w.t.Fatalf("%d connections of the dead process stay open: %v", w.connections.Load(), err)
 	}
 	w.ledger.killed()
+}
+
+// fence returns when the receivers have accepted every connection that was made
+// before: they are accepted in order.
+func (w *world) fence() {
+	w.t.Helper()
+	c, err := net.Dial("tcp", w.receivers.String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /nobody HTTP/1.1\r\nHost: fence\r\n\r\n"); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) relaunch() {

@@ -91,8 +91,12 @@ func (w *world) refusing(p *load, n int64) {
 // met the faults, then with one that reads what it left on disk.
 func (w *world) complete(p *load, promise string) {
 	w.t.Helper()
-	w.ledger.forgotten = forgottenByABadDisk
-	w.publish(p, 200)
+	if long { // six seconds: a result waits up to five before it is tried again
+		w.publish(p, 4800)
+	} else {
+		w.ledger.forgotten = forgottenByABadDisk
+		w.publish(p, 200)
+	}
 	w.kill()
 	w.relaunch()
 	w.ready()

@@ -40,12 +40,17 @@ func scanAudit(r scanner) (e store.AuditEntry, err error) {
 	return e, err
 }
 
+// auditWalk is the query of a list.
+func auditWalk(f *store.AuditFilter, before int64) (query string, args []any) {
+	if f.Tenant < 0 {
+		return `SELECT ` + auditColumns + ` FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2`, []any{below(before), store.PageRows + 1}
+	}
+	return `SELECT ` + auditColumns + ` FROM audit WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, []any{f.Tenant, below(before), store.PageRows + 1}
+}
+
 // AuditEntries implements [store.Auditing].
 func (s *Store) AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error) {
-	query, args := `SELECT `+auditColumns+` FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2`, []any{below(before), store.PageRows + 1}
-	if f.Tenant >= 0 {
-		query, args = `SELECT `+auditColumns+` FROM audit WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, append([]any{f.Tenant}, args...)
-	}
+	query, args := auditWalk(&f, before)
 	page := store.List[store.AuditEntry]{Limit: limit}
 	rows, err := s.other.Query(ctx, query, args...)
 	if err != nil {

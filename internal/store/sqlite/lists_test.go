@@ -88,6 +88,8 @@ func TestListsReadInOrder(t *testing.T) {
 		"all":      func() (string, []any) { return all(store.DeliveryFilter{}) },
 		"due":      func() (string, []any) { return claimDue, []any{1, 1} },
 		"parked":   func() (string, []any) { return claimParked, []any{1, 1} },
+		"audit":    func() (string, []any) { return auditWalk(&store.AuditFilter{Tenant: 1}, 0) },
+		"audits":   func() (string, []any) { return auditWalk(&store.AuditFilter{Tenant: -1}, 0) },
 	} {
 		query, args := walk()
 		rows, err := s.readers.Query("EXPLAIN QUERY PLAN "+query, args...)

@@ -4,6 +4,7 @@ package sqlite
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -38,6 +39,25 @@ func lockFile(path string) (*fileLock, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &fileLock{f}, nil
+}
+
+// Holder returns the id of the process that serves from the file, 0 for none. A
+// service that starts in the same instant may take this look for one.
+func Holder(path string) (pid int, err error) {
+	f, err := os.Open(path + ".lock")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() // which ends the lock, too
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		return 0, err
+	}
+	b := make([]byte, 20)
+	n, _ := f.ReadAt(b, 0)
+	return strconv.Atoi(strings.TrimSpace(string(b[:n])))
 }
 
 func (l *fileLock) release() error {

@@ -259,10 +259,19 @@ func (w *writer) spaceIsLow() bool {
 	}
 	w.spaceAt = now
 	free, total, err := w.freeSpace()
-	low := err == nil && free < min(total/reserveShare, reserveBytes)
+	low := err == nil && belowReserve(free, total)
 	if low != w.spaceLow {
 		w.log.Warn("free disk space crossed the reserve", "low", low, "free_bytes", free, "total_bytes", total)
 	}
 	w.spaceLow = low
 	return low
+}
+
+func belowReserve(free, total uint64) bool { return free < min(total/reserveShare, reserveBytes) }
+
+// Space tells what is free on the file's disk, and whether that is so little that
+// publishing is refused.
+func Space(path string) (free uint64, low bool, err error) {
+	free, total, err := freeSpace(path)
+	return free, err == nil && belowReserve(free, total), err
 }

@@ -1,0 +1,286 @@
+package access
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
+)
+
+// Leeway is how far the provider's clock and ours may differ: so long a token is
+// taken after its exp and before its nbf.
+const Leeway = 30 * time.Second
+
+// maxJWT bounds what is parsed of a stranger's.
+const maxJWT = 16 << 10
+
+// looksLikeJWT reports whether the text has the form of a signed one: three parts,
+// the first a JSON object in base64url.
+func looksLikeJWT(text string) bool {
+	return strings.HasPrefix(text, "eyJ") && strings.Count(text, ".") == 2
+}
+
+// claims are what a JWT says.
+type claims map[string]jsontext.Value
+
+// get returns a claim by its name, or one that is nested by its path; nil for none.
+func (c claims) get(name string) jsontext.Value {
+	for at := c; ; {
+		if v, ok := at[name]; ok {
+			return v
+		}
+		first, rest, nested := strings.Cut(name, ".")
+		if !nested {
+			return nil
+		}
+		var in claims
+		if json.Unmarshal(at[first], &in) != nil {
+			return nil
+		}
+		at, name = in, rest
+	}
+}
+
+// text is a claim that must be a string; "" for none.
+func (c claims) text(name string) string {
+	var s string
+	if v := c.get(name); v == nil || json.Unmarshal(v, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// list is a claim that is a list of strings, or one string that holds them.
+func (c claims) list(name string, split func(string) []string) []string {
+	v := c.get(name)
+	var all []string
+	var s string
+	switch {
+	case v == nil:
+	case json.Unmarshal(v, &all) == nil:
+	case json.Unmarshal(v, &s) == nil:
+		return split(s)
+	}
+	return all
+}
+
+// moment is a claim that is a time (RFC 7519, NumericDate); ok is false for one that
+// is no such thing, and the zero time stands for none.
+func (c claims) moment(name string) (t time.Time, ok bool) {
+	v := c[name]
+	if v == nil {
+		return t, true
+	}
+	var f float64
+	if json.Unmarshal(v, &f) != nil || math.Abs(f) > 1<<40 {
+		return t, false
+	}
+	return time.UnixMilli(int64(f * 1000)).UTC(), true
+}
+
+// refused says why a token is not taken.
+type refused string
+
+func (r refused) Error() string { return string(r) }
+
+// verify returns what a token says, and who says it. The errors are refused,
+// errNoKeys, or the context's.
+func (o *OIDC) verify(ctx context.Context, text string, now time.Time) (claims, *provider, error) {
+	if len(text) > maxJWT {
+		return nil, nil, refused("The token is too long.")
+	}
+	c, err := unverified(text)
+	if err != nil {
+		return nil, nil, refused("The token is no well-formed JWT.")
+	}
+	p := o.providers[c.text("iss")]
+	if p == nil {
+		return nil, nil, refused("The token was issued by somebody whose tokens are not taken here (iss).")
+	}
+	const notSigned = refused("The token is not signed by its issuer with an algorithm that is taken here, or its key is not the issuer's any more.")
+	if !p.ready() { // found out here, for the verifier hides why it fails
+		if _, err := jose.ParseSigned(text, algorithms); err != nil {
+			return nil, nil, notSigned
+		}
+		if err := p.refetch(ctx); err != nil {
+			return nil, nil, err
+		}
+		if !p.ready() {
+			return nil, nil, errNoKeys
+		}
+	}
+	signed, err := p.check.Verify(ctx, text)
+	switch {
+	case ctx.Err() != nil:
+		return nil, nil, ctx.Err()
+	case err != nil:
+		return nil, nil, notSigned
+	case !slices.ContainsFunc(o.Audiences, func(a string) bool { return slices.Contains(signed.Audience, a) }):
+		return nil, nil, refused("The token is meant for another service (aud).")
+	}
+	return c, p, checkTimes(c, now)
+}
+
+// unverified reads a token's claims. A claim that stands twice is refused: two
+// readers could see two tokens.
+func unverified(text string) (c claims, err error) {
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1])
+	if err != nil {
+		return nil, err
+	}
+	return c, json.Unmarshal(payload, &c)
+}
+
+func checkTimes(c claims, now time.Time) error {
+	expires, ok1 := c.moment("exp")
+	begins, ok2 := c.moment("nbf")
+	issued, ok3 := c.moment("iat")
+	switch {
+	case !ok1 || !ok2 || !ok3:
+		return refused("The token's times are not numbers (exp, nbf, iat).")
+	case expires.IsZero():
+		return refused("The token never ends; one that expires is needed (exp).")
+	case !now.Before(expires.Add(Leeway)):
+		return refused("The token has expired; ask the identity provider for a new one.")
+	case now.Before(begins.Add(-Leeway)), now.Before(issued.Add(-Leeway)):
+		return refused("The token is not valid yet (nbf, iat).")
+	}
+	return nil
+}
+
+// maxSubject bounds what of a subject is kept; OpenID Connect Core, section 2,
+// allows 255 characters.
+const maxSubject = 255
+
+// subject is sub as it may stand in the audit.
+func subject(sub string) string {
+	clean := []rune(strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return '?'
+	}, sub))
+	return string(clean[:min(len(clean), maxSubject)])
+}
+
+// principal makes a Principal of what a token says.
+func (o *OIDC) principal(c claims, p *provider) (Principal, error) {
+	sub := subject(c.text("sub"))
+	if sub == "" {
+		return Principal{}, refused("The token names nobody (sub).")
+	}
+	// The reference tells users apart in logs and memory without naming them.
+	sum := sha256.Sum256([]byte(p.issuer + "\x00" + c.text("sub")))
+	expires, _ := c.moment("exp") // checked before
+	return Principal{
+		TokenRef:  "jwt_" + hex.EncodeToString(sum[:8]),
+		Scopes:    o.scopes(c),
+		ExpiresAt: expires,
+		Actor:     "jwt:" + sub + "@" + p.issuer,
+	}, nil
+}
+
+// scopes are those of ours among what the token may do. admin belongs to the
+// platform's tokens, which a JWT never is.
+func (o *OIDC) scopes(c claims) []string {
+	var mine []string
+	for _, name := range c.list(o.ScopeClaim, strings.Fields) {
+		if to, ok := o.ScopeMap[name]; ok {
+			name = to
+		}
+		if slices.Contains(TenantScopes(), name) && !slices.Contains(mine, name) {
+			mine = append(mine, name)
+		}
+	}
+	return mine
+}
+
+// TenantScopes are those that a tenant's tokens can have.
+func TenantScopes() []string { return []string{ScopeRead, ScopeWrite, ScopePublish} }
+
+// lookupJWT finds who a JWT speaks for, in memory or else by checking it. What is
+// remembered never outlives the token's own end.
+func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip.Addr) (*entry, error) {
+	hash := sha256.Sum256([]byte(text))
+	now := a.now()
+	a.mu.RLock()
+	e, era := a.known[hash], a.era
+	a.mu.RUnlock()
+	if e != nil && now.Before(e.principal.ExpiresAt) {
+		return e, nil
+	}
+	c, p, err := a.oidc.verify(ctx, text, now)
+	if err == nil {
+		e = &entry{jwt: true}
+		e.principal, err = a.oidc.principal(c, p)
+	}
+	switch why, is := errors.AsType[refused](err); {
+	case is:
+		return nil, a.refuse(remote, string(why))
+	case errors.Is(err, errNoKeys):
+		return nil, &posthorn.Error{Code: posthorn.Unavailable, RetryAfter: fetchPause,
+			Message: "The keys of the token's identity provider cannot be fetched now; try again."}
+	case err != nil:
+		return nil, err
+	}
+	if e.principal.Tenant, err = a.tenantOf(ctx, c); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256([]byte(e.principal.TokenRef))
+	e.token = -1 - int64(binary.BigEndian.Uint64(sum[:8])>>1) // below all rows of tokens
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.era == era && now.Before(e.principal.ExpiresAt) {
+		a.remember(hash, e)
+	}
+	return e, nil
+}
+
+// tenantOf finds the tenant that a token names. A token that is good but names none
+// that is here is not a bad one: 403.
+func (a *Authenticator) tenantOf(ctx context.Context, c claims) (posthorn.Tenant, error) {
+	claim := a.oidc.TenantClaim
+	name := c.text(claim)
+	switch {
+	case c.get(claim) == nil:
+		return posthorn.Tenant{}, posthorn.Errorf(posthorn.Forbidden, "The token names no tenant: its claim %s is missing.", claim)
+	case !posthorn.ValidTenantName(name):
+		return posthorn.Tenant{}, posthorn.Errorf(posthorn.Forbidden, "The token's claim %s is not the name of a tenant.", claim)
+	}
+	t, err := a.store.TenantByName(ctx, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return t, posthorn.Errorf(posthorn.Forbidden, "The tenant that the token names is not known here.")
+	}
+	if err != nil {
+		return t, fmt.Errorf("access: %w", unavailable(err))
+	}
+	return t, nil
+}
+
+// ForgetJWTs has all JWTs checked again.
+func (a *Authenticator) ForgetJWTs() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.era++
+	for hash, e := range a.known {
+		if e.jwt {
+			a.forget(hash, e)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package app
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/doctor"
+	"github.com/posthorn/posthorn/internal/idp"
+	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
+)
+
+// diagnosed returns what the doctor finds, a line each.
+func diagnosed(t *testing.T, environ ...string) string {
+	t.Helper()
+	cfg, err := config.Load(config.Sources{Environ: append([]string{"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1")}, environ...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	err = doctor.Run(t.Context(), Diagnose(cfg, "localhost"), func(f doctor.Finding) error {
+		b.WriteString(f.Check + ": " + string(f.State) + ": " + f.What + " | " + f.Mend + "\n")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func wants(t *testing.T, got string, lines ...string) {
+	t.Helper()
+	for _, l := range lines {
+		if !strings.Contains(got, l) {
+			t.Errorf("it does not find %q but\n%s", l, got)
+		}
+	}
+}
+
+func TestDoctorOnPostgres(t *testing.T) {
+	url := pgtest.Database(t, "template1")
+	got := diagnosed(t, "POSTHORN_STORE="+url)
+	wants(t, got, "store: wrong: ", "schema", "posthorn migrate --store postgres://", "keys: skipped: ")
+	if _, _, err := Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	got = diagnosed(t, "POSTHORN_STORE="+url)
+	wants(t, got, "store: ok: postgres://", "disk: skipped: ", "keys: ok: ")
+	if strings.Contains(got, "wrong") {
+		t.Errorf("nothing is wrong, but\n%s", got)
+	}
+	got = diagnosed(t, "POSTHORN_STORE=postgres://nobody:s3cret@127.0.0.1:1/none")
+	wants(t, got, "store: wrong: ", "keys: skipped: ")
+	if strings.Contains(got, "s3cret") {
+		t.Errorf("it shows the password:\n%s", got)
+	}
+}
+
+func TestDoctorOnCertificatesAndProviders(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "posthorn.db")
+	if _, _, err := Migrate(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	for want, ends := range map[string]time.Duration{
+		"certificate: ok: it is good until": 30 * 24 * time.Hour, "certificate: wrong: it ends on": 24 * time.Hour, "certificate: wrong: it ended on": -time.Hour,
+	} {
+		cert, key := certificate(t, dir, time.Now().Add(ends))
+		wants(t, diagnosed(t, "POSTHORN_STORE=sqlite:"+path, "POSTHORN_TLS_CERT="+cert, "POSTHORN_TLS_KEY="+key), want)
+	}
+	p := idp.Start(idp.NewKey("k1", "EdDSA"))
+	defer p.Close()
+	ca := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(ca, p.CAFile(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	with := []string{"POSTHORN_STORE=sqlite:" + path, "POSTHORN_OIDC_ISSUER=" + p.URL, "POSTHORN_OIDC_AUDIENCE=posthorn"}
+	wants(t, diagnosed(t, with...), "identity provider: wrong: discovery of "+p.URL, "certificate signed by unknown authority")
+	with = append(with, "POSTHORN_OIDC_CA="+ca)
+	wants(t, diagnosed(t, with...), "identity provider: ok: the keys of "+p.URL+" were fetched")
+	p.SetKeys(idp.Weak("k1"))
+	wants(t, diagnosed(t, with...), "identity provider: wrong: the keys of "+p.URL+": there is none that signs")
+}
+
+// certificate writes one of its own authority that ends then.
+func certificate(t *testing.T, dir string, ends time.Time) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: ends.Add(-90 * 24 * time.Hour), NotAfter: ends}
+	der, err := x509.CreateCertificate(rand.Reader, form, form, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}
