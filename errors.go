@@ -79,12 +79,13 @@ const (
 	Invalid                        // 422: well formed, but wrong
 	RateLimited                    // 429
 	Unavailable                    // 503: not now
+	Gone                           // 410: it is no longer kept
 	codeEnd
 )
 
 var codeNames = [codeEnd]string{
 	"internal", "malformed", "unauthorized", "forbidden", "not_found", "not_acceptable", "conflict",
-	"precondition_failed", "too_large", "unsupported_media", "invalid", "rate_limited", "unavailable",
+	"precondition_failed", "too_large", "unsupported_media", "invalid", "rate_limited", "unavailable", "gone",
 }
 
 // String returns the code's name.

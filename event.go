@@ -40,6 +40,14 @@ const (
 	EventOperational EventKind = 2 // webhooks.endpoint.failing and the like
 )
 
+// The types of Posthorn's own events.
+const (
+	TypePing              = "webhooks.ping"               // a test
+	TypeEndpointFailing   = "webhooks.endpoint.failing"   // it will be paused
+	TypeEndpointPaused    = "webhooks.endpoint.paused"    // by its own answers
+	TypeEndpointRecovered = "webhooks.endpoint.recovered" // after it was said to be failing
+)
+
 // Ref is the id that users see and that receivers get as webhook-id.
 func (e *Event) Ref() string {
 	if e.Key != "" {
@@ -118,6 +126,19 @@ func ValidKey(s string) bool {
 		}
 	}
 	return true
+}
+
+// TestPrefix begins the ids of the events that test one endpoint. They go to it
+// alone, are attempted once, and are never replayed.
+const TestPrefix = EventPrefix + "test_"
+
+// IsTestRef reports whether an event's id is that of an endpoint's test.
+func IsTestRef(ref string) bool { return strings.HasPrefix(ref, TestPrefix) }
+
+// ValidRefForm reports whether s may be the id of an event: a publisher's own, one
+// that Posthorn gave out, or one that it made of something else.
+func ValidRefForm(s string) bool {
+	return ValidKey(strings.TrimPrefix(s, EventPrefix))
 }
 
 // FormatTime writes a time as the delivered body does: UTC with milliseconds.

@@ -25,6 +25,23 @@ type Health struct {
 	HoldUntil time.Time
 	// WarnedAt is when the coming pause was announced; zero if it was not.
 	WarnedAt time.Time
+	// LastError says why the last attempt failed; empty while nothing fails. The
+	// failures of Posthorn's own events are not among it: an endpoint that fails
+	// those alone is no news to its owner, or one such event would cause others.
+	LastError string
+}
+
+// ObserveKind is [Health.Observe] for an attempt of an event of the given kind:
+// tests change nothing, and what Posthorn's own events meet is no news.
+func (h Health) ObserveKind(kind EventKind, a *Attempt, now time.Time) (Health, PausedReason) {
+	if kind == EventTest {
+		return h, ""
+	}
+	after, reason := h.Observe(a, now)
+	if kind == EventOperational && after.LastError != "" {
+		after.LastError = h.LastError
+	}
+	return after, reason
 }
 
 // Observe returns the health after an attempt that ended at now, and the
@@ -45,6 +62,7 @@ func (h Health) Observe(a *Attempt, now time.Time) (Health, PausedReason) {
 	}
 	h.Failures++
 	h.LastFailure = now
+	h.LastError = a.Explain()
 	if a.RetryAfter > 0 {
 		if until := now.Add(min(a.RetryAfter, MaxRetryAfter)); until.After(h.HoldUntil) {
 			h.HoldUntil = until
@@ -75,7 +93,8 @@ func (h Health) PauseAt() time.Time {
 }
 
 // WarningDue reports whether the owner is to be told that the pause is near.
+// Stores look for it by FailingSince.
 func (h Health) WarningDue(now time.Time) bool {
-	return !h.FailingSince.IsZero() && h.WarnedAt.IsZero() &&
+	return !h.FailingSince.IsZero() && h.WarnedAt.IsZero() && h.LastError != "" &&
 		now.Sub(h.FailingSince) >= FailingAfter-FailingWarning
 }

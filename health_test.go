@@ -76,7 +76,7 @@ func TestGoneAndRetryAfter(t *testing.T) {
 }
 
 func TestWarningADayBeforeThePause(t *testing.T) {
-	h := posthorn.Health{FailingSince: t0, Failures: 3}
+	h := posthorn.Health{FailingSince: t0, Failures: 3, LastError: "No answer."}
 	at := t0.Add(4 * 24 * time.Hour)
 	if h.WarningDue(at.Add(-time.Second)) || !h.WarningDue(at) {
 		t.Error("the warning is not due exactly a day before the pause")
@@ -84,6 +84,9 @@ func TestWarningADayBeforeThePause(t *testing.T) {
 	h.WarnedAt = at
 	if h.WarningDue(at.Add(time.Hour)) {
 		t.Error("the warning is due twice")
+	}
+	if (posthorn.Health{FailingSince: t0, Failures: 3}).WarningDue(at) {
+		t.Error("a warning is due of what only Posthorn's own events met")
 	}
 }
 

@@ -56,6 +56,12 @@ var rules = []struct {
 		why: "the API sees narrow interfaces; only app knows concrete types"},
 	{pkg: "internal/config", deny: []string{module + "/internal/"}, but: []string{module + "/internal/secretbox"},
 		why: "settings are values; whoever needs them imports config, never the reverse (secretbox only says whether keys are well formed)"},
+	{pkg: "internal/verdict", deny: []string{module + "/internal/", module},
+		why: "a request is judged by what its receiver has: the headers, the body, the secrets"},
+	{pkg: "internal/check", deny: []string{module + "/internal/", module},
+		why: "it knows receivers as the internet does; what it sends must not depend on the service's own code but the signature"},
+	{pkg: "examples/receiver", deny: []string{module + "/internal/", module},
+		why: "partners copy it: it has what they have"},
 	{pkg: "internal/app", deny: []string{module + "/internal/cli"}, why: "commands start the service, not the reverse"},
 }
 

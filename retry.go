@@ -51,6 +51,13 @@ func (p Policy) For(s Settings) Policy {
 	return p
 }
 
+// Once returns the policy of a delivery that is attempted once: the test of an
+// endpoint, see [IsTestRef]. What our own side spoils is attempted again.
+func (p Policy) Once() Policy {
+	p.Schedule = nil
+	return p
+}
+
 // Move is what happens to a delivery.
 type Move uint8
 

@@ -19,7 +19,9 @@
 // can be done twice by it: it is a GET, or a POST, which carries an
 // Idempotency-Key of its own; and either no answer came or it was 429, 502, 503
 // or 504 (or 409 on a second try, while the first is at work still).
-// Retry-After is respected up to 30 s. PATCH and DELETE are made once.
+// Retry-After is respected up to 30 s. PATCH and DELETE are made once. A program
+// that may end between a POST and its answer, and makes it again when it is
+// restarted, chooses the key itself: [WithIdempotencyKey].
 //
 // # Lists
 //
@@ -157,7 +159,9 @@ func (c *Client) do(ctx context.Context, r request, to any) (answer, error) {
 	}
 	key := ""
 	if r.method == http.MethodPost {
-		key = rand.Text()
+		if key = idempotencyKey(ctx); key == "" {
+			key = rand.Text()
+		}
 	}
 	for attempt := 1; ; attempt++ {
 		a, err := c.once(ctx, r, body, key)
@@ -203,12 +207,8 @@ func (c *Client) once(ctx context.Context, r request, body []byte, key string) (
 	for name, values := range r.header {
 		req.Header[name] = values
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	c.identify(req)
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.userAgent)
-	if c.tenant != "" {
-		req.Header.Set("Posthorn-Tenant", c.tenant)
-	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -232,6 +232,15 @@ func (c *Client) once(ctx context.Context, r request, body []byte, key string) (
 		return a, problem(a, r)
 	}
 	return a, nil
+}
+
+// identify says who asks, and for whom.
+func (c *Client) identify(req *http.Request) {
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("User-Agent", c.userAgent)
+	if c.tenant != "" {
+		req.Header.Set("Posthorn-Tenant", c.tenant)
+	}
 }
 
 // unreachable tells the end of the caller's context from a fault of the way.

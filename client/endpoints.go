@@ -154,3 +154,23 @@ func (c *Client) EndpointHealth(ctx context.Context, id string) (*Health, error)
 	}
 	return &h, nil
 }
+
+// EndpointTest is a test that is under way.
+type EndpointTest struct {
+	resource  `json:"-"`
+	ID        string    `json:"id"` // the event's
+	Type      string    `json:"type"`
+	Timestamp time.Time `json:"timestamp"`
+	// Delivery is the delivery's id; [Client.Delivery] shows what came of it.
+	Delivery string `json:"delivery"`
+}
+
+// TestEndpoint sends the endpoint webhooks.ping, or the catalogue's example of
+// another type, at once and whatever it subscribes to. It may be called ten times a
+// minute for each endpoint (else status 429).
+func (c *Client) TestEndpoint(ctx context.Context, id, eventType string) (*EndpointTest, error) {
+	body := struct {
+		Type string `json:"type,omitzero"`
+	}{eventType}
+	return call[EndpointTest](ctx, c, request{method: http.MethodPost, path: "/endpoints" + segment(id) + "/test", body: body})
+}

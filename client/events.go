@@ -146,6 +146,8 @@ type Published struct {
 	// Source and Subject are CloudEvents attributes, or empty.
 	Source  string `json:"source"`
 	Subject string `json:"subject"`
+	// SourceID is the id that a CloudEvent came with.
+	SourceID string `json:"source_id"`
 	// Data is what was published, byte for byte, and DeliveryLog its deliveries.
 	// Both are nil in lists; Data is nil also when it was erased.
 	Data        jsontext.Value `json:"data,omitzero"`
@@ -170,13 +172,16 @@ type EventFilter struct {
 	Type string
 	// Since and Until are times of acceptance: Since <= t < Until.
 	Since, Until time.Time
+	// Source, Subject and SourceID are CloudEvents attributes, whole.
+	Source, Subject, SourceID string
 	// PageSize is how many are asked for at a time, 1 to 250; 0 for 250.
 	PageSize int
 }
 
 // Events lists events, newest first, without data and deliveries.
 func (c *Client) Events(ctx context.Context, f EventFilter) iter.Seq2[*Published, error] {
-	return list[Published](ctx, c, "/events", filter("type", f.Type, "since", instant(f.Since), "until", instant(f.Until)), f.PageSize)
+	return list[Published](ctx, c, "/events", filter("type", f.Type, "since", instant(f.Since), "until", instant(f.Until),
+		"source", f.Source, "subject", f.Subject, "source_id", f.SourceID), f.PageSize)
 }
 
 // Event returns an event with its data and deliveries.

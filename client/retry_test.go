@@ -93,6 +93,22 @@ func TestARetryMayMeetItsFirstTry(t *testing.T) {
 	})
 }
 
+func TestAKeyOfTheCallersOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var keys []string
+		c := newClient(t, client.Config{Server: "https://x", Token: token, HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+			keys = append(keys, r.Method+" "+r.Header.Get("Idempotency-Key"))
+			return respond(503, nil, ""), nil
+		})}})
+		ctx := client.WithIdempotencyKey(t.Context(), "mine")
+		post(ctx, c)
+		get(ctx, c)
+		if want := "POST mine,POST mine,POST mine,GET ,GET ,GET "; strings.Join(keys, ",") != want {
+			t.Errorf("got %q", keys)
+		}
+	})
+}
+
 func get(ctx context.Context, c *client.Client) error { _, err := c.Endpoint(ctx, "wh_1"); return err }
 func post(ctx context.Context, c *client.Client) error {
 	_, err := c.Send(ctx, client.Event{Type: "a", Data: []byte("{}")})

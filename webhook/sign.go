@@ -1,17 +1,18 @@
 // Package webhook signs webhooks and verifies them, after Standard Webhooks 1.0
 // (https://www.standardwebhooks.com). Posthorn signs with it, and receivers may
-// use it to verify what they get:
+// use it. A [Receiver] stands before an ordinary handler and does what every
+// receiver should: it verifies the exact bytes, and handles each event once.
 //
 //	verifier, err := webhook.NewVerifier(os.Getenv("WEBHOOK_SECRET"))
 //	…
-//	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
-//	…
-//	if err := verifier.Verify(r.Header, body); err != nil {
-//		http.Error(w, "bad signature", http.StatusUnauthorized)
-//		return
-//	}
-//	// r.Header.Get("webhook-id") is the same each time an event is sent again:
-//	// keep it, and skip what was seen.
+//	receiver := &webhook.Receiver{Verifier: verifier}
+//	http.Handle("/hooks", receiver.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+//		event := webhook.FromContext(r.Context())
+//		…
+//	})))
+//
+// Programs that read requests in another way call [Verify] or [Verifier.Verify]
+// with the headers and the body as it came.
 //
 // A signature is the HMAC-SHA256 of "id.timestamp.body" over the exact bytes of
 // the body: verify before parsing, and never re-encode. The package depends on

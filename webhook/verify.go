@@ -17,7 +17,7 @@ const DefaultTolerance = 5 * time.Minute
 // Why a request is not accepted. Answer all of them with the same 401: the
 // sender of a forged request should not learn more.
 var (
-	// ErrNoHeaders: one of the three headers is missing or empty. The request
+	// ErrNoHeaders: at least one of the three headers is missing or empty. The request
 	// was not signed, or something before the receiver dropped the headers.
 	ErrNoHeaders = errors.New("a webhook-id, webhook-timestamp or webhook-signature header is missing")
 	// ErrRepeatedHeader: webhook-id or webhook-timestamp came twice.
@@ -66,6 +66,16 @@ func NewVerifier(secrets ...string) (*Verifier, error) {
 		v.keys = append(v.keys, key)
 	}
 	return v, nil
+}
+
+// Verify is [Verifier.Verify] with the secrets and [DefaultTolerance], for programs
+// that verify now and then.
+func Verify(h http.Header, body []byte, secrets ...string) error {
+	v, err := NewVerifier(secrets...)
+	if err != nil {
+		return err
+	}
+	return v.Verify(h, body)
 }
 
 // Verify reports with nil that the request was signed with one of the secrets

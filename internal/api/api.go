@@ -64,6 +64,10 @@ type Store interface {
 	DeliveryByID(ctx context.Context, tenant int64, id posthorn.ID) (posthorn.Delivery, error)
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 	AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error)
+	Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, error)
+
+	StreamEnd(ctx context.Context) (store.StreamPlace, error)
+	Stream(ctx context.Context, f store.StreamFilter, after store.StreamPlace) (store.StreamPage, error)
 
 	Watch(fn func(store.Notice))
 }
@@ -74,7 +78,12 @@ type Publisher interface {
 	ParseEvent(body []byte) (publish.Event, error)
 	ParseBatch(body []byte) ([]publish.Event, error)
 	ParseNDJSON(body []byte) ([]publish.Event, error)
+	ParseCloudEvent(body []byte) (publish.Event, error)
+	ParseCloudEvents(body []byte) ([]publish.Event, error)
+	ParseBinary(headers map[string][]string, body []byte) (publish.Event, error)
 	Publish(ctx context.Context, t posthorn.Tenant, events []publish.Event, pointer func(i int) string, once *store.Once, answer func([]publish.Accepted) []byte) ([]publish.Accepted, error)
+	Test(ctx context.Context, t posthorn.Tenant, endpoint int64, eventType string, data []byte, once *store.Once, answer func(publish.Tested) []byte) (publish.Tested, error)
+	Follow(tenant int64) (wake <-chan struct{}, leave func())
 }
 
 // Catalog knows the event types.
@@ -129,6 +138,10 @@ type Config struct {
 	PublicURL string
 	// TrustedProxies may say by X-Forwarded-For where a request came from.
 	TrustedProxies []netip.Prefix
+	// Retention is how long events are kept; 0 for 30 days.
+	Retention time.Duration
+	// Stopping is closed when streams are to end; nil for never.
+	Stopping <-chan struct{}
 	// Version is the product's, for the OpenAPI document.
 	Version string
 }
@@ -140,6 +153,8 @@ type server struct {
 	running    running
 	room       *web.Room
 	tenants    knownTenants
+	streams    streams
+	testing    testRates
 }
 
 // New returns the handler of everything but health and metrics: the API, its
@@ -156,12 +171,16 @@ func New(c Config) (http.Handler, error) {
 	if c.MaxEndpoints == 0 {
 		c.MaxEndpoints = 1000
 	}
+	if c.Retention == 0 {
+		c.Retention = 30 * 24 * time.Hour
+	}
 	if c.Version == "" {
 		c.Version = posthorn.Version
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, room: web.NewRoom(bodiesInAll, bodiesOfToken)}
 	c.Store.Watch(s.tenants.notice)
+	c.Store.Watch(s.streams.notice)
 	s.operations = s.declare()
 	mux := new(web.Mux)
 	for _, op := range s.operations {
@@ -175,8 +194,8 @@ func New(c Config) (http.Handler, error) {
 func (s *server) declare() []*operation {
 	var all []*operation
 	for _, group := range [][]*operation{
-		s.endpointOperations(), s.publishOperations(), s.eventOperations(), s.eventTypeOperations(),
-		s.deliveryOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
+		s.endpointOperations(), s.testOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
+		s.deliveryOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
 		s.auditOperations(), s.outboxOperations(),
 	} {
 		all = append(all, group...)

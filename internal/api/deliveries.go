@@ -178,7 +178,7 @@ func (s *server) resolveFilter(q *request, f *store.DeliveryFilter) (known bool,
 			f.Event = id
 			return true, nil
 		}
-		if !posthorn.ValidKey(ref) {
+		if !posthorn.ValidRefForm(ref) {
 			return false, nil
 		}
 		e, err := s.Store.EventByRef(q.Context(), q.tenant.ID, ref)

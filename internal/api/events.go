@@ -21,6 +21,7 @@ type Event struct {
 	Deliveries int     `json:"deliveries" doc:"How many endpoints it goes to."`
 	Source     *string `json:"source"`
 	Subject    *string `json:"subject"`
+	SourceID   *string `json:"source_id" doc:"The id that a CloudEvent came with."`
 }
 
 // WholeEvent is an event with its data and deliveries.
@@ -36,7 +37,7 @@ func (s *server) eventOperations() []*operation {
 		id: "list-events", method: "GET", path: "/events", tag: "Events", scope: access.ScopeRead,
 		summary:     "List events",
 		description: "Newest first. A page may be short or empty and still have a next_cursor.",
-		query:       []param{limitParam, cursorParam, typeParam, sinceParam, untilParam},
+		query:       append([]param{limitParam, cursorParam, typeParam, sinceParam, untilParam}, cloudParams...),
 		success:     []success{{status: 200, doc: "A page of events.", model: reflect.TypeFor[list[Event]]()}},
 		handle:      s.listEvents,
 	}, {
@@ -51,7 +52,7 @@ func (s *server) eventOperations() []*operation {
 func showEvent(e *posthorn.Event) Event {
 	return Event{
 		ID: e.Ref(), Type: e.Type, Timestamp: posthorn.FormatTime(e.OccurredAt), AcceptedAt: posthorn.FormatTime(e.AcceptedAt),
-		DeliverAt: maybeTime(e.DeliverAt), Deliveries: e.Deliveries, Source: maybe(e.Source), Subject: maybe(e.Subject),
+		DeliverAt: maybeTime(e.DeliverAt), Deliveries: e.Deliveries, Source: maybe(e.Source), Subject: maybe(e.Subject), SourceID: maybe(e.SourceID),
 	}
 }
 
@@ -76,9 +77,13 @@ func (s *server) listEvents(q *request) (*reply, error) {
 	page := store.Page{Limit: q.query.limit(defaultLimit), Before: posthorn.ID(s.placeID(q))}
 	filter := store.EventFilter{
 		Tenant: q.tenant.ID, Type: q.query.pattern("type"), Since: q.query.time("since"), Until: q.query.time("until"),
+		Source: q.query.cloudText("source"), Subject: q.query.cloudText("subject"), SourceID: q.query.cloudText("source_id"),
 	}
 	if err := q.query.err(); err != nil {
 		return nil, err
+	}
+	if ref := cloudEventRef(q.query); ref != "" {
+		return s.namedEvent(q, filter, ref)
 	}
 	events, next, err := s.Store.Events(q.Context(), filter, page)
 	if err != nil {
@@ -89,6 +94,19 @@ func (s *server) listEvents(q *request) (*reply, error) {
 		shown[i] = showEvent(&events[i])
 	}
 	return listReply(s, q, shown, int64(next))
+}
+
+// namedEvent is the list of the one event with an id, if the filter selects it.
+func (s *server) namedEvent(q *request, f store.EventFilter, ref string) (*reply, error) {
+	shown := []Event{}
+	e, err := s.Store.EventByRef(q.Context(), q.tenant.ID, ref)
+	if err != nil && !isMissing(err) {
+		return nil, err
+	}
+	if err == nil && f.Selects(&e) {
+		shown = append(shown, showEvent(&e))
+	}
+	return listReply(s, q, shown, 0)
 }
 
 func (s *server) getEvent(q *request) (*reply, error) {
@@ -122,8 +140,5 @@ func (s *server) getEvent(q *request) (*reply, error) {
 }
 
 func validEventRef(ref string) bool {
-	if _, ok := posthorn.ParseID(posthorn.EventPrefix, ref); ok {
-		return true
-	}
-	return posthorn.ValidKey(ref)
+	return posthorn.ValidRefForm(ref)
 }

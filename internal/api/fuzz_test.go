@@ -53,7 +53,7 @@ func FuzzTargets(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, id, query string) {
 		w.t = t
-		for _, path := range []string{"/endpoints/%s", "/endpoints/%s/health", "/events/%s", "/deliveries/%s", "/event-types/%s", "/endpoints", "/events", "/deliveries", "/event-types", "/tokens/%s", "/tenants/%s"} {
+		for _, path := range []string{"/endpoints/%s", "/endpoints/%s/health", "/endpoints/%s/stats", "/stats", "/events/%s", "/deliveries/%s", "/event-types/%s", "/endpoints", "/events", "/deliveries", "/event-types", "/tokens/%s", "/tenants/%s"} {
 			c := w.as("platform", "GET", "/endpoints", "").with(tenantHeader, "acme")
 			c.request.URL.Path = strings.Replace(Base+path, "%s", id, 1)
 			c.request.URL.RawPath = ""

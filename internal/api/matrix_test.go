@@ -182,12 +182,13 @@ var unknownIDs = map[string][]string{
 
 // bodies of the routes that take one, by "method path".
 var matrixBodies = map[string]string{
-	"POST /endpoints":              validEndpoint,
-	"PATCH /endpoints/{webhookId}": `{"description":"changed"}`,
-	"POST /events":                 `{"type":"cases.updated","data":{}}`,
-	"POST /events/batch":           `{"events":[{"type":"cases.updated","data":{}}]}`,
-	"POST /tenants":                `{"name":"made-%d"}`,
-	"POST /tokens":                 `{"scopes":["admin"]}`,
+	"POST /endpoints":                  validEndpoint,
+	"PATCH /endpoints/{webhookId}":     `{"description":"changed"}`,
+	"POST /endpoints/{webhookId}/test": `{}`,
+	"POST /events":                     `{"type":"cases.updated","data":{}}`,
+	"POST /events/batch":               `{"events":[{"type":"cases.updated","data":{}}]}`,
+	"POST /tenants":                    `{"name":"made-%d"}`,
+	"POST /tokens":                     `{"scopes":["admin"]}`,
 }
 
 var placeholder = regexp.MustCompile(`\{(\w+)\}`)
@@ -315,7 +316,7 @@ func expected(line string, rule rule, r role, kind string) int {
 		return 422 // the bodies of this test name no tenant
 	case r.platform && r.header == "" && !rule.either:
 		return 400
-	case r.suspended && publishing:
+	case r.suspended && (publishing || line == "POST /endpoints/{webhookId}/test" && kind == "own"):
 		return 403
 	}
 	if kind != "own" {

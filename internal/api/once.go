@@ -103,6 +103,9 @@ func idempotencyKey(values []string) (string, error) {
 func contentHash(q *request) [32]byte {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%s\n", q.URL.RequestURI(), q.contentType)
+	if binaryCloudEvent(q.Request) {
+		hashAttributes(h, q.Header)
+	}
 	h.Write(q.body)
 	return [32]byte(h.Sum(nil))
 }

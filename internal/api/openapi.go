@@ -67,10 +67,13 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		d.Parameters = append(d.Parameters, &huma.Param{Name: p.name, In: "header", Description: p.doc, Schema: p.schema})
 	}
 	if op.body != nil && op.body.model != nil {
-		d.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
+		d.RequestBody = &huma.RequestBody{Required: !op.body.optional, Content: map[string]*huma.MediaType{}}
 		schema := schemas.Schema(op.body.model, true, op.id)
 		for _, t := range op.body.types {
 			d.RequestBody.Content[t] = &huma.MediaType{Schema: schema, Example: jsontext.Value(op.body.example)}
+			if f, ok := op.body.forms[t]; ok {
+				d.RequestBody.Content[t] = &huma.MediaType{Schema: schemas.Schema(f.model, true, op.id), Example: jsontext.Value(f.example)}
+			}
 			if t == typeNDJSON {
 				d.RequestBody.Content[t] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Description: "One event per line."}}
 			}
@@ -80,7 +83,7 @@ func (op *operation) describe(schemas huma.Registry) *huma.Operation {
 		if op.method == http.MethodPost {
 			r.headers = append(slices.Clone(r.headers), "Idempotent-Replayed")
 		}
-		d.Responses[strconv.Itoa(r.status)] = r.describe(op.id, schemas)
+		d.Responses[strconv.Itoa(r.status)] = r.describe(op.id, op.contentType(), schemas)
 	}
 	problem := schemas.Schema(reflect.TypeFor[web.Problem](), true, "Problem")
 	for _, code := range op.codes() {
@@ -139,10 +142,12 @@ func (op *operation) codes() []posthorn.Code {
 	return slices.Compact(all)
 }
 
-func (r *success) describe(hint string, schemas huma.Registry) *huma.Response {
+func (r *success) describe(hint, contentType string, schemas huma.Registry) *huma.Response {
 	d := &huma.Response{Description: r.doc}
 	if r.model != nil {
-		d.Content = map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(r.model, true, hint)}}
+		d.Content = map[string]*huma.MediaType{contentType: {Schema: schemas.Schema(r.model, true, hint)}}
+	} else if contentType == typeEventStream {
+		d.Content = map[string]*huma.MediaType{contentType: {Schema: stringSchema()}}
 	}
 	for _, h := range r.headers {
 		if d.Headers == nil {

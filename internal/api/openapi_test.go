@@ -161,6 +161,12 @@ func TestAnswersFitTheirDescription(t *testing.T) {
 			}
 			continue
 		}
+		if op.stream != nil {
+			if content["text/event-stream"] == nil || got.header.Get("Content-Type") != "text/event-stream" {
+				t.Errorf("%s: described as %v, came as %s", op.id, content, got.header.Get("Content-Type"))
+			}
+			continue
+		}
 		schema := content["application/json"].(map[string]any)["schema"]
 		fits(t, op.id, doc, schema, got.value("data"), "data", got.body)
 	}

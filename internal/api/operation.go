@@ -39,6 +39,8 @@ type operation struct {
 	// failures are the codes beyond those that every operation may answer.
 	failures []posthorn.Code
 	handle   func(*request) (*reply, error)
+	// stream answers instead of handle, with server-sent events as they come.
+	stream func(http.ResponseWriter, *request) error
 }
 
 // reach says whose things an operation is about.
@@ -71,6 +73,16 @@ type bodyRule struct {
 	// one or {} is taken.
 	model reflect.Type
 	// example is a body that works, for the document.
+	example string
+	// forms are those of the types that are not of the model.
+	forms map[string]bodyForm
+	// optional: a request without a body is taken as one with {}.
+	optional bool
+}
+
+// bodyForm is what a body of another type looks like, for the document.
+type bodyForm struct {
+	model   reflect.Type
 	example string
 }
 
@@ -174,7 +186,7 @@ func (s *server) serve(op *operation) web.Handler {
 		if err := s.admit(w, q); err != nil {
 			return err
 		}
-		if err := web.Accepts(r, "application/json"); err != nil {
+		if err := web.Accepts(r, op.contentType()); err != nil {
 			return err
 		}
 		var err error
@@ -191,6 +203,9 @@ func (s *server) serve(op *operation) web.Handler {
 			}
 			defer release()
 		}
+		if op.stream != nil {
+			return storeError(op.stream(w, q))
+		}
 		rep, err := s.answerOnce(q)
 		if err != nil {
 			return storeError(err)
@@ -198,6 +213,14 @@ func (s *server) serve(op *operation) web.Handler {
 		s.write(w, rep)
 		return nil
 	}
+}
+
+// contentType is that of a success.
+func (op *operation) contentType() string {
+	if op.stream != nil {
+		return typeEventStream
+	}
+	return typeJSON
 }
 
 // admit checks token, scope and reach.
@@ -267,8 +290,8 @@ func (s *server) chooseTenant(q *request) error {
 func (s *server) read(q *request) (release func(), err error) {
 	rule := q.op.body
 	// curl -X POST -d '' sends a type without a body.
-	if rule.model != nil || q.ContentLength != 0 {
-		if q.contentType, err = web.ContentType(q.Request, rule.types...); err != nil {
+	if rule.model != nil && !rule.optional || q.ContentLength != 0 {
+		if q.contentType, err = mediaType(q.Request, rule.types); err != nil {
 			return nil, err
 		}
 	}

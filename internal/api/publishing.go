@@ -64,8 +64,8 @@ func (s *server) publishOperations() []*operation {
 	return []*operation{{
 		id: "publish-event", method: "POST", path: "/events", tag: "Events", scope: access.ScopePublish, reach: ofPublisher, quiet: true,
 		summary:     "Publish an event",
-		description: "Answered once the event and its deliveries are durable.",
-		body:        &bodyRule{types: []string{typeJSON}, limit: maxEventBody, model: reflect.TypeFor[PublishEvent](), example: eventExample},
+		description: "Answered once the event and its deliveries are durable. CloudEvents 1.0 are taken in the JSON format and in the binary mode of the HTTP binding (ce- headers).",
+		body:        &bodyRule{types: []string{typeJSON, typeCloudEvent}, forms: cloudForms, limit: maxEventBody, model: reflect.TypeFor[PublishEvent](), example: eventExample},
 		success:     []success{{status: 202, doc: "Accepted.", model: reflect.TypeFor[answer[PublishedEvent]]()}},
 		headers:     []param{testParam},
 		failures:    failures,
@@ -73,8 +73,8 @@ func (s *server) publishOperations() []*operation {
 	}, {
 		id: "publish-batch", method: "POST", path: "/events/batch", tag: "Events", scope: access.ScopePublish, reach: ofPublisher, quiet: true,
 		summary:     "Publish up to 1,000 events",
-		description: "All of them or none. The events come as one JSON document or one per line (application/x-ndjson); they belong to one tenant.",
-		body:        &bodyRule{types: []string{typeJSON, typeNDJSON}, limit: maxBatchBody, model: reflect.TypeFor[PublishBatch](), example: `{"events": [` + eventExample + `]}`},
+		description: "All of them or none. The events come as one JSON document or one per line (application/x-ndjson), or as a batch of CloudEvents 1.0; they belong to one tenant.",
+		body:        &bodyRule{types: []string{typeJSON, typeNDJSON, typeCloudEvents}, forms: cloudForms, limit: maxBatchBody, model: reflect.TypeFor[PublishBatch](), example: `{"events": [` + eventExample + `]}`},
 		success:     []success{{status: 202, doc: "Accepted.", model: reflect.TypeFor[answer[[]PublishedEvent]]()}},
 		headers:     []param{testParam},
 		failures:    failures,
@@ -83,7 +83,7 @@ func (s *server) publishOperations() []*operation {
 }
 
 func (s *server) publishOne(q *request) (*reply, error) {
-	e, err := s.Publish.ParseEvent(q.body)
+	e, err := s.readEvent(q)
 	if err != nil {
 		return nil, err
 	}
@@ -94,15 +94,18 @@ func (s *server) publishOne(q *request) (*reply, error) {
 }
 
 func (s *server) publishBatch(q *request) (*reply, error) {
-	parse := s.Publish.ParseBatch
-	if q.contentType == typeNDJSON {
+	parse, pointer := s.Publish.ParseBatch, publish.InBatch
+	switch q.contentType {
+	case typeNDJSON:
 		parse = s.Publish.ParseNDJSON
+	case typeCloudEvents:
+		parse, pointer = s.Publish.ParseCloudEvents, publish.InCloudBatch
 	}
 	events, err := parse(q.body)
 	if err != nil {
 		return nil, err
 	}
-	return s.publish(q, events, publish.InBatch, func(accepted []publish.Accepted) []byte {
+	return s.publish(q, events, pointer, func(accepted []publish.Accepted) []byte {
 		b := append(make([]byte, 0, 160*len(accepted)+16), `{"data":[`...)
 		for i := range accepted {
 			if i > 0 {

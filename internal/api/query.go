@@ -132,6 +132,24 @@ func (q *query) pattern(name string) posthorn.Pattern {
 	return p
 }
 
+// patterns are event types or patterns joined by commas; none when it is not
+// given.
+func (q *query) patterns(name string) []posthorn.Pattern {
+	if !q.has(name) {
+		return nil
+	}
+	var all []posthorn.Pattern
+	for text := range strings.SplitSeq(q.text(name), ",") {
+		p := posthorn.Pattern(strings.TrimSpace(text))
+		if !p.Valid() || len(all) == posthorn.MaxPatterns {
+			q.fault("%s must be 1 to %d event types or patterns joined by commas, as cases.updated,assignments.*", name, posthorn.MaxPatterns)
+			return nil
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
 // state is a delivery's state, or empty when it is not given.
 func (q *query) state(name string) posthorn.ShownState {
 	s := posthorn.ShownState(q.text(name))

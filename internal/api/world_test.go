@@ -132,7 +132,7 @@ func newWorld(t testing.TB, options ...func(*Config)) *world {
 	guard := send.NewGuard(send.Config{})
 	w.config = Config{
 		Store: w.store, Outbox: w.outbox, Publish: publisher, Catalog: types, Access: auth, Keyring: w.keyring, CheckURL: guard.CheckURL,
-		Now: w.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Version: "1.2.3",
+		Now: w.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Version: "1.2.3", Stopping: stopped,
 	}
 	for _, o := range options {
 		o(&w.config)
@@ -352,6 +352,13 @@ func (r *result) hasHeader(name, value string) *result {
 	}
 	return r
 }
+
+// stopped ends every stream after its first page.
+var stopped = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 const validEndpoint = `{"url":"https://partner.example.com/webhooks/xpath","events":["cases.*","assignments.*"]}`
 

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -51,66 +48,4 @@ func (n *node) sweep(ctx context.Context) time.Duration {
 		return sweepPause
 	}
 	return sweepEvery
-}
-
-// tellTurns publishes operational events: an endpoint is failing and will be
-// paused, was paused, has recovered.
-func (n *node) tellTurns(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case t := <-n.turns:
-			if err := n.tellTurn(ctx, t); err != nil && ctx.Err() == nil {
-				n.log.Warn("an operational event was not published", "type", t.eventType, "endpoint", t.endpoint.Ref, "err", err)
-			}
-		}
-	}
-}
-
-func (n *node) tellTurn(ctx context.Context, t turn) error {
-	if t.eventType == "webhooks.endpoint.failing" {
-		first, err := n.store.MarkWarned(ctx, t.endpoint.ID, n.now())
-		if err != nil || !first {
-			return err
-		}
-	}
-	data, err := json.Marshal(turnData{
-		Endpoint:     t.endpoint.Ref,
-		URL:          t.endpoint.URL,
-		Reason:       optional(string(t.reason)),
-		FailingSince: optionalTime(t.health.FailingSince),
-		PauseAt:      optionalTime(t.health.PauseAt()),
-		LastAttempt:  t.attempt.Explain(),
-	})
-	if err != nil {
-		return err
-	}
-	n.log.Info("endpoint", "turn", t.eventType, "endpoint", t.endpoint.Ref, "reason", string(t.reason))
-	return n.publish.Operational(ctx, t.tenant, t.eventType, data, t.endpoint.ID)
-}
-
-// turnData is the data of webhooks.endpoint.* events; the catalogue has its
-// schema.
-type turnData struct {
-	Endpoint     string  `json:"endpoint"`
-	URL          string  `json:"url"`
-	Reason       *string `json:"reason"`
-	FailingSince *string `json:"failing_since"`
-	PauseAt      *string `json:"pause_at"`
-	LastAttempt  string  `json:"last_attempt"`
-}
-
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-func optionalTime(t time.Time) *string {
-	if t.IsZero() {
-		return nil
-	}
-	return optional(posthorn.FormatTime(t))
 }

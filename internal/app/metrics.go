@@ -15,15 +15,16 @@ import (
 // metrics are the figures an operator watches. No label has a value per
 // endpoint or tenant: their number is not bounded.
 type metrics struct {
-	registry  *prometheus.Registry
-	published prometheus.Counter
-	attempts  [2]prometheus.Histogram // failed, succeeded
-	outcomes  []prometheus.Counter    // by posthorn.Class
-	finished  *prometheus.CounterVec
-	lag       prometheus.Histogram
-	lost      prometheus.Counter
-	paused    *prometheus.CounterVec
-	recovered prometheus.Counter
+	registry    *prometheus.Registry
+	published   prometheus.Counter
+	attempts    [2]prometheus.Histogram // failed, succeeded
+	outcomes    []prometheus.Counter    // by posthorn.Class
+	finished    *prometheus.CounterVec
+	lag         prometheus.Histogram
+	lost        prometheus.Counter
+	paused      *prometheus.CounterVec
+	recovered   prometheus.Counter
+	operational *prometheus.CounterVec
 }
 
 var latencyBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30}
@@ -43,6 +44,8 @@ func newMetrics() *metrics {
 			Help: "Endpoints paused by their own answers."}, []string{"reason"}),
 		recovered: prometheus.NewCounter(prometheus.CounterOpts{Name: "posthorn_endpoints_recovered_total",
 			Help: "Endpoints that succeeded after failing."}),
+		operational: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "posthorn_operational_events_total",
+			Help: "Events of Posthorn's own about endpoints: failing, paused, recovered."}, []string{"type"}),
 	}
 	byClass := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "posthorn_attempts_total",
 		Help: "Attempts by what came of them."}, []string{"class"})
@@ -55,7 +58,7 @@ func newMetrics() *metrics {
 		duration.WithLabelValues("false").(prometheus.Histogram),
 		duration.WithLabelValues("true").(prometheus.Histogram),
 	}
-	m.registry.MustRegister(m.published, m.finished, m.lag, m.lost, m.paused, m.recovered, byClass, duration,
+	m.registry.MustRegister(m.published, m.finished, m.lag, m.lost, m.paused, m.recovered, m.operational, byClass, duration,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

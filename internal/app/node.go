@@ -38,6 +38,7 @@ type node struct {
 	client   *send.Client
 	engine   *lane.Engine
 	publish  *publish.Service
+	tests    *tester
 	access   *access.Authenticator
 	oidc     *access.OIDC // nil for none
 	metrics  *metrics
@@ -45,8 +46,9 @@ type node struct {
 	ops      *http.Server // nil when off
 	listener *connections
 	opsLn    net.Listener
-	turns    chan turn
+	turned   chan struct{} // wakes the announcer of turning points
 	ready    readiness
+	stopping chan struct{} // closed when a stop begins
 
 	cancel context.CancelFunc // ends the housekeeping
 	calm   context.CancelFunc // ends the publishing from the outbox
@@ -60,7 +62,7 @@ type inboxException []netip.AddrPort
 // newNode opens the store and wires the parts. On an error nothing is left open.
 // Tests give the network that deliveries go out to another resolver by change.
 func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException, change ...func(*send.Config)) (_ *node, err error) {
-	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turns: make(chan turn, 1024)}
+	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turned: make(chan struct{}, 1), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -92,9 +94,10 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		return nil, err
 	}
 	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
+	sender := newSender(n.client, n.keys, mayAttempt(n.store), n.now, log)
 	n.engine = lane.New(lane.Config{
 		Store:       n.store,
-		Sender:      newSender(n.client, n.keys, mayAttempt(n.store), n.now, log),
+		Sender:      sender,
 		Policy:      policy,
 		MaxInFlight: cfg.MaxInFlight,
 		Now:         n.now,
@@ -102,6 +105,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Observe:     n.observe,
 		Log:         log,
 	})
+	n.tests = newTester(n.store, n.engine, sender, policy, n.observe)
 	n.publish = publish.New(publish.Config{
 		Store:         n.store,
 		Lanes:         lanes{n.engine},
@@ -110,6 +114,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		BacklogLimit:  cfg.BacklogLimit,
 		Retention:     cfg.Retention,
 		RatePerSecond: cfg.PublishRate,
+		Tests:         n.tests.start,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
 	if n.oidc, err = NewOIDC(&cfg, n.now, log); err != nil {
@@ -211,6 +216,8 @@ func (n *node) serveAPI(guard send.Guard) error {
 		MaxEndpoints:   n.cfg.MaxEndpoints,
 		PublicURL:      n.cfg.PublicURL,
 		TrustedProxies: n.cfg.TrustedProxies,
+		Retention:      n.cfg.Retention,
+		Stopping:       n.stopping,
 		Version:        posthorn.Version,
 	})
 	if err != nil {
@@ -263,12 +270,7 @@ func (n *node) observe(o lane.Observation) {
 	now := n.now()
 	n.metrics.observe(&o)
 	logAttempt(n.log, &o, now)
-	if t, ok := turnOf(&o, now); ok {
-		select {
-		case n.turns <- t:
-		default: // a thousand endpoints turned at once; the log and health show it all the same
-		}
-	}
+	n.noteTurn(&o)
 }
 
 // start begins delivering and answering.
@@ -312,11 +314,13 @@ func (n *node) serve(s *http.Server, ln net.Listener, mayTLS bool) {
 func (n *node) stop() error {
 	n.ready.set(errors.New("draining"))
 	n.calm()
+	close(n.stopping) // streams end; what follows waits for them
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
 	err := n.inTime("requests of clients", n.api.Shutdown(ctx))
+	n.tests.drain(ctx)
 	err = errors.Join(err, n.inTime("attempts", <-drained))
 	n.cancel()
 	if n.ops != nil {

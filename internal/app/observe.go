@@ -12,10 +12,17 @@ import (
 
 // logAttempt writes the one wide line of an attempt. It holds no secret, no
 // payload and no path or query of the url.
+//
+// A success at the first attempt says nothing that the delivery log does not, and
+// there are thousands a second: like an accepted publish it is told at debug level
+// only (a tenth of the time of a busy server).
 func logAttempt(log *slog.Logger, o *lane.Observation, now time.Time) {
 	level := slog.LevelInfo
-	if o.Err != nil {
+	switch {
+	case o.Err != nil:
 		level = slog.LevelError
+	case o.Attempt.Class == posthorn.ClassOK && o.Attempt.Number == 1 && !o.Recorded.Lost && !o.Recorded.Recovered:
+		level = slog.LevelDebug
 	}
 	ctx := context.Background()
 	if !log.Enabled(ctx, level) {
@@ -66,33 +73,4 @@ func hostOf(rawURL string) string {
 		return ""
 	}
 	return u.Host
-}
-
-// turn is a change in an endpoint's health that its owner is told of.
-type turn struct {
-	eventType string
-	tenant    int64
-	endpoint  posthorn.Endpoint
-	reason    posthorn.PausedReason
-	health    posthorn.Health
-	attempt   posthorn.Attempt
-}
-
-// turnOf says whether an attempt was a turning point, and of which kind.
-func turnOf(o *lane.Observation, now time.Time) (turn, bool) {
-	if o.Err != nil || o.Recorded.Lost || o.Work.Kind != posthorn.EventNormal {
-		return turn{}, false
-	}
-	t := turn{tenant: o.Work.Tenant, endpoint: o.Target.Endpoint, health: o.Recorded.Health, attempt: o.Attempt}
-	switch {
-	case o.Recorded.Paused != "":
-		t.eventType, t.reason = "webhooks.endpoint.paused", o.Recorded.Paused
-	case o.Recorded.Recovered:
-		t.eventType = "webhooks.endpoint.recovered"
-	case o.Recorded.Health.WarningDue(now):
-		t.eventType = "webhooks.endpoint.failing"
-	default:
-		return turn{}, false
-	}
-	return t, true
 }

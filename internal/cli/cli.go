@@ -123,8 +123,9 @@ func (r *runner) root() *cobra.Command {
 
 	run := &cobra.Group{ID: "run", Title: "Run:"}
 	use := &cobra.Group{ID: "use", Title: "Use a server:"}
+	receive := &cobra.Group{ID: "receive", Title: "Receive webhooks:"}
 	operate := &cobra.Group{ID: "operate", Title: "Operate an installation:"}
-	root.AddGroup(run, use, operate)
+	root.AddGroup(run, use, receive, operate)
 	root.SetHelpCommandGroupID(operate.ID)
 	root.SetCompletionCommandGroupID(operate.ID)
 	add := func(g *cobra.Group, commands ...*cobra.Command) {
@@ -134,9 +135,33 @@ func (r *runner) root() *cobra.Command {
 		}
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
-	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.auditCommand(), r.sendingCommand(), r.outboxCommand(), r.contextCommand())
+	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.listenCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.auditCommand(), r.sendingCommand(), r.outboxCommand(), r.contextCommand())
+	add(receive, r.checkCommand(), r.verifyCommand(), r.signCommand())
 	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.configCommand(), r.migrateCommand(), r.doctorCommand(), r.versionCommand())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			describeCompletion(c)
+		}
+	}
 	return root
+}
+
+// describeCompletion gives cobra's own command the manners of the others.
+func describeCompletion(c *cobra.Command) {
+	c.Short, c.Long = "Print a script that completes commands, ids and event types", ""
+	c.Example = "  source <(posthorn completion bash)\n  posthorn completion fish > ~/.config/fish/completions/posthorn.fish"
+	for _, sub := range c.Commands() {
+		sub.Long = ""
+		switch sub.Name() {
+		case "powershell":
+			sub.Example = "  posthorn completion powershell | Out-String | Invoke-Expression"
+		case "fish":
+			sub.Example = "  posthorn completion fish | source"
+		default:
+			sub.Example = "  source <(posthorn completion " + sub.Name() + ")"
+		}
+	}
 }
 
 // group makes a noun that its verbs hang on; plural is its alias.

@@ -16,7 +16,7 @@ func (r *runner) endpointCommand() *cobra.Command {
 		r.endpointCreate(), r.endpointList(), r.endpointGet(), r.endpointUpdate(),
 		r.endpointStatus("pause", "paused", "Hold an endpoint's deliveries until it is resumed"),
 		r.endpointStatus("resume", "active", "Send what was held, oldest first, and go on"),
-		r.endpointDelete(), r.endpointHealth()))
+		r.endpointDelete(), r.endpointTest(), r.endpointHealth(), r.endpointStats()))
 }
 
 func (r *runner) endpointCreate() *cobra.Command {
@@ -171,8 +171,47 @@ func (r *runner) endpointStatus(verb, status, short string) *cobra.Command {
 		Use: verb + " ID", Short: short, Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
 		Example: "  posthorn endpoint " + verb + " wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.changeEndpoint(cmd, args[0], client.EndpointChange{Status: &status})
+			api, err := r.client()
+			if err != nil {
+				return err
+			}
+			// What waited is counted before it is sent, and what is held after the pause.
+			var h *client.Health
+			if status == "active" {
+				h, _ = api.EndpointHealth(cmd.Context(), args[0]) // nil if it is not known
+			}
+			e, err := api.UpdateEndpoint(cmd.Context(), args[0], client.EndpointChange{Status: &status})
+			if err != nil {
+				return err
+			}
+			if status == "paused" {
+				h, _ = api.EndpointHealth(cmd.Context(), args[0])
+			}
+			r.sayWaiting(h, e)
+			return r.showEndpoint(e)
 		},
+	}
+}
+
+// sayWaiting says what a pause holds, or what the end of one sends. h is nil when
+// that is not known, as to a token that may not read.
+func (r *runner) sayWaiting(h *client.Health, e *client.Endpoint) {
+	if h == nil || e.Status == "active" && (h.Condition != "paused" || h.Waiting == 0) {
+		return
+	}
+	waiting := fmt.Sprintf("%d deliveries wait", h.Waiting)
+	switch {
+	case h.WaitingCapped:
+		waiting = fmt.Sprintf("%d deliveries or more wait", h.Waiting)
+	case h.Waiting == 1:
+		waiting = "1 delivery waits"
+	case h.Waiting == 0:
+		waiting = "No delivery waits"
+	}
+	if e.Status == "paused" {
+		r.say("%s; what comes is held until \"posthorn endpoint resume %s\".", waiting, e.ID)
+	} else {
+		r.say("%s and will be sent, oldest first.", waiting)
 	}
 }
 

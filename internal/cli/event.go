@@ -17,7 +17,7 @@ func (r *runner) eventCommand() *cobra.Command {
 	return r.remoteFlags(r.group("event", "events", "Publish events and look at them",
 		`  posthorn event send cases.updated --data '{"case":{"id":590}}'
   posthorn event list --type 'cases.*' --since 2h`,
-		r.eventSend(), r.eventList(), r.eventGet()))
+		r.eventSend(), r.eventList(), r.eventGet(), r.eventTail(), r.eventCurl()))
 }
 
 // maxData is a little more than the service takes, so that the service says no.
@@ -255,6 +255,9 @@ func (r *runner) eventList() *cobra.Command {
 	}
 	flags.add(c, true)
 	c.Flags().StringVar(&filter.Type, "type", "", "event `type` or pattern")
+	c.Flags().StringVar(&filter.Source, "source", "", "`source` of a CloudEvent")
+	c.Flags().StringVar(&filter.Subject, "subject", "", "`subject` of a CloudEvent")
+	c.Flags().StringVar(&filter.SourceID, "source-id", "", "`id` that a CloudEvent came with")
 	r.completeTypes(c, "type")
 	return c
 }
@@ -299,7 +302,7 @@ func (r *runner) eventGet() *cobra.Command {
 
 func (r *runner) printEvent(e *client.Published) error {
 	if err := r.fields("id", e.ID, "type", e.Type, "happened", shown(e.Timestamp), "accepted", shown(e.AcceptedAt),
-		"deliver at", r.ahead(e.DeliverAt), "source", e.Source, "subject", e.Subject); err != nil {
+		"deliver at", r.ahead(e.DeliverAt), "source", e.Source, "source id", e.SourceID, "subject", e.Subject); err != nil {
 		return err
 	}
 	fmt.Fprintln(r.Out)

@@ -47,8 +47,9 @@ func programs() cli.Programs {
 }
 
 // TestScripts runs testdata/script. Each script has a service of its own in
-// POSTHORN_SERVER, which POSTHORN_TOKEN opens for the tenant acme, and a receiver
-// in RECEIVER. SERVED_STORE and SERVED_KEYS are what the service runs with.
+// POSTHORN_SERVER, which POSTHORN_TOKEN opens for the tenant acme, a receiver in
+// RECEIVER, and in GOOD_RECEIVER one that verifies with GOOD_SECRET. SERVED_STORE and
+// SERVED_KEYS are what the service runs with.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
@@ -71,6 +72,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("SERVED_LISTEN", strings.TrimPrefix(s.URL, "http://"))
 			_, other, _ := strings.Cut(secretbox.Generate("x"), ":")
 			env.Setenv("OTHER_KEY", other)
+			env.Setenv("GOOD_RECEIVER", s.Good)
+			env.Setenv("GOOD_SECRET", s.GoodSecret)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

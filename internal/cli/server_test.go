@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/webhook"
 )
 
 // server is a service with a receiver, for scripts.
@@ -27,7 +29,10 @@ type server struct {
 	Receiver string
 	// Store and Keys are the settings that it runs with.
 	Store, Keys string
-	close       func() error
+	// Good is a receiver that does as it should, with GoodSecret.
+	Good, GoodSecret string
+	close            func() error
+	cfg              config.Config
 }
 
 // startServer starts the service that "posthorn serve" would, in dir.
@@ -48,25 +53,37 @@ func startServer(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{URL: "http://" + listen, Store: path, Keys: keys}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- app.Serve(ctx, cfg, io.Discard, os.Stderr) }()
+	s := &server{URL: "http://" + listen, Store: path, Keys: keys, cfg: cfg}
+	stop, err := s.serve()
+	if err != nil {
+		return nil, err
+	}
 	receiver := httptest.NewServer(http.HandlerFunc(receive))
 	s.Receiver = receiver.URL
-	s.close = func() error {
-		cancel()
-		defer receiver.Close()
-		return <-ended
+	good, secret, err := goodReceiver()
+	if err != nil {
+		return nil, errors.Join(err, stop())
 	}
-	if err := s.await(ended); err != nil {
-		return nil, err
+	s.Good, s.GoodSecret = good.URL, secret
+	s.close = func() error {
+		defer receiver.Close()
+		defer good.Close()
+		return stop()
 	}
 	s.Token, err = makeToken(path, "--tenant", "acme", "--scope", "webhooks:read,webhooks:write,events:publish")
 	if err == nil {
 		s.Admin, err = makeToken(path, "--platform", "--scope", "admin,webhooks:read,events:publish")
 	}
 	return s, err
+}
+
+// serve runs the service until stop is called.
+func (s *server) serve() (stop func() error, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- app.Serve(ctx, s.cfg, io.Discard, os.Stderr) }()
+	stop = func() error { cancel(); return <-ended }
+	return stop, s.await(ended)
 }
 
 // receive is rude in what it says, to see what the terminal gets of it.
@@ -77,6 +94,16 @@ func receive(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	io.WriteString(w, "busy\x1b[31m\nnot red")
+}
+
+func goodReceiver() (*httptest.Server, string, error) {
+	secret := webhook.NewSecret()
+	verifier, err := webhook.NewVerifier(secret)
+	if err != nil {
+		return nil, "", err
+	}
+	rc := &webhook.Receiver{Verifier: verifier}
+	return httptest.NewServer(rc.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))), secret, nil
 }
 
 // freeAddress finds a port that is free now. Another process could take it

@@ -138,6 +138,16 @@ func TestTheClientAndTheServiceAgree(t *testing.T) {
 		t.Errorf("an id with other content: %v", err)
 	}
 
+	if st, err := acme.Stats(ctx, time.Time{}); err != nil || len(st.Series) != 25 || st.SlotSeconds != 3600 || st.SuccessRate != nil || st.Latency.P50.EstimateMS != nil {
+		t.Errorf("%+v, %v", st, err)
+	}
+	keyed := client.WithIdempotencyKey(ctx, "k-2")
+	one, err1 := acme.CreateEndpoint(keyed, client.NewEndpoint{URL: s.Receiver, Events: []string{"cases.*"}})
+	two, err2 := acme.CreateEndpoint(keyed, client.NewEndpoint{URL: s.Receiver, Events: []string{"cases.*"}})
+	if err1 != nil || err2 != nil || one.ID != two.ID || one.Secret != two.Secret {
+		t.Errorf("one key made %v and %v, %v, %v", one, two, err1, err2)
+	}
+
 	if _, err := platform.CreateTenant(ctx, "globex"); err != nil {
 		t.Error(err)
 	}

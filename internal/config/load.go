@@ -213,7 +213,7 @@ func chooseFile(src Sources) (string, error) {
 
 // outside are the variables that begin like ours and are no settings of the
 // service: those of the command line's other commands.
-var outside = []string{"CONFIG", "SERVER", "TOKEN", "TOKEN_FILE", "TENANT", "CONTEXT"}
+var outside = []string{"CONFIG", "SERVER", "TOKEN", "TOKEN_FILE", "TENANT", "CONTEXT", "WEBHOOK_SECRET"}
 
 // serviceLink matches what Kubernetes and Docker put into the environment of a
 // container that runs beside a service called posthorn.

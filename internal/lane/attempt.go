@@ -61,10 +61,14 @@ func (e *Engine) attempt(it *item) {
 	ended := e.cfg.Now()
 
 	e.finished(it, &a, ended)
+	policy := e.cfg.Policy.For(it.target.Endpoint.Settings)
+	if posthorn.IsTestRef(w.EventKey) {
+		policy = policy.Once()
+	}
 	rec, err := e.record(store.Result{
 		ID: w.ID, Endpoint: w.Endpoint, Tenant: w.Tenant, Tries: w.Progress.Tries,
 		Attempt: a, EndedAt: ended, Random: e.cfg.Random(),
-		Policy: e.cfg.Policy.For(it.target.Endpoint.Settings), Kind: w.Kind,
+		Policy: policy, Kind: w.Kind,
 	})
 	e.recorded(it, rec, err)
 	e.cfg.Observe(Observation{

@@ -119,3 +119,42 @@ func TestLanesAtRestAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// A lane that works may use memory that nobody else needs; it leaves the half of
+// it to others, and a failing one keeps next to nothing.
+func TestBurstStaysInMemoryWhileThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, r := newMemory(t), newReceiver(t, func(w *store.Work) posthorn.Attempt {
+			wait(time.Second)
+			if w.Endpoint == 3 {
+				return broken(w)
+			}
+			return ok(w)
+		})
+		m.endpoint(1, posthorn.Settings{MaxInFlight: 1}, 1, 2, 3)
+		const cost = 100 + itemOverhead
+		e := start(t, m, r, Config{QueuePerLane: 10, QueueBurst: 100, QueueBytes: 160 * cost})
+		publish := func(endpoint int64, n, wantQueued int) {
+			t.Helper()
+			for range n {
+				m.publish(e, endpoint, time.Time{})
+			}
+			if got := e.Snapshot(endpoint).Queued; got < wantQueued-1 || got > wantQueued+1 {
+				t.Errorf("endpoint %d has %d of %d in memory, want about %d", endpoint, got, n, wantQueued)
+			}
+		}
+		publish(1, 60, 60)
+		publish(2, 60, 20) // half of the memory is used then
+		wait(5 * time.Minute)
+		publish(3, 60, 60)
+		wait(20 * time.Second) // the breaker opens
+		if got := e.Snapshot(3).Queued; got > failingQueue {
+			t.Errorf("a failing endpoint keeps %d in memory", got)
+		}
+		publish(1, 120, 65) // half of the memory, less what the failing one has
+		wait(10 * time.Minute)
+		if got := m.places(); got["done"] != 240 {
+			t.Errorf("of 240 deliveries to endpoints that answer: %v", got)
+		}
+	})
+}

@@ -48,8 +48,12 @@ type Config struct {
 	// MaxUnrecorded is how many results may wait to be recorded before no attempt
 	// starts (1,000). Attempts in flight then may still add theirs.
 	MaxUnrecorded int
-	// QueuePerLane bounds what one lane keeps in memory (1,024).
+	// QueuePerLane bounds what one lane keeps in memory (1,024), QueueBurst what it
+	// may keep of new deliveries while the queues together use less than half of
+	// QueueBytes (16,384, or QueuePerLane if that is given): what fits need not be
+	// read from the store again.
 	QueuePerLane int
+	QueueBurst   int
 	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB);
 	// each lane may have one delivery more.
 	QueueBytes int64
@@ -79,6 +83,7 @@ const (
 	defaultMaxInFlight   = 4096
 	defaultMaxUnrecorded = 1000
 	defaultQueuePerLane  = 1024
+	defaultQueueBurst    = 16 * defaultQueuePerLane
 	defaultQueueBytes    = 64 << 20
 
 	// itemOverhead is what a queued delivery costs beside its body.
@@ -157,7 +162,11 @@ type Engine struct {
 func New(c Config) *Engine {
 	orDefault(&c.MaxInFlight, defaultMaxInFlight)
 	orDefault(&c.MaxUnrecorded, defaultMaxUnrecorded)
+	if c.QueuePerLane > 0 {
+		orDefault(&c.QueueBurst, c.QueuePerLane)
+	}
 	orDefault(&c.QueuePerLane, defaultQueuePerLane)
+	orDefault(&c.QueueBurst, defaultQueueBurst)
 	orDefault(&c.QueueBytes, defaultQueueBytes)
 	// An empty schedule alone means no retries.
 	if c.Policy.Schedule == nil && c.Policy.LocalRetry == 0 {

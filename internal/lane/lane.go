@@ -170,9 +170,23 @@ func (l *lane) capacity() int {
 	return l.e.cfg.QueuePerLane
 }
 
-// room is how many more deliveries the lane may take into memory.
-func (l *lane) room() int {
-	return l.capacity() - l.queue.n - l.behind.n - l.reserved
+// kept is how many deliveries the lane has in memory, or will have.
+func (l *lane) kept() int { return l.queue.n + l.behind.n + l.reserved }
+
+// room is how many deliveries the lane may fetch into memory.
+func (l *lane) room() int { return l.capacity() - l.kept() }
+
+// takes reports whether a delivery of that cost may join the lane in memory. A
+// lane that works may grow into the half of the memory that nobody else uses.
+func (l *lane) takes(cost int64) bool {
+	switch c := &l.e.cfg; {
+	case l.room() > 0:
+		return l.e.bytes+cost <= c.QueueBytes
+	case l.capacity() < c.QueuePerLane:
+		return false
+	default:
+		return l.kept() < c.QueueBurst && l.e.bytes+cost <= c.QueueBytes/2
+	}
 }
 
 // startable reports whether the lane could start an attempt if its time came.

@@ -29,8 +29,7 @@ func (e *Engine) Reserve(tenant, endpoint int64, size int) Slot {
 	defer e.mu.Unlock()
 	l := e.lane(endpoint)
 	cost := int64(size) + itemOverhead
-	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && !l.active ||
-		l.room() <= 0 || e.bytes+cost > e.cfg.QueueBytes {
+	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && !l.active || !l.takes(cost) {
 		e.giveBack(l, nil)
 		l.reservedParked++
 		e.settle(l)

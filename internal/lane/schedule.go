@@ -222,8 +222,7 @@ func (e *Engine) receive(w *store.Work) {
 	switch {
 	case l.gone:
 		return
-	case l.known() && !l.active, l.backlog == backlogDraining, l.room() <= 0,
-		e.bytes+it.cost > e.cfg.QueueBytes:
+	case l.known() && !l.active, l.backlog == backlogDraining, !l.takes(it.cost):
 		e.giveBack(l, []posthorn.ID{w.ID})
 	case l.backlog == backlogClosing:
 		e.count(it)

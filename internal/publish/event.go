@@ -33,7 +33,8 @@ type Event struct {
 	// Data is a JSON object, byte for byte as it came, as a part of the parsed
 	// body: it may be kept only as long as that is not written to.
 	Data []byte
-	// Source, Subject and SourceID are the CloudEvents attributes.
+	// Source, Subject and SourceID are the CloudEvents attributes. With SourceID the
+	// event came as a CloudEvent, and ID is [CloudEventRef] of Source and SourceID.
 	Source, Subject, SourceID string
 	// Test marks an event that is for trying out: receivers get posthorn-test, and
 	// what comes of it changes neither health nor statistics. It is no member of
@@ -54,20 +55,21 @@ func (e *Event) checkForm(at place, skip members, f *faults) {
 	if skip&memberData == 0 && len(e.Data) == 0 {
 		f.add(at, "data", "is missing")
 	}
-	if skip&memberID == 0 && e.ID != "" && !posthorn.ValidKey(e.ID) {
+	derived := e.SourceID != "" && e.ID == CloudEventRef(e.Source, e.SourceID)
+	if skip&memberID == 0 && e.ID != "" && !derived && !posthorn.ValidKey(e.ID) {
 		f.add(at, "id", idRule)
 	}
 	if skip&memberTimestamp == 0 && !plausible(e.Timestamp) {
-		f.add(at, "timestamp", timeRule)
+		f.add(at, e.called("timestamp"), timeRule)
 	}
 	if skip&memberDeliverAt == 0 && !plausible(e.DeliverAt) {
-		f.add(at, "deliver_at", timeRule)
+		f.add(at, e.called("deliver_at"), timeRule)
 	}
 	for _, attribute := range [...]struct{ name, value string }{
 		{"source", e.Source}, {"subject", e.Subject}, {"source_id", e.SourceID},
 	} {
 		if len(attribute.value) > maxAttribute || strings.IndexByte(attribute.value, 0) >= 0 {
-			f.add(at, attribute.name, fmt.Sprintf("must be at most %d bytes of text without NUL", maxAttribute))
+			f.add(at, e.called(attribute.name), fmt.Sprintf("must be at most %d bytes of text without NUL", maxAttribute))
 		}
 	}
 }

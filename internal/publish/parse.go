@@ -45,6 +45,8 @@ type parser struct {
 	buf    bytes.Buffer
 	faults faults
 	check  check
+	// media are faults of CloudEvents whose data is not JSON: they go before others.
+	media []posthorn.Fault
 }
 
 // parsers are kept, for each holds tables that are dear to make.
@@ -69,7 +71,7 @@ func (p *parser) read(b []byte) {
 // close gives the parser back, without what it held of the body.
 func (p *parser) close() {
 	p.read(nil)
-	p.faults, p.check = faults{}, nil
+	p.faults, p.check, p.media = faults{}, nil, nil
 	parsers.Put(p)
 }
 

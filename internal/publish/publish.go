@@ -73,6 +73,9 @@ type Config struct {
 	// RatePerSecond bounds the events that a tenant publishes; 0 for no bound. A
 	// whole batch may come at once.
 	RatePerSecond float64
+	// Tests attempts the delivery of an endpoint's test, which is committed and owned
+	// by this process. It must not wait. nil does nothing: the next start finds it.
+	Tests func(w store.Work)
 	// Published is told of what was accepted, for the metrics; or nil.
 	Published func(events, deliveries int)
 }
@@ -84,6 +87,8 @@ type Service struct {
 
 	mu       sync.Mutex
 	limiters map[int64]*rate.Limiter
+
+	followers followers
 }
 
 // New returns a Service.
@@ -99,6 +104,9 @@ func New(c Config) *Service {
 	}
 	if c.Published == nil {
 		c.Published = func(int, int) {}
+	}
+	if c.Tests == nil {
+		c.Tests = func(store.Work) {}
 	}
 	return &Service{
 		cfg:      c,
@@ -117,6 +125,22 @@ func (s *Service) ParseBatch(body []byte) ([]Event, error) { return parseBatch(b
 
 // ParseNDJSON is to the function ParseNDJSON what ParseEvent is to ParseEvent.
 func (s *Service) ParseNDJSON(body []byte) ([]Event, error) { return parseNDJSON(body, s.checker()) }
+
+// ParseCloudEvent is to the function ParseCloudEvent what ParseEvent is to ParseEvent.
+func (s *Service) ParseCloudEvent(body []byte) (Event, error) {
+	return parseCloudEvent(body, s.checker())
+}
+
+// ParseCloudEvents is to the function ParseCloudEvents what ParseEvent is to
+// ParseEvent.
+func (s *Service) ParseCloudEvents(body []byte) ([]Event, error) {
+	return parseCloudEvents(body, s.checker())
+}
+
+// ParseBinary is to the function ParseBinary what ParseEvent is to ParseEvent.
+func (s *Service) ParseBinary(headers map[string][]string, body []byte) (Event, error) {
+	return parseBinary(headers, body, s.checker())
+}
 
 // Accepted is what became of one event.
 type Accepted struct {
@@ -149,7 +173,7 @@ func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event
 func (s *Service) publish(ctx context.Context, t posthorn.Tenant, events []Event, pointer func(i int) string, p store.Publication, answer func([]Accepted) []byte) ([]Accepted, error) {
 	now := s.cfg.Now()
 	if t.Suspended() {
-		return nil, posthorn.Errorf(posthorn.Forbidden, "The tenant %s is suspended: nothing can be published until an operator resumes it.", t.Name)
+		return nil, suspended(t)
 	}
 	if err := s.validate(t, events, pointer); err != nil {
 		return nil, err
@@ -174,16 +198,16 @@ func (s *Service) publish(ctx context.Context, t posthorn.Tenant, events []Event
 
 // Operational publishes an event of Posthorn's own, such as
 // "webhooks.endpoint.failing", to those of the tenant's endpoints that ask for
-// it, and never to the endpoint that it is about. What becomes of its deliveries
-// must lead to no further operational event: callers look at Work.Kind. Errors
-// are the store's.
-func (s *Service) Operational(ctx context.Context, tenant int64, eventType string, data []byte, about int64) error {
+// it, and never to the endpoint that it is about. once keeps it from being
+// published twice. What becomes of its deliveries leads to no further operational
+// event: see [posthorn.Health.ObserveKind]. Errors are the store's.
+func (s *Service) Operational(ctx context.Context, tenant int64, eventType string, at time.Time, data []byte, about int64, once *store.Once) error {
 	p := store.Publication{
-		Tenant: tenant, At: s.cfg.Now(), BacklogLimit: s.cfg.BacklogLimit,
+		Tenant: tenant, At: s.cfg.Now(), BacklogLimit: s.cfg.BacklogLimit, Once: once,
 		Events: []store.NewEvent{{Type: eventType, Kind: posthorn.EventOperational}},
 	}
 	e := &p.Events[0]
-	e.OccurredAt = p.At.Truncate(time.Millisecond)
+	e.OccurredAt = at.UTC().Truncate(time.Millisecond)
 	e.Body = posthorn.AppendBody(nil, "", eventType, e.OccurredAt, data)
 	_, err := s.commit(ctx, &p, about)
 	return err
@@ -265,15 +289,22 @@ func (s *Service) commit(ctx context.Context, p *store.Publication, about int64)
 		}
 		stored, err := s.store(ctx, p)
 		if !errors.Is(err, store.ErrStale) {
+			if err == nil {
+				s.followers.wake(p.Tenant)
+			}
 			return stored, err
 		}
 		s.indexes.drop(p.Tenant, x)
 	}
-	return nil, &posthorn.Error{
-		Code:       posthorn.Unavailable,
-		Message:    "The tenant's endpoints keep changing; try again.",
-		RetryAfter: time.Second,
-	}
+	return nil, keepsChanging()
+}
+
+func keepsChanging() error {
+	return unavailable("The tenant's endpoints keep changing; try again.", time.Second)
+}
+
+func suspended(t posthorn.Tenant) error {
+	return posthorn.Errorf(posthorn.Forbidden, "The tenant %s is suspended: nothing can be published until an operator resumes it.", t.Name)
 }
 
 // target sets where the events go.

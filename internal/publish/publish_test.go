@@ -442,7 +442,7 @@ func TestEndpointsThatCannotBeReadAreReadAgain(t *testing.T) {
 
 func TestOperationalEventSparesTheEndpointItIsAbout(t *testing.T) {
 	w := newWorld(t, endpoints("webhooks.*", "webhooks.endpoint.failing", "*", "cases.*"))
-	if err := w.Operational(t.Context(), acme.ID, "webhooks.endpoint.failing", []byte(`{"endpoint":"wh_1"}`), 1); err != nil {
+	if err := w.Operational(t.Context(), acme.ID, "webhooks.endpoint.failing", noon, []byte(`{"endpoint":"wh_1"}`), 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.lanes.want(t, "accept 2")

@@ -31,10 +31,10 @@ func (s *Service) check(e *Event, at place, skip members, f *faults, now time.Ti
 		f.add(at, "type", detail)
 	}
 	if skip&memberTimestamp == 0 && e.Timestamp.Sub(now) > maxAhead {
-		f.add(at, "timestamp", "must be at most 24 hours ahead")
+		f.add(at, e.called("timestamp"), "must be at most 24 hours ahead")
 	}
 	if skip&memberDeliverAt == 0 && e.DeliverAt.Sub(now) > s.cfg.Retention/2 {
-		f.add(at, "deliver_at", fmt.Sprintf("must be at most %s ahead, half the time that events are kept", days(s.cfg.Retention/2)))
+		f.add(at, e.called("deliver_at"), fmt.Sprintf("must be at most %s ahead, half the time that events are kept", days(s.cfg.Retention/2)))
 	}
 }
 

@@ -340,7 +340,7 @@ func (p *play) measure() {
 	c := p.script.Engine
 	p.history.sample(sample{got, lane.Stats{
 		InFlight: c.MaxInFlight, Unrecorded: c.MaxUnrecorded + c.MaxInFlight,
-		Queued:      got.Lanes*c.QueuePerLane + c.MaxInFlight,
+		Queued:      got.Lanes*c.QueueBurst + c.MaxInFlight,
 		QueuedBytes: c.QueueBytes + int64(got.Lanes)*largest,
 	}})
 }

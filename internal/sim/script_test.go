@@ -118,6 +118,7 @@ func newScript(seed uint64) script {
 		MaxInFlight: 4 + c.IntN(40), MaxUnrecorded: 1 + c.IntN(20), QueuePerLane: 1 + c.IntN(30),
 		QueueBytes: int64(pick(c, 4<<10, 64<<10, 64<<20)),
 	}
+	s.Engine.QueueBurst = s.Engine.QueuePerLane * (1 + int(seed%3))
 	if c.one(4) {
 		s.Backlog = 20 + c.IntN(100)
 	}
@@ -226,8 +227,8 @@ func (c chance) settings(calm bool) (s posthorn.Settings) {
 // String writes the script so that it can be read, a step a line.
 func (s script) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d, calm %t, %d in flight, %d unrecorded, %d a lane, %d bytes, backlog %d, asleep %d\n",
-		s.Seed, s.Calm, s.Engine.MaxInFlight, s.Engine.MaxUnrecorded, s.Engine.QueuePerLane, s.Engine.QueueBytes, s.Backlog, s.Asleep)
+	fmt.Fprintf(&b, "seed %d, calm %t, %d in flight, %d unrecorded, %d to %d a lane, %d bytes, backlog %d, asleep %d\n",
+		s.Seed, s.Calm, s.Engine.MaxInFlight, s.Engine.MaxUnrecorded, s.Engine.QueuePerLane, s.Engine.QueueBurst, s.Engine.QueueBytes, s.Backlog, s.Asleep)
 	for i, r := range s.Endpoints {
 		fmt.Fprintf(&b, "  endpoint %d of tenant %d for %s, %s %+v\n", i, r.Tenant, r.Patterns, r.Mood, r.Settings)
 	}

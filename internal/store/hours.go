@@ -1,13 +1,17 @@
 package store
 
 import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
 	"time"
 
 	"github.com/posthorn/posthorn"
 )
 
 // hourBounds are the upper bounds of the durations that an hour's statistics
-// count; the last bucket counts what took longer.
+// count, each within its bucket; the last bucket counts what took longer.
 var hourBounds = [...]time.Duration{
 	10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond,
 	time.Second, 3 * time.Second, 10 * time.Second, 15 * time.Second, 30 * time.Second,
@@ -37,13 +41,27 @@ func (h Hours) At(endpoint int64, at time.Time) *Hour {
 	return s
 }
 
+// Add adds other hours, which are copied.
+func (h Hours) Add(other Hours) {
+	for k, o := range other {
+		if s, ok := h[k]; ok {
+			s.Add(o)
+		} else {
+			c := *o
+			h[k] = &c
+		}
+	}
+}
+
 // Count counts an attempt, unless the fault was ours, and the delivery if the
-// attempt finished it. before is the progress without the attempt.
+// attempt brought it to another end. before is the progress without the attempt.
+// The hour is that of the attempt's time in the log, so that the log can be
+// counted again. Tests are not counted.
 func (h Hours) Count(r *Result, before posthorn.Progress, after posthorn.State) {
-	if r.Attempt.Class == posthorn.ClassLocal {
+	if r.Attempt.Class == posthorn.ClassLocal || r.Kind == posthorn.EventTest {
 		return
 	}
-	s := h.At(r.Endpoint, r.EndedAt)
+	s := h.At(r.Endpoint, r.Attempt.At)
 	if r.Attempt.Succeeded() {
 		s.OK++
 	} else {
@@ -54,11 +72,125 @@ func (h Hours) Count(r *Result, before posthorn.Progress, after posthorn.State) 
 		i++
 	}
 	s.Buckets[i]++
+	was := before.State
+	if before.Extra { // opened for one attempt: it had come to an end before
+		was = before.Before
+	}
 	switch {
-	case before.State == after:
+	case was == after:
 	case after == posthorn.Succeeded:
 		s.Succeeded++
-	case after == posthorn.Failed && !before.Extra:
+	case after == posthorn.Failed:
 		s.Exhausted++
 	}
 }
+
+// Settle counts a delivery that came to its end without an attempt, unless it is
+// a test's: canceled, or else expired.
+func (h Hours) Settle(endpoint int64, at time.Time, state posthorn.State, kind posthorn.EventKind) {
+	switch {
+	case kind == posthorn.EventTest:
+	case state == posthorn.Canceled:
+		h.At(endpoint, at).Canceled++
+	default:
+		h.At(endpoint, at).Expired++
+	}
+}
+
+// StatsFilter selects hours of an endpoint or, with Endpoint 0, of all endpoints
+// of the tenant, deleted ones too for as long as they have rows.
+type StatsFilter struct {
+	Tenant, Endpoint int64
+	// From and Until are Unix hours: From <= hour < Until. Step is how many of
+	// them make one slot, counted from From; at least 1.
+	From, Until, Step int64
+}
+
+// Slot is the sum of a filter's hours from Start (a Unix hour) on.
+type Slot struct {
+	Start int64
+	Hour
+}
+
+// Statistics reads what the commits counted, without looking at deliveries.
+type Statistics interface {
+	// Stats returns the slots in which anything was counted, oldest first. Of an
+	// endpoint that is not the tenant's there are none.
+	Stats(ctx context.Context, f StatsFilter) ([]Slot, error)
+}
+
+// Add adds another hour's counts.
+func (s *Hour) Add(o *Hour) {
+	s.OK += o.OK
+	s.Failed += o.Failed
+	s.Succeeded += o.Succeeded
+	s.Exhausted += o.Exhausted
+	s.Canceled += o.Canceled
+	s.Expired += o.Expired
+	for i, n := range o.Buckets {
+		s.Buckets[i] += n
+	}
+}
+
+// Quantile is a duration of which only the bucket is known. The exact one is
+// over Low and at most High; High is 0 when it took longer than all bounds.
+type Quantile struct{ Estimate, Low, High time.Duration }
+
+// Quantile finds the duration that the share q of the attempts (0 < q <= 1)
+// stayed within. The estimate lies in the bucket as if that were evenly filled.
+// ok is false when nothing was counted.
+func (s *Hour) Quantile(q float64) (found Quantile, ok bool) {
+	total := 0
+	for _, n := range s.Buckets {
+		total += n
+	}
+	if total == 0 {
+		return found, false
+	}
+	rank := min(max(int(math.Ceil(q*float64(total))), 1), total) // of the attempts in order
+	i := 0
+	for rank > s.Buckets[i] {
+		rank -= s.Buckets[i]
+		i++
+	}
+	if i > 0 {
+		found.Low = hourBounds[i-1]
+	}
+	found.Estimate = found.Low
+	if i < len(hourBounds) {
+		found.High = hourBounds[i]
+		found.Estimate += time.Duration(float64(found.High-found.Low) * float64(rank) / float64(s.Buckets[i]))
+	}
+	return found, true
+}
+
+// Counts lists the counts in the order of the columns of statistics: ok, failed,
+// succeeded, exhausted, canceled, expired and b0 to b9.
+func (s *Hour) Counts() []*int {
+	all := []*int{&s.OK, &s.Failed, &s.Succeeded, &s.Exhausted, &s.Canceled, &s.Expired}
+	for i := range s.Buckets {
+		all = append(all, &s.Buckets[i])
+	}
+	return all
+}
+
+// Scan lists where the columns of a row of statistics go, as [Hour.Counts].
+func (s *Hour) Scan() []any {
+	var to []any
+	for _, n := range s.Counts() {
+		to = append(to, n)
+	}
+	return to
+}
+
+// SumColumns are the columns of [Hour.Scan], each summed up.
+var SumColumns = func() string {
+	columns := []string{"ok", "failed", "succeeded", "exhausted", "canceled", "expired"}
+	for i := range len(hourBounds) + 1 {
+		columns = append(columns, fmt.Sprint("b", i))
+	}
+	for i, c := range columns {
+		columns[i] = "sum(s." + c + ")"
+	}
+	return strings.Join(columns, ", ")
+}()

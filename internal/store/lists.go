@@ -68,7 +68,8 @@ func (f *DeliveryFilter) Selects(d *posthorn.Delivery) bool {
 
 // Selects reports whether the event is one of the filter's.
 func (f *EventFilter) Selects(e *posthorn.Event) bool {
-	return (f.Tenant == 0 || e.Tenant == f.Tenant) && (f.Type == "" || f.Type.Match(e.Type)) && within(e.AcceptedAt, f.Since, f.Until)
+	return (f.Tenant == 0 || e.Tenant == f.Tenant) && (f.Type == "" || f.Type.Match(e.Type)) && within(e.AcceptedAt, f.Since, f.Until) &&
+		(f.Source == "" || f.Source == e.Source) && (f.Subject == "" || f.Subject == e.Subject) && (f.SourceID == "" || f.SourceID == e.SourceID)
 }
 
 func within(t, since, until time.Time) bool {

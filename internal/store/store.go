@@ -61,7 +61,9 @@ type Store interface {
 	Publisher
 	Queue
 	Log
+	Streamer
 	Auditing
+	Statistics
 	Keeper
 
 	// Watch registers fn to be told of every committed change of tenants,
@@ -222,9 +224,49 @@ type Endpoints interface {
 	// EndpointHealth returns the health and the count of open deliveries (at most
 	// limit are counted) and the earliest time of a waiting one (zero for none).
 	EndpointHealth(ctx context.Context, endpoint int64, limit int) (h posthorn.Health, waiting int, next time.Time, err error)
-	// MarkWarned records that the owner was told of the coming pause. It reports
-	// false when that was done before.
+	// WarningsDue lists living, active endpoints that began to fail before since
+	// and whose owner was not yet told of the coming pause, at most limit.
+	WarningsDue(ctx context.Context, since time.Time, limit int) ([]int64, error)
+	// MarkWarned records that the owner is to be told of the coming pause, and the
+	// [Turn] that tells it, in one commit. It reports false when that was done
+	// before, and when the warning is not due (any more).
 	MarkWarned(ctx context.Context, endpoint int64, at time.Time) (bool, error)
+	// Turns lists the turning points of which nobody was told yet, oldest first, at
+	// most limit.
+	Turns(ctx context.Context, limit int) ([]Turn, error)
+	// ForgetTurn is called when the owner was told. Unknown ones are left alone.
+	ForgetTurn(ctx context.Context, id int64) error
+}
+
+// Turn is a turning point of an endpoint of which its owner is to be told. It is
+// written in the commit of what brought it about (a result, [Endpoints].MarkWarned),
+// so that no crash forgets it, and stays until ForgetTurn.
+type Turn struct {
+	ID               int64
+	Type             string // posthorn.TypeEndpointFailing, …Paused, …Recovered
+	Tenant, Endpoint int64
+	Ref, URL         string // of the endpoint, as it was then
+	At               time.Time
+	Reason           posthorn.PausedReason // of a pause
+	// FailingSince, Failures and LastError are those of the period that it is
+	// about, see [posthorn.Health].
+	FailingSince time.Time
+	Failures     int
+	LastError    string
+}
+
+// TurnOf returns the turning point that an attempt was, before and after being
+// the endpoint's health around it and paused why it paused the endpoint. It
+// reports false for none: nobody is told of what Posthorn's own events meet, nor of
+// a recovery of whose failing nobody was told.
+func TurnOf(before, after posthorn.Health, paused posthorn.PausedReason, succeeded bool) (t Turn, ok bool) {
+	switch {
+	case paused != "" && after.LastError != "":
+		return Turn{Type: posthorn.TypeEndpointPaused, Reason: paused, FailingSince: after.FailingSince, Failures: after.Failures, LastError: after.LastError}, true
+	case succeeded && !before.WarnedAt.IsZero():
+		return Turn{Type: posthorn.TypeEndpointRecovered, FailingSince: before.FailingSince, Failures: before.Failures, LastError: before.LastError}, true
+	}
+	return Turn{}, false
 }
 
 // Box is something sealed with the operator's keys: an endpoint's secret or a
@@ -443,6 +485,9 @@ type EventFilter struct {
 	Tenant       int64
 	Type         posthorn.Pattern
 	Since, Until time.Time // acceptance: since <= t < until
+	// Source, Subject and SourceID are the CloudEvents attributes, whole. No index
+	// helps them: pages may be short or empty.
+	Source, Subject, SourceID string
 }
 
 // DeliveryFilter selects deliveries. Zero fields select all.

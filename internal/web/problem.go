@@ -72,6 +72,8 @@ func Status(c posthorn.Code) int {
 		return http.StatusTooManyRequests
 	case posthorn.Unavailable:
 		return http.StatusServiceUnavailable
+	case posthorn.Gone:
+		return http.StatusGone
 	default:
 		return http.StatusInternalServerError
 	}
@@ -104,6 +106,8 @@ func Title(c posthorn.Code) string {
 		return "Too many requests"
 	case posthorn.Unavailable:
 		return "Temporarily unavailable"
+	case posthorn.Gone:
+		return "No longer kept"
 	default:
 		return "Internal error"
 	}

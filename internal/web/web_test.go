@@ -44,7 +44,7 @@ func TestEveryCodeHasAStatusAndATitle(t *testing.T) {
 		posthorn.Internal: 500, posthorn.Malformed: 400, posthorn.Unauthorized: 401, posthorn.Forbidden: 403,
 		posthorn.NotFound: 404, posthorn.NotAcceptable: 406, posthorn.Conflict: 409, posthorn.PreconditionFailed: 412,
 		posthorn.TooLarge: 413, posthorn.UnsupportedMedia: 415, posthorn.Invalid: 422, posthorn.RateLimited: 429,
-		posthorn.Unavailable: 503,
+		posthorn.Unavailable: 503, posthorn.Gone: 410,
 	}
 	for _, c := range posthorn.Codes() {
 		if Status(c) != want[c] {

@@ -172,7 +172,11 @@ func (b *batch) addDeliveries(pub int64, o *publication, e *store.NewEvent, even
 		if i >= open {
 			x := &b.expired
 			x.pub, x.id, x.event, x.tenant = append(x.pub, pub), append(x.id, id), append(x.event, int64(event)), append(x.tenant, o.Tenant)
-			x.endpoint, x.hour = append(x.endpoint, t.Endpoint), append(x.hour, o.At.Unix()/3600)
+			hour := o.At.Unix() / 3600
+			if e.Kind == posthorn.EventTest {
+				hour = 0 // tests are not counted
+			}
+			x.endpoint, x.hour = append(x.endpoint, t.Endpoint), append(x.hour, hour)
 			continue
 		}
 		run, next := b.run, nanos(o.At)
@@ -240,7 +244,7 @@ const insertRest = `, k AS (
 ), s AS (
 	INSERT INTO endpoint_stats (endpoint, hour, expired)
 	SELECT x.endpoint, x.hour, count(*) FROM unnest($34::bigint[], $38::bigint[], $39::bigint[]) x (pub, endpoint, hour) JOIN ok USING (pub)
-	GROUP BY 1, 2 ORDER BY 1, 2
+	WHERE x.hour <> 0 GROUP BY 1, 2 ORDER BY 1, 2
 	ON CONFLICT (endpoint, hour) DO UPDATE SET expired = endpoint_stats.expired + excluded.expired
 )`
 

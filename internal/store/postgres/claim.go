@@ -174,16 +174,13 @@ func (tx *txn) settle(state posthorn.State, reason posthorn.Reason, now time.Tim
 			DELETE FROM due d USING s WHERE d.id = s.id RETURNING d.*)
 		INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
 		SELECT id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, $1::smallint, late, $2::text, log FROM g
-		RETURNING tenant, endpoint`, args, func(r scanner) error {
+		RETURNING tenant, endpoint, coalesce((SELECT kind FROM events e WHERE e.id = deliveries.event), 0)`, args, func(r scanner) error {
 		var tenant, endpoint int64
-		err := r.Scan(&tenant, &endpoint)
+		var kind posthorn.EventKind
+		err := r.Scan(&tenant, &endpoint, &kind)
 		n++
 		tx.moved[tenant]--
-		if h := tx.hours.At(endpoint, now); state == posthorn.Canceled {
-			h.Canceled++
-		} else {
-			h.Expired++
-		}
+		tx.hours.Settle(endpoint, now, state, kind)
 		return err
 	})
 	return n, err

@@ -1,9 +1,6 @@
 package postgres
 
 import (
-	"context"
-	"time"
-
 	"github.com/posthorn/posthorn"
 )
 
@@ -23,10 +20,10 @@ type healthRow struct {
 	since, success, failure, hold, warned int64
 }
 
-const healthColumns = `h.failing_since, h.failures, h.last_success, h.last_failure, h.hold_until, h.warned_at`
+const healthColumns = `h.failing_since, h.failures, h.last_success, h.last_failure, h.hold_until, h.warned_at, h.last_error`
 
 func (h *healthRow) dest() []any {
-	return []any{&h.since, &h.Failures, &h.success, &h.failure, &h.hold, &h.warned}
+	return []any{&h.since, &h.Failures, &h.success, &h.failure, &h.hold, &h.warned, &h.LastError}
 }
 
 // load takes over what dest was scanned into.
@@ -60,26 +57,7 @@ func (tx *txn) writeHealth(endpoint int64, h *healthRow) error {
 	for _, v := range h.values() {
 		args = append(args, v)
 	}
-	return tx.exec(`UPDATE endpoint_health SET failing_since = $2, failures = $3, last_success = $4, last_failure = $5, hold_until = $6, warned_at = $7
+	args = append(args, h.LastError)
+	return tx.exec(`UPDATE endpoint_health SET failing_since = $2, failures = $3, last_success = $4, last_failure = $5, hold_until = $6, warned_at = $7, last_error = $8
 		WHERE endpoint = $1`, args...)
-}
-
-// MarkWarned implements [store.Endpoints]. It reports false, too, when nothing
-// fails any more.
-func (s *Store) MarkWarned(ctx context.Context, endpoint int64, at time.Time) (marked bool, err error) {
-	err = s.write(ctx, func(tx *txn) error {
-		if err := tx.assign(); err != nil {
-			return err
-		}
-		h, err := tx.healthOf(endpoint)
-		if err != nil {
-			return err
-		}
-		if marked = h.WarnedAt.IsZero() && !h.FailingSince.IsZero(); !marked {
-			return nil
-		}
-		h.WarnedAt = at
-		return tx.writeHealth(endpoint, h)
-	})
-	return marked && err == nil, err
 }

@@ -143,6 +143,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if err := s.open.load(ctx, s); err != nil {
 		return err
 	}
+	if err := s.settleStream(ctx); err != nil {
+		return err
+	}
 	if s.publisher, err = newPublisher(ctx, s); err != nil {
 		return err
 	}

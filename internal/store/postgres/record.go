@@ -248,9 +248,7 @@ func (set *resultSet) record(r *result, d *deliveryRow) error {
 	}
 	d.progress, d.log, d.dirty, d.run = next, log, true, waiting
 	r.rec.Progress = next
-	if r.Kind != posthorn.EventTest {
-		set.tx.hours.Count(&r.Result, before, next.State)
-	}
+	set.tx.hours.Count(&r.Result, before, next.State)
 	return set.observe(r, d)
 }
 
@@ -266,20 +264,25 @@ func (set *resultSet) observe(r *result, d *deliveryRow) error {
 		return nil
 	}
 	before := h.Health
-	now, reason := before.Observe(&r.Attempt, r.EndedAt)
+	now, reason := before.ObserveKind(r.Kind, &r.Attempt, r.EndedAt)
 	if now != before {
 		h.Health, h.dirty = now, true
 	}
 	r.rec.Health = now
 	r.rec.Recovered = r.Attempt.Succeeded() && !before.FailingSince.IsZero()
-	if reason == "" {
-		return nil
+	if reason != "" {
+		paused, err := set.tx.pause(d.tenant, d.endpoint, reason, r.EndedAt)
+		if err != nil {
+			return err
+		}
+		if paused {
+			r.rec.Paused = reason
+		}
 	}
-	paused, err := set.tx.pause(d.tenant, d.endpoint, reason, r.EndedAt)
-	if paused {
-		r.rec.Paused = reason
+	if t, ok := store.TurnOf(before, now, r.rec.Paused, r.Attempt.Succeeded()); ok {
+		return set.tx.note(t, d.tenant, d.endpoint, r.EndedAt)
 	}
-	return err
+	return nil
 }
 
 // healthOf returns the health as the transaction left it. Of an endpoint that is

@@ -28,11 +28,11 @@ const moveResults = `WITH gone AS (
 		u (id, next_at, tries, attempts, waits, extra, before, log) WHERE d.id = u.id
 ), health AS (
 	UPDATE endpoint_health h SET failing_since = u.failing_since, failures = u.failures, last_success = u.last_success,
-		last_failure = u.last_failure, hold_until = u.hold_until, warned_at = u.warned_at
-	FROM unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[])
-		u (endpoint, failing_since, failures, last_success, last_failure, hold_until, warned_at) WHERE h.endpoint = u.endpoint
+		last_failure = u.last_failure, hold_until = u.hold_until, warned_at = u.warned_at, last_error = u.last_error
+	FROM unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::text[])
+		u (endpoint, failing_since, failures, last_success, last_failure, hold_until, warned_at, last_error) WHERE h.endpoint = u.endpoint
 ), mark AS (
-	INSERT INTO commits (key, value, at) VALUES ($22, $23, $24) ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at
+	INSERT INTO commits (key, value, at) VALUES ($23, $24, $25) ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at
 )`
 
 // insertHours adds to the statistics; its 18 parameters begin at first.
@@ -55,7 +55,7 @@ ON CONFLICT (endpoint, hour) DO UPDATE SET ok = s.ok + excluded.ok, failed = s.f
 }
 
 var (
-	writeResults = moveResults + insertHours(25)
+	writeResults = moveResults + insertHours(26)
 	writeHours   = insertHours(1)
 )
 
@@ -134,6 +134,7 @@ func (set *resultSet) columns(mark []any) (args []any, some bool) {
 		}
 	}
 	var health [7][]int64
+	var lastErrors []string
 	for _, endpoint := range slices.Sorted(maps.Keys(set.health)) {
 		h := set.health[endpoint]
 		if !h.dirty {
@@ -142,12 +143,14 @@ func (set *resultSet) columns(mark []any) (args []any, some bool) {
 		for i, v := range append([]int64{endpoint}, h.values()...) {
 			health[i] = append(health[i], v)
 		}
+		lastErrors = append(lastErrors, h.LastError)
 	}
 	args = append(args, done.id, done.tries, done.attempts, done.waits, done.state, done.log,
 		wait.id, wait.next, wait.tries, wait.attempts, wait.waits, wait.extra, wait.before, wait.log)
 	for _, column := range health {
 		args = append(args, column)
 	}
+	args = append(args, lastErrors)
 	some = len(done.id)+len(wait.id)+len(health[0])+len(set.tx.hours) > 0
 	return append(append(args, mark...), hourColumns(set.tx.hours)...), some
 }

@@ -131,11 +131,11 @@ func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error
 
 // settle finishes an open delivery without an attempt.
 func (tx *txn) settle(id posthorn.ID, tenant, endpoint int64, from place, state posthorn.State, reason posthorn.Reason, now time.Time) error {
-	if state == posthorn.Canceled {
-		tx.hours.At(endpoint, now).Canceled++
-	} else {
-		tx.hours.At(endpoint, now).Expired++
+	var kind posthorn.EventKind
+	if _, err := tx.row(`SELECT e.kind FROM deliveries d JOIN events e ON e.id = d.event WHERE d.id = ?`, []any{int64(id)}, &kind); err != nil {
+		return err
 	}
+	tx.hours.Settle(endpoint, now, state, kind)
 	tx.move(tenant, endpoint, from, nowhere)
 	return tx.exec(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, extra = 0, before = 0, reason = ? WHERE id = ?`,
 		int64(state), string(reason), int64(id))

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"fmt"
 	"net/url"
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
@@ -9,6 +10,10 @@ import (
 // Pragmas hold per connection, so they stand in the DSN. busy_timeout comes
 // first: the others may have to wait for a lock.
 func writerDSN(o Options) string {
+	auto := checkpointPages
+	if o.checkpoints() {
+		auto = checkpointLast
+	}
 	return dsn(o.Path, "immediate",
 		"busy_timeout(5000)",
 		"page_size(8192)",
@@ -16,7 +21,7 @@ func writerDSN(o Options) string {
 		"synchronous("+o.Synchronous+")",
 		"foreign_keys(0)",
 		"secure_delete(1)",
-		"wal_autocheckpoint(1000)",
+		fmt.Sprintf("wal_autocheckpoint(%d)", auto),
 		"journal_size_limit(67108864)",
 		"cache_size(-16384)",
 		"temp_store(2)",
@@ -25,6 +30,10 @@ func writerDSN(o Options) string {
 
 func readerDSN(o Options) string {
 	return dsn(o.Path, "deferred", "busy_timeout(5000)", "query_only(1)", "cache_size(-2048)", "temp_store(2)")
+}
+
+func checkpointDSN(o Options) string {
+	return dsn(o.Path, "deferred", "busy_timeout(5000)", "synchronous("+o.Synchronous+")", "cache_size(-256)")
 }
 
 func dsn(path, lock string, pragmas ...string) string {

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -10,14 +9,16 @@ import (
 // healthRow is an endpoint's health within a transaction.
 type healthRow struct {
 	posthorn.Health
-	dirty bool
+	stored time.Time // the last success that the row has
+	dirty  bool
+	gone   bool // the endpoint was erased
 }
 
-const healthColumns = `failing_since, failures, last_success, last_failure, hold_until, warned_at`
+const healthColumns = `failing_since, failures, last_success, last_failure, hold_until, warned_at, last_error`
 
 func scanHealth(r scanner) (h posthorn.Health, err error) {
 	var since, success, failure, hold, warned int64
-	err = r.Scan(&since, &h.Failures, &success, &failure, &hold, &warned)
+	err = r.Scan(&since, &h.Failures, &success, &failure, &hold, &warned, &h.LastError)
 	h.FailingSince, h.LastSuccess, h.LastFailure = fromNanos(since), fromNanos(success), fromNanos(failure)
 	h.HoldUntil, h.WarnedAt = fromNanos(hold), fromNanos(warned)
 	return h, err
@@ -27,9 +28,14 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 	if h, ok := tx.health[endpoint]; ok {
 		return h, nil
 	}
+	if h, ok := tx.w.memo.of(endpoint); ok {
+		tx.health[endpoint] = &h
+		return &h, nil
+	}
 	h := &healthRow{}
 	err := tx.rows(selectHealth, []any{endpoint}, func(r scanner) (err error) {
 		h.Health, err = scanHealth(r)
+		h.stored = h.LastSuccess
 		return err
 	})
 	if err != nil {
@@ -41,29 +47,14 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 
 func (tx *txn) writeHealth() error {
 	for endpoint, h := range tx.health {
-		if !h.dirty {
+		if !h.dirty || h.gone {
 			continue
 		}
-		if err := tx.exec(`INSERT OR REPLACE INTO endpoint_health (endpoint, `+healthColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			endpoint, nanos(h.FailingSince), h.Failures, nanos(h.LastSuccess), nanos(h.LastFailure), nanos(h.HoldUntil), nanos(h.WarnedAt)); err != nil {
+		h.stored, h.dirty = h.LastSuccess, false
+		if err := tx.exec(`INSERT OR REPLACE INTO endpoint_health (endpoint, `+healthColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			endpoint, nanos(h.FailingSince), h.Failures, nanos(h.LastSuccess), nanos(h.LastFailure), nanos(h.HoldUntil), nanos(h.WarnedAt), h.LastError); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// MarkWarned implements [store.Endpoints]. It reports false, too, when nothing
-// fails any more.
-func (s *Store) MarkWarned(ctx context.Context, endpoint int64, at time.Time) (marked bool, err error) {
-	err = s.writer.do(ctx, func(tx *txn) error {
-		h, err := tx.healthOf(endpoint)
-		if err != nil {
-			return err
-		}
-		if marked = h.WarnedAt.IsZero() && !h.FailingSince.IsZero(); marked {
-			h.WarnedAt, h.dirty = at, true
-		}
-		return nil
-	})
-	return marked && err == nil, err
 }

@@ -86,6 +86,7 @@ func TestListsReadInOrder(t *testing.T) {
 		"event":    func() (string, []any) { return all(store.DeliveryFilter{Event: 1}) },
 		"late":     func() (string, []any) { return lateWalk, []any{1, 0, 0, 0, 1 << 62, 10} },
 		"all":      func() (string, []any) { return all(store.DeliveryFilter{}) },
+		"stream":   func() (string, []any) { return streamWalk, []any{1, 1, 0, 10} },
 		"due":      func() (string, []any) { return claimDue, []any{1, 1} },
 		"parked":   func() (string, []any) { return claimParked, []any{1, 1} },
 		"audit":    func() (string, []any) { return auditWalk(&store.AuditFilter{Tenant: 1}, 0) },

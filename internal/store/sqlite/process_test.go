@@ -15,17 +15,11 @@ import (
 	"github.com/posthorn/posthorn/internal/store/sqlite"
 )
 
-// TestKilled copies the files of a living store, which is what a killed
-// process leaves, and opens the copy: all that was answered is there, and what
-// was owned waits.
-func TestKilled(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a.db")
-	s := newScene(t, open(t, sqlite.Options{Path: path, Synchronous: "FULL"}))
-	owned, parked, done, last := s.mustPublish(false), s.mustPublish(true), s.mustPublish(false), s.mustPublish(false)
-	if _, err := s.record(done, ok); err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(t.TempDir(), "b.db")
+// asKilled copies the files of a living store, which is what a killed process
+// leaves.
+func asKilled(t *testing.T, path string) (copied string) {
+	t.Helper()
+	copied = filepath.Join(t.TempDir(), "copied.db")
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(path + suffix)
 		if err != nil {
@@ -35,7 +29,19 @@ func TestKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	again := &scene{open(t, sqlite.Options{Path: copied}), t, s.tenant, s.endpoint}
+	return copied
+}
+
+// TestKilled opens what a killed process leaves: all that was answered is there,
+// and what was owned waits.
+func TestKilled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	s := newScene(t, open(t, sqlite.Options{Path: path, Synchronous: "FULL"}))
+	owned, parked, done, last := s.mustPublish(false), s.mustPublish(true), s.mustPublish(false), s.mustPublish(false)
+	if _, err := s.record(done, ok); err != nil {
+		t.Fatal(err)
+	}
+	again := &scene{open(t, sqlite.Options{Path: asKilled(t, path)}), t, s.tenant, s.endpoint}
 	if c, err := again.Counts(t.Context()); err != nil || c.Open != 3 || c.Oldest != owned.Time() {
 		t.Errorf("%+v, %v", c, err)
 	}

@@ -170,7 +170,7 @@ func (tx *txn) insertDeliveries(p *store.Publication, e *store.NewEvent, event p
 		switch {
 		case i >= open:
 			state, at, next, reason = posthorn.Expired, nowhere, 0, posthorn.ReasonBacklogFull
-			tx.hours.At(t.Endpoint, p.At).Expired++
+			tx.hours.Settle(t.Endpoint, p.At, state, e.Kind)
 		case later:
 			at, next = waiting, nanos(e.DeliverAt)
 		case t.Parked:

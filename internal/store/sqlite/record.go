@@ -153,20 +153,23 @@ func (tx *txn) observe(r *store.Result, d *deliveryRow, rec *store.Recorded) err
 		return err
 	}
 	before := h.Health
-	now, reason := before.Observe(&r.Attempt, r.EndedAt)
-	if now != before {
-		h.Health, h.dirty = now, true
-	}
+	now, reason := before.ObserveKind(r.Kind, &r.Attempt, r.EndedAt)
+	h.set(now)
 	rec.Health = now
 	rec.Recovered = r.Attempt.Succeeded() && !before.FailingSince.IsZero()
-	if reason == "" {
-		return nil
+	if reason != "" {
+		paused, err := tx.pause(d.tenant, d.endpoint, reason, r.EndedAt)
+		if err != nil {
+			return err
+		}
+		if paused {
+			rec.Paused = reason
+		}
 	}
-	paused, err := tx.pause(d.tenant, d.endpoint, reason, r.EndedAt)
-	if paused {
-		rec.Paused = reason
+	if t, ok := store.TurnOf(before, now, rec.Paused, r.Attempt.Succeeded()); ok {
+		return tx.note(t, d.tenant, d.endpoint, r.EndedAt)
 	}
-	return err
+	return nil
 }
 
 // pause pauses an active endpoint on Posthorn's own account.

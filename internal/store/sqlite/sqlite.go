@@ -62,6 +62,8 @@ type Store struct {
 	lock    *fileLock
 	readers *sql.DB
 	writer  *writer
+	// checkpointer is nil where the writer does its work.
+	checkpointer *checkpointer
 
 	prepared prepared
 
@@ -140,16 +142,28 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	if s.prepared, err = prepare(ctx, s.readers); err != nil {
 		return errors.Join(err, s.readers.Close(), s.writer.close())
 	}
+	if o.checkpoints() {
+		if s.checkpointer, err = newCheckpointer(o, s.writer); err != nil {
+			return errors.Join(err, s.readers.Close(), s.writer.close())
+		}
+		s.writer.committed = s.checkpointer.committed
+		s.checkpointer.start()
+	}
 	s.writer.start()
 	return nil
 }
+
+// checkpoints reports whether the log is taken into the file beside the writer:
+// in a process that serves, and not where tests have time stand still.
+func (o Options) checkpoints() bool { return o.Role == Serve && o.Poll > 0 }
 
 // Close writes what is queued, then closes the file and releases the lock.
 // Reads go on until the last write was answered.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
+		err := s.checkpointer.close()
 		s.writer.stop()
-		s.closeErr = errors.Join(s.readers.Close(), s.writer.close(), s.lock.release())
+		s.closeErr = errors.Join(err, s.readers.Close(), s.writer.close(), s.lock.release())
 	})
 	return s.closeErr
 }

@@ -301,6 +301,11 @@ func (sw *sweep) eraseEndpoints() error {
 	if err != nil {
 		return err
 	}
+	if len(endpoints) > 0 { // so that none of theirs is added later
+		if err := sw.tx.mergeStats(0); err != nil {
+			return err
+		}
+	}
 	for _, id := range endpoints {
 		for _, query := range []string{
 			`DELETE FROM endpoint_health WHERE endpoint = ?`,
@@ -312,7 +317,7 @@ func (sw *sweep) eraseEndpoints() error {
 				return err
 			}
 		}
-		delete(sw.tx.health, id)
+		sw.tx.health[id] = &healthRow{gone: true}
 		sw.budget--
 	}
 	if len(endpoints) == 100 {

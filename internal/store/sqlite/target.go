@@ -64,6 +64,7 @@ func (s *Store) EndpointHealth(ctx context.Context, endpoint int64, limit int) (
 		if h, err = health(ctx, q, endpoint); err != nil {
 			return err
 		}
+		h = s.writer.memo.latest(endpoint, h)
 		if s.role == Serve {
 			n = min(open.due+open.parked, limit)
 		} else if n, err = countOpen(ctx, q, endpoint, limit); err != nil {

@@ -19,10 +19,11 @@ type txn struct {
 	opened  map[int64]int // open deliveries by tenant, by moves
 	notices []store.Notice
 
-	// Read once and, for health and stats, written once per transaction.
+	// Read once and, for health and statistics, written once per transaction.
 	tenants map[int64]*tenantRow
 	health  map[int64]*healthRow
 	hours   store.Hours
+	merged  []store.HourKey // logged statistics that were added up
 }
 
 func newTxn(w *writer) *txn {
@@ -56,7 +57,7 @@ func (tx *txn) run(group []*op) error {
 	if err := tx.writeHealth(); err != nil {
 		return err
 	}
-	return tx.writeStats()
+	return tx.logStats()
 }
 
 func (tx *txn) exec(query string, args ...any) error {

@@ -23,6 +23,8 @@ type writer struct {
 	node      uint8
 	poll      time.Duration
 	tell      func(store.Notice)
+	committed func()          // is told of each commit
+	finish    chan chan error // asks to take the whole log into the file
 	running   sync.WaitGroup
 
 	db          *sql.DB
@@ -35,7 +37,9 @@ type writer struct {
 	spaceAt     time.Time // when free space was looked at
 	spaceLow    bool
 
-	open *openCounts
+	open  *openCounts
+	stats statsLog
+	memo  memo
 }
 
 func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notice)) (*writer, error) {
@@ -44,6 +48,7 @@ func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notic
 		queue:     newQueue(),
 		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
 		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
+		committed: func() {}, finish: make(chan chan error),
 		db: db, stmts: make(map[string]*sql.Stmt),
 		open: newOpenCounts(),
 	}
@@ -55,6 +60,9 @@ func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notic
 		err = w.recover(ctx)
 	} else {
 		err = w.execute("PRAGMA busy_timeout = 0") // see begin
+	}
+	if err == nil {
+		err = w.readStatsLog(ctx)
 	}
 	if err == nil {
 		err = w.readDataVersion(&w.dataVersion)
@@ -79,12 +87,29 @@ func (w *writer) loop() {
 		case <-w.queue.wake:
 			group, closed := w.queue.take()
 			if len(group) == 0 && closed {
+				w.settleAll()
 				return
 			}
 			w.write(group)
+			w.tidyStats()
 		case <-tick:
 			w.look()
+			w.tidyStats()
+		case done := <-w.finish:
+			_, _, err := checkpoint(w.conn, "PASSIVE")
+			done <- err
 		}
+	}
+}
+
+// settleAll writes what need not be durable before its time.
+func (w *writer) settleAll() {
+	settle := func(tx *txn) error {
+		tx.writeSuccesses()
+		return tx.mergeStats(0)
+	}
+	if err := w.try([]*op{{apply: settle, done: func(error) {}}}); err != nil {
+		w.log.Warn("the times of the last successes could not be written", "error", err)
 	}
 }
 
@@ -149,7 +174,10 @@ func (w *writer) try(group []*op) error {
 		return beginError{err}
 	}
 	tx := newTxn(w)
-	err := tx.run(group)
+	err := w.checkMemo()
+	if err == nil {
+		err = tx.run(group)
+	}
 	if err == nil {
 		err = w.execute("COMMIT")
 	}
@@ -160,12 +188,15 @@ func (w *writer) try(group []*op) error {
 	}
 	w.last, w.lead = tx.last, tx.lead
 	w.open.apply(tx.moves)
+	w.keepStats(tx)
+	w.memo.keep(tx.health)
 	for _, n := range tx.notices {
 		w.tell(n)
 	}
 	for _, o := range group {
 		o.done(o.err)
 	}
+	w.committed()
 	return nil
 }
 

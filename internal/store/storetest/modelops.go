@@ -168,7 +168,7 @@ func (m *model) recorded(d *modelDelivery, r *store.Result) store.Recorded {
 	}
 	e := d.endpoint
 	before := e.health
-	health, reason := before.Observe(&r.Attempt, r.EndedAt)
+	health, reason := before.ObserveKind(r.Kind, &r.Attempt, r.EndedAt)
 	e.health = health
 	rec := store.Recorded{Progress: d.progress, Health: health}
 	rec.Recovered = r.Attempt.Succeeded() && !before.FailingSince.IsZero()

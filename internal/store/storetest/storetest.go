@@ -19,7 +19,7 @@ import (
 func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	for _, group := range [][]promise{
 		tenantPromises, tokenPromises, endpointPromises, sealingPromises, publishPromises,
-		queuePromises, recordPromises, logPromises, sweepPromises, auditPromises,
+		queuePromises, recordPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, auditPromises,
 	} {
 		for _, p := range group {
 			t.Run(p.name, func(t *testing.T) {

@@ -72,6 +72,7 @@ CREATE TABLE endpoints (
     settings_version bigint  NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant, id) WHERE deleted_at = 0;
+CREATE INDEX endpoints_gone ON endpoints (tenant, id) WHERE deleted_at <> 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
 
 CREATE TABLE endpoint_secrets (
@@ -95,8 +96,25 @@ CREATE TABLE endpoint_health (
     last_success  bigint  NOT NULL DEFAULT 0,
     last_failure  bigint  NOT NULL DEFAULT 0,
     hold_until    bigint  NOT NULL DEFAULT 0,
-    warned_at     bigint  NOT NULL DEFAULT 0
+    warned_at     bigint  NOT NULL DEFAULT 0,
+    last_error    text    NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
+CREATE INDEX endpoint_health_unwarned ON endpoint_health (failing_since) WHERE warned_at = 0 AND last_error <> '';
+
+-- Turning points of endpoints of which their owners are still to be told.
+CREATE TABLE turns (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    type          text    NOT NULL,
+    tenant        bigint  NOT NULL,
+    endpoint      bigint  NOT NULL,
+    ref           text    NOT NULL,
+    url           text    NOT NULL,
+    at            bigint  NOT NULL,
+    reason        text    NOT NULL,
+    failing_since bigint  NOT NULL,
+    failures      integer NOT NULL,
+    last_error    text    NOT NULL
+);
 
 -- One row per endpoint and hour. The columns b0 to b9 count attempts by
 -- duration: up to 10, 30, 100, 300 ms, 1, 3, 10, 15, 30 s, and longer.
@@ -131,9 +149,12 @@ CREATE TABLE events (
     source      text     NOT NULL,
     subject     text     NOT NULL,
     source_id   text     NOT NULL,
-    body        bytea
+    body        bytea,
+    -- the transaction that stored it: the order of the stream
+    tx          bigint   NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)
 ) PARTITION BY RANGE (id);
 CREATE INDEX events_tenant ON events (tenant, id);
+CREATE INDEX events_stream ON events (tenant, tx, id);
 
 -- Open deliveries, and no other: small, whatever the history.
 CREATE TABLE due (

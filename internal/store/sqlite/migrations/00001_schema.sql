@@ -52,6 +52,7 @@ CREATE TABLE endpoints (
     settings_version INTEGER NOT NULL -- counts their changes: their ETag
 );
 CREATE INDEX endpoints_tenant ON endpoints (tenant) WHERE deleted_at = 0;
+CREATE INDEX endpoints_gone ON endpoints (tenant) WHERE deleted_at <> 0;
 CREATE INDEX endpoints_deleted ON endpoints (settled, id) WHERE deleted_at <> 0;
 
 CREATE TABLE endpoint_secrets (
@@ -74,7 +75,24 @@ CREATE TABLE endpoint_health (
     last_success  INTEGER NOT NULL,
     last_failure  INTEGER NOT NULL,
     hold_until    INTEGER NOT NULL,
-    warned_at     INTEGER NOT NULL
+    warned_at     INTEGER NOT NULL,
+    last_error    TEXT    NOT NULL
+);
+CREATE INDEX endpoint_health_unwarned ON endpoint_health (failing_since) WHERE warned_at = 0 AND last_error <> '';
+
+-- Turning points of endpoints of which their owners are still to be told.
+CREATE TABLE turns (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    type          TEXT    NOT NULL,
+    tenant        INTEGER NOT NULL,
+    endpoint      INTEGER NOT NULL,
+    ref           TEXT    NOT NULL,
+    url           TEXT    NOT NULL,
+    at            INTEGER NOT NULL,
+    reason        TEXT    NOT NULL,
+    failing_since INTEGER NOT NULL,
+    failures      INTEGER NOT NULL,
+    last_error    TEXT    NOT NULL
 );
 
 -- One row per endpoint and hour. The columns b0 to b9 count attempts by
@@ -95,6 +113,12 @@ CREATE TABLE endpoint_stats (
     b8 INTEGER NOT NULL DEFAULT 0, b9 INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (endpoint, hour)
 ) WITHOUT ROWID;
+
+-- What commits added to the statistics since it was last added up there.
+CREATE TABLE stats_log (
+    id   INTEGER PRIMARY KEY,
+    body BLOB NOT NULL
+);
 
 CREATE TABLE events (
     id          INTEGER PRIMARY KEY,
