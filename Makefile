@@ -28,6 +28,9 @@ fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 crash: ## kill -9 the real binary KILLS (default 20) times under load; nothing may be lost
 	go test -count=1 -timeout 30m -run TestCrash -v ./internal/crash -kills $(or $(KILLS),20)
 
+cluster: ## three nodes on one PostgreSQL for a minute: kills, stops, cuts, crashes; SEED repeats a run
+	go test -count=1 -timeout 15m -v ./internal/cluster -long $(if $(SEED),-seed $(SEED))
+
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
 
@@ -55,5 +58,5 @@ vulncheck: ## known vulnerabilities in what the code calls; needs the network
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash torture bench bench-lists schedule licenses sbom reproducible vulncheck ci
+.PHONY: help build test race lint fuzz crash cluster torture bench bench-lists schedule licenses sbom reproducible vulncheck ci
 .DEFAULT_GOAL := help

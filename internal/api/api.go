@@ -126,9 +126,19 @@ type LaneView struct {
 	NextProbe, HoldUntil time.Time
 }
 
+// Outbox is the part of [store.Outbox] that is shown and decided about.
+type Outbox interface {
+	OutboxRows(ctx context.Context, refused bool, before int64, limit int) ([]store.OutboxRow, error)
+	OutboxByID(ctx context.Context, id int64) (store.OutboxRow, error)
+	OutboxRetry(ctx context.Context, c store.Change, id int64) error
+	OutboxDrop(ctx context.Context, c store.Change, id int64) error
+}
+
 // Config holds what the API works with.
 type Config struct {
-	Store   Store
+	Store Store
+	// Outbox is the store's, nil if it has none: it is shown as empty then.
+	Outbox  Outbox
 	Publish Publisher
 	Catalog Catalog
 	Access  Authenticator
@@ -210,7 +220,7 @@ func (s *server) declare() []*operation {
 	for _, group := range [][]*operation{
 		s.endpointOperations(), s.secretOperations(), s.settingsOperations(), s.testOperations(), s.publishOperations(), s.eventOperations(), s.streamOperations(), s.eventTypeOperations(),
 		s.deliveryOperations(), s.redeliveryOperations(), {s.cancelPendingOperation()}, s.replayOperations(), s.statsOperations(), s.tenantOperations(), s.tokenOperations(), s.sendingOperations(),
-		s.auditOperations(), s.erasureOperations(), s.exportOperations(),
+		s.auditOperations(), s.erasureOperations(), s.exportOperations(), s.outboxOperations(),
 	} {
 		all = append(all, group...)
 	}

@@ -165,6 +165,8 @@ func (m *matrix) id(tenant, kind string) string {
 		m.ids[at] = root("POST", "/exports", `{}`).want(201).text("data.id")
 	case "tokenId":
 		m.ids[at] = m.do("root", "POST", "/tokens", `{"name":"`+mark(tenant)+`","tenant":"`+tenant+`"}`).want(201).text("data.id")
+	case "outboxId":
+		m.ids[at] = m.outbox.refusedRow(tenant)
 	case "name":
 		m.ids[at] = fmt.Sprint("victim-", len(m.tokens), "-", m.changed)
 		m.do("root", "POST", "/tenants", `{"name":"`+m.ids[at]+`"}`).want(201)
@@ -181,6 +183,7 @@ var unknownIDs = map[string][]string{
 	"replayId":   {"rpl_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "rpl_", "%00"},
 	"exportId":   {"exp_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00", "wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW"},
 	"tokenId":    {"tok_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "x", "%00"},
+	"outboxId":   {"99999999", "x", "-1", "%00", "9223372036854775808"},
 	"name":       {"nobody", "%00", "a%2Fb"},
 	"type":       {"cases.nonsense", "%00", "*"},
 }
@@ -394,7 +397,8 @@ func (m *matrix) state() string {
 
 // refresh forgets what a success used up.
 func (m *matrix) refresh(rule rule, owner, slot string) {
-	if rule.method == "DELETE" && !strings.HasSuffix(rule.path, "/payload") { // the event stays
+	// The event of an erased payload stays.
+	if rule.method == "DELETE" && !strings.HasSuffix(rule.path, "/payload") || slot == "outboxId" {
 		delete(m.ids, owner+" "+slot)
 		m.id(owner, slot)
 	}

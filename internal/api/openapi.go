@@ -47,7 +47,7 @@ var pathParam = regexp.MustCompile(`\{(\w+)\}`)
 
 // pathParams says what stands in paths.
 var pathParams = map[string]string{
-	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.", "replayId": "A replay's id.", "exportId": "An export's id.",
+	"webhookId": "Webhook endpoint identifier.", "eventId": "An event's id.", "deliveryId": "A delivery's id.", "replayId": "A replay's id.", "exportId": "An export's id.", "outboxId": "The number that posthorn.publish returned.",
 	"type": "An event type's name.", "name": "A tenant's name.", "tokenId": "A token's id.",
 }
 

@@ -66,6 +66,9 @@ var samples = map[string]sample{
 	"get-export":               {"/exports/{export}", "", 200},
 	"download-export":          {"/exports/{export}/content", "", 200},
 	"list-deletions":           {"/deletions", "", 200},
+	"list-outbox":              {"/outbox", "", 200},
+	"retry-outbox":             {"/outbox/{outbox}/retry", "", 202},
+	"drop-outbox":              {"/outbox/{outbox}", "", 204},
 }
 
 // operationsOf lists the declared operations.
@@ -79,6 +82,7 @@ func (w *world) furnish() func(path string) string {
 	names = append(names, "{replay}", w.replay("acme", w.endpoint("acme", validEndpoint)))
 	names = append(names, "{token}", w.do("platform", "POST", "/tokens", `{"name":"spare"}`).want(201).text("data.id"))
 	names = append(names, "{export}", w.do("acme", "POST", "/exports", `{}`).want(201).text("data.id"))
+	names = append(names, "{outbox}", w.outbox.refusedRow("acme"))
 	return strings.NewReplacer(names...).Replace
 }
 

@@ -30,6 +30,7 @@ import (
 // world is the API on the real store, publisher, catalogue and guard; only the
 // lanes take deliveries and do nothing.
 type world struct {
+	outbox  *outboxRows
 	t       testing.TB
 	store   *sqlite.Store
 	config  Config
@@ -112,7 +113,7 @@ var principals = []struct {
 // configuration before the handler is made.
 func newWorld(t testing.TB, options ...func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, clock: began, log: &syncBuffer{}, tokens: map[string]string{}}
+	w := &world{t: t, clock: began, log: &syncBuffer{}, tokens: map[string]string{}, outbox: new(outboxRows)}
 	var err error
 	w.store, err = sqlite.Open(t.Context(), sqlite.Options{
 		Path: filepath.Join(t.TempDir(), "posthorn.db"), Now: w.now, Synchronous: "OFF", Poll: -1,
@@ -121,6 +122,7 @@ func newWorld(t testing.TB, options ...func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.outbox.store = w.store
 	t.Cleanup(func() {
 		if err := w.store.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			t.Error(err)
@@ -135,7 +137,7 @@ func newWorld(t testing.TB, options ...func(*Config)) *world {
 	w.store.Watch(func(n store.Notice) { auth.Notice(n); publisher.Notice(n) })
 	guard := send.NewGuard(send.Config{})
 	w.config = Config{
-		Store: w.store, Publish: publisher, Catalog: types, Access: auth, Keyring: w.keyring, CheckURL: guard.CheckURL,
+		Store: w.store, Outbox: w.outbox, Publish: publisher, Catalog: types, Access: auth, Keyring: w.keyring, CheckURL: guard.CheckURL,
 		Lanes: idleLanes{}, Now: w.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)), Version: "1.2.3", Stopping: stopped,
 	}
 	for _, o := range options {

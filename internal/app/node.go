@@ -53,6 +53,7 @@ type node struct {
 	stopping chan struct{} // closed when a stop begins
 
 	cancel context.CancelFunc // ends the housekeeping
+	calm   context.CancelFunc // ends the publishing from the outbox
 	wg     sync.WaitGroup
 }
 
@@ -126,6 +127,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
 	n.metrics.watchConnections(n.listener)
+	n.metrics.watchOutbox(outbox(n.store), n.now)
 	return n, n.serveAPI(send.NewGuard(guard))
 }
 
@@ -199,8 +201,13 @@ func (n *node) ownListeners() []netip.AddrPort {
 }
 
 func (n *node) serveAPI(guard send.Guard) error {
+	var box api.Outbox
+	if o := outbox(n.store); o != nil {
+		box = o // and not a nil of another type
+	}
 	handler, err := api.New(api.Config{
 		Store:          n.store,
+		Outbox:         box,
 		Publish:        n.publish,
 		Catalog:        n.catalog,
 		Access:         n.access,
@@ -287,6 +294,9 @@ func (n *node) start(ctx context.Context) error {
 	n.replays.Start()
 	n.wg.Go(func() { n.keepHouse(background) })
 	n.wg.Go(func() { n.tellTurns(background) })
+	publishing, calm := context.WithCancel(background)
+	n.calm = calm
+	n.wg.Go(func() { n.publishOutbox(publishing) })
 	if n.oidc != nil {
 		n.wg.Go(func() { n.oidc.Run(background, n.access.ForgetJWTs) })
 	}
@@ -315,6 +325,7 @@ func (n *node) serve(s *http.Server, ln net.Listener, mayTLS bool) {
 // when everything is closed.
 func (n *node) stop() error {
 	n.ready.set(errors.New("draining"))
+	n.calm()
 	close(n.stopping) // streams end; what follows waits for them
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
 	defer cancel()

@@ -63,7 +63,7 @@ func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := n.store.Ping(ctx); err != nil {
 		n.log.Warn("not ready", "err", err)
-		plain(w, http.StatusServiceUnavailable, "the store cannot be written to")
+		plain(w, http.StatusServiceUnavailable, trouble(err))
 		return
 	}
 	text := "ready"

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -69,4 +70,13 @@ func mayAttempt(s store.Store) func(context.Context, posthorn.ID) bool {
 		return l.MayAttempt
 	}
 	return func(context.Context, posthorn.ID) bool { return true }
+}
+
+// trouble is what /readyz says of a store that cannot be written to: nothing of
+// its address, but what an operator mends elsewhere.
+func trouble(err error) string {
+	if skew, ok := errors.AsType[*postgres.SkewError](err); ok {
+		return skew.Error()
+	}
+	return "the store cannot be written to"
 }

@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -10,12 +11,14 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/posthorn/posthorn/internal/bench"
 	// The binary is built by a process of its own, which the test cache does not
 	// see: importing what is in it makes a changed binary a changed test.
 	_ "github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
 // TestRunMeasuresTheRealBinary: a short load with one endpoint of each kind
@@ -76,6 +79,34 @@ func TestRunMeasuresTheRealBinary(t *testing.T) {
 			}
 		})
 	}
+	t.Run("two nodes on PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		pgtest.Missing(t)
+		db, err := pgtest.Start("shared_preload_libraries=pg_stat_statements")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Stop()
+		c := bench.Default()
+		c.Binary, c.Conns, c.Duration, c.Relay, c.Raw = binary, 8, 1200*time.Millisecond, false, false
+		c.Store, c.Nodes = db.URL(), 2
+		r, err := bench.Run(t.Context(), c)
+		if err != nil || r.Accepted == 0 || r.Lost+r.Duplicates != 0 {
+			t.Fatalf("accepted %d, lost %d, duplicates %d, %v", r.Accepted, r.Lost, r.Duplicates, err)
+		}
+		if d := r.Database; d == nil || d.WAL < 1024 || d.Publishes == 0 || d.Results == 0 || d.PerResult < 2 || d.PerResult > 2.2 {
+			t.Errorf("it cost the database %+v", d)
+		}
+		conn, err := pgx.Connect(t.Context(), db.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.WithoutCancel(t.Context()))
+		var left int
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_database WHERE datname LIKE 'posthorn%'`).Scan(&left); err != nil || left != 0 {
+			t.Errorf("%d databases are left, %v", left, err)
+		}
+	})
 	t.Run("a node that runs", func(t *testing.T) {
 		t.Parallel()
 		server, err := proof.Start(t.Context(), proof.Options{Binary: binary, Dir: t.TempDir()})

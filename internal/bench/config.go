@@ -14,6 +14,11 @@ type Config struct {
 	Dir string `json:"-"`
 	// ServeArgs are further flags of "posthorn serve".
 	ServeArgs []string `json:"serve_args,omitempty"`
+	// Store is a PostgreSQL to measure instead of the embedded store, as --store
+	// takes it; a database is made on it and dropped again. Nodes is how many serve
+	// it, which the connections share.
+	Store string `json:"-"`
+	Nodes int    `json:"nodes"`
 	// Server is the URL of a node that runs already; empty for one of our own.
 	Server string `json:"server,omitempty"`
 	// Token is an access token of a tenant on Server.
@@ -71,7 +76,7 @@ type Progress struct {
 // Default is a closed loop of 64 connections on one endpoint.
 func Default() Config {
 	return Config{
-		Conns: 64, Batch: 1, BodySize: 1024, Tenants: 1, Endpoints: 1, FanOut: 1,
+		Conns: 64, Batch: 1, BodySize: 1024, Tenants: 1, Endpoints: 1, FanOut: 1, Nodes: 1,
 		Listen: "127.0.0.1:0", Duration: 10 * time.Second, Relay: true, Raw: true,
 	}
 }
@@ -105,6 +110,12 @@ func (c Config) Validate() error {
 		return fmt.Errorf("rate must be 0 to 1000000")
 	case c.Backlog < 0 || c.Backlog > 100_000_000:
 		return fmt.Errorf("backlog must be 0 to 100000000")
+	case c.Nodes < 1 || c.Nodes > 16:
+		return fmt.Errorf("nodes must be 1 to 16")
+	case c.Nodes > 1 && c.Store == "":
+		return fmt.Errorf("several nodes need a PostgreSQL: name it by store")
+	case c.Server != "" && c.Store != "":
+		return fmt.Errorf("store and server exclude each other: a node that runs has its store")
 	case c.Server != "" && (c.Tenants > 1 || c.Backlog > 0):
 		return fmt.Errorf("tenants and backlog need a server of the load's own")
 	}
@@ -116,6 +127,7 @@ func (c Config) plain() Config {
 	c.Tenants, c.Endpoints, c.FanOut, c.Batch = 1, 1, 1, 1
 	c.Hang, c.Fail, c.BadShare, c.Backlog, c.NDJSON = 0, 0, 0, 0, false
 	c.Server, c.ServeArgs, c.Listen, c.ReceiverURL = "", nil, "127.0.0.1:0", ""
+	c.Store, c.Nodes = "", 1
 	c.Duration = max(c.Duration/2, time.Second)
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,9 @@ import (
 type node struct {
 	c        Config
 	receiver *receiver
-	server   *proof.Server // nil for one that runs by itself
+	server   *proof.Server   // nil for one that runs by itself
+	others   []*proof.Server // that share its database
+	database *database       // nil for the embedded store
 	dir      string
 	url      string
 	tokens   []string // by tenant
@@ -62,10 +65,29 @@ func (n *node) serve(ctx context.Context) (err error) {
 		return err
 	}
 	args := append([]string{"--max-endpoints", "1000000", "--backlog-limit", "100000000"}, n.c.ServeArgs...)
-	if n.server, err = proof.Start(ctx, proof.Options{Binary: n.c.Binary, Dir: n.dir, Args: args}); err != nil {
+	options := proof.Options{Binary: n.c.Binary, Dir: n.dir, Args: args}
+	if n.c.Store != "" {
+		if n.database, err = newDatabase(ctx, n.c.Store); err != nil {
+			return err
+		}
+		options.Database = n.database.url
+	}
+	if n.server, err = proof.Start(ctx, options); err != nil {
 		return err
 	}
 	n.url = n.server.URL()
+	for i := 1; i < n.c.Nodes; i++ {
+		o := options
+		o.Keys, o.Dir = n.server.Keys(), filepath.Join(n.dir, fmt.Sprint(i))
+		if err := os.Mkdir(o.Dir, 0o700); err != nil {
+			return err
+		}
+		other, err := proof.Start(ctx, o)
+		if err != nil {
+			return err
+		}
+		n.others = append(n.others, other)
+	}
 	n.tokens = make([]string, n.c.Tenants)
 	platform, err := n.server.Command(ctx, "token", "create", "--store", n.server.Store(), "--platform",
 		"--scope", "admin", "--scope", "webhooks:read", "--scope", "webhooks:write", "--scope", "events:publish")
@@ -190,12 +212,37 @@ func (n *node) describe(c Config) string {
 	if c.Batch > 1 {
 		how += fmt.Sprintf(", batches of %d", c.Batch)
 	}
+	if n.database != nil {
+		how += fmt.Sprintf(", %d nodes on PostgreSQL,", n.c.Nodes)
+	}
 	return fmt.Sprintf("%s to %d endpoints", how, c.Endpoints)
+}
+
+// publishing is [publishing] to all nodes in turn.
+func (n *node) publishing(c Config) func() request {
+	makers := []func() request{publishing(c, n.url, n.tokens, shape{})}
+	for _, other := range n.others {
+		makers = append(makers, publishing(c, other.URL(), n.tokens, shape{}))
+	}
+	var next atomic.Int64
+	return func() request { return makers[int(next.Add(1)-1)%len(makers)]() }
+}
+
+// usage is the processor time of all nodes and of this process.
+func (n *node) usage() usage {
+	u := usageOf(n.pid())
+	for _, other := range n.others {
+		u.server += cpuTime(other.PID())
+	}
+	return u
 }
 
 // Close ends the server and removes its store; from a node that is not ours it
 // removes the endpoints.
 func (n *node) Close() {
+	for _, other := range n.others {
+		other.Kill()
+	}
 	if n.server != nil {
 		n.server.Kill()
 	} else if n.c.Server != "" {
@@ -208,6 +255,9 @@ func (n *node) Close() {
 	}
 	n.receiver.Close()
 	n.http.CloseIdleConnections()
+	if n.database != nil {
+		_ = n.database.close() // what stays is named posthorn_bench_…
+	}
 	if n.dir != "" {
 		os.RemoveAll(n.dir)
 	}

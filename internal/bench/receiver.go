@@ -19,6 +19,7 @@ type receiver struct {
 	closed   chan struct{}
 	ledger   atomic.Pointer[ledger]
 	hanging  atomic.Int64 // requests that get no answer
+	hung     atomic.Int64 // such requests so far
 	buffers  sync.Pool
 }
 
@@ -68,6 +69,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	endpoint %= r.c.perTenant()
 	switch good := r.c.good(); {
 	case endpoint >= good+r.c.Fail/r.c.Tenants:
+		r.hung.Add(1)
 		r.hanging.Add(1)
 		defer r.hanging.Add(-1)
 		select {

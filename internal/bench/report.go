@@ -41,6 +41,9 @@ type Report struct {
 	PeakRSS  float64 `json:"peak_rss_mib"`
 	PeakAnon float64 `json:"peak_anon_mib"`
 
+	// Database is what the load cost PostgreSQL; nil for the embedded store.
+	Database *hotPath `json:"database,omitempty"`
+
 	Relay *Yardstick `json:"relay,omitempty"`
 	Raw   *Yardstick `json:"raw,omitempty"`
 
@@ -88,6 +91,13 @@ func (r Report) Print(out io.Writer) {
 	line("CPU per delivery", "server %.3f ms, load and receiver %.3f ms; other processes kept %.2f CPUs busy", r.ServerCPU, r.HarnessCPU, r.Others)
 	line("written per delivery", "%.1f KiB", r.WrittenKiB)
 	line("server memory, most", "%.0f MiB resident, %.0f MiB anonymous", r.PeakRSS, r.PeakAnon)
+	if d := r.Database; d != nil {
+		line("PostgreSQL's log per delivery", "%.0f bytes, of the whole server", d.WAL)
+		if d.Publishes > 0 {
+			line("groups", "%d of publishes, of %.1f events and one statement; %d of results, of %.1f and %.2f statements", d.Publishes,
+				float64(r.Accepted)/float64(d.Publishes), d.Results, float64(r.Delivered)/float64(max(d.Results, 1)), d.PerResult)
+		}
+	}
 	if y := r.Relay; y != nil {
 		line("relay", "%.0f/s, of which Posthorn reaches %.2f; CPU %.3f ms", y.PerSecond, y.Ratio, y.CPU)
 		line("relay, receipt", "%s", y.Receipt)

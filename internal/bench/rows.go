@@ -7,15 +7,6 @@ import "fmt"
 func (r *round) rows() []Row {
 	rate := r.single.DeliveredPerSecond
 	relay, raw := r.single.Relay, r.single.Raw
-	atLeast := func(name string, value, bound float64, unit, note string, args ...any) Row {
-		return Row{Name: name, Value: value, Bound: bound, AtLeast: true, Unit: unit, Note: fmt.Sprintf(note, args...)}
-	}
-	atMost := func(name string, value, bound float64, unit, note string, args ...any) Row {
-		return Row{Name: name, Value: value, Bound: bound, Unit: unit, Note: fmt.Sprintf(note, args...)}
-	}
-	info := func(name string, value float64, unit string) Row {
-		return Row{Name: name, Value: value, Unit: unit, Info: true}
-	}
 	rows := []Row{
 		info("raw: signed requests without a service", raw.PerSecond, "/s"),
 		info("relay: two hops and a signature", relay.PerSecond, "/s"),
@@ -52,4 +43,16 @@ func (r *round) rows() []Row {
 			"%.0f/s to %.0f/s", r.thousandHang.DeliveredPerSecond, r.healthy.DeliveredPerSecond),
 		atMost("written to disk per delivery", r.single.WrittenKiB, 12, "KiB", ""),
 	)
+}
+
+func atLeast(name string, value, bound float64, unit, note string, args ...any) Row {
+	return Row{Name: name, Value: value, Bound: bound, AtLeast: true, Unit: unit, Note: fmt.Sprintf(note, args...)}
+}
+
+func atMost(name string, value, bound float64, unit, note string, args ...any) Row {
+	return Row{Name: name, Value: value, Bound: bound, Unit: unit, Note: fmt.Sprintf(note, args...)}
+}
+
+func info(name string, value float64, unit string) Row {
+	return Row{Name: name, Value: value, Unit: unit, Info: true}
 }

@@ -53,10 +53,17 @@ func runNode(ctx context.Context, c Config) (Report, error) {
 func (n *node) measure(ctx context.Context, c Config) (Report, error) {
 	l := newLedger(c, c.events())
 	n.receiver.ledger.Store(l)
-	before, began, writtenBefore := usageOf(n.pid()), time.Now(), written(n.pid())
+	cost := func(int) (*hotPath, error) { return nil, nil }
+	if n.database != nil {
+		var err error
+		if cost, err = n.database.watch(ctx); err != nil {
+			return Report{}, err
+		}
+	}
+	before, began, writtenBefore := n.usage(), time.Now(), written(n.pid())
 	memory := watchMemory(n.pid())
 	done := watch(c, n.describe(c), l)
-	g := generator{config: c, ledger: l, request: publishing(c, n.url, n.tokens, shape{})}
+	g := generator{config: c, ledger: l, request: n.publishing(c)}
 	err := g.run(ctx)
 	if err == nil {
 		err = l.settle(ctx)
@@ -67,8 +74,11 @@ func (n *node) measure(ctx context.Context, c Config) (Report, error) {
 	if err != nil {
 		return report, fmt.Errorf("publishing: %w%s", err, n.logTail())
 	}
+	if report.Database, err = cost(report.Delivered); err != nil {
+		return report, err
+	}
 	delivered := float64(max(report.Delivered, 1))
-	if after := usageOf(n.pid()); before.server >= 0 {
+	if after := n.usage(); before.server >= 0 {
 		server, harness := after.server-before.server, after.harness-before.harness
 		report.ServerCPU, report.HarnessCPU = milliseconds(server)/delivered, milliseconds(harness)/delivered
 		report.Others = max(0, float64(after.machine-before.machine-server-harness)/float64(time.Since(began)))

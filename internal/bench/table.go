@@ -60,10 +60,13 @@ func (t Table) Met() bool {
 
 // RunTable takes all figures, round by round: what is compared stands in the
 // same round.
-func RunTable(ctx context.Context, p Plan) (Table, error) {
-	t := Table{Runs: p.Runs, Quick: p.Quick}
-	var err error
+func RunTable(ctx context.Context, p Plan) (t Table, err error) {
+	t = Table{Runs: p.Runs, Quick: p.Quick}
 	if t.Machine, err = ThisMachine(p.Base.Dir); err != nil {
+		return t, err
+	}
+	if p.Base.Store != "" {
+		err := t.takePostgres(ctx, p)
 		return t, err
 	}
 	many, err := newNode(ctx, p.manyEndpoints())

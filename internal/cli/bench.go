@@ -29,7 +29,9 @@ func (r *runner) benchCommand() *cobra.Command {
   posthorn bench --rate 1000 --endpoints 10 --hang 5 --plot latency.svg
   posthorn bench --endpoints 10000 --tenants 1000
   posthorn bench --table                           # all figures that Posthorn is held to, 20 minutes
-  posthorn bench --table --quick                   # once and shorter, 3 minutes`,
+  posthorn bench --table --quick                   # once and shorter, 3 minutes
+  posthorn bench --store postgres://… --nodes 2    # two nodes on PostgreSQL
+  posthorn bench --table --store postgres://…      # PostgreSQL beside the embedded store`,
 		Long: "Starts a server of its own on a temporary store, with fsync, publishes to it and\n" +
 			"receives from it in this process, and removes it again. With --server it takes\n" +
 			"a node that runs, on which it makes endpoints and deletes them again; CPU,\n" +
@@ -73,7 +75,7 @@ func (r *runner) benchCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&flags.table, "table", false, "take all figures that Posthorn is held to; of the load's flags only --dir and --serve-arg count")
+	f.BoolVar(&flags.table, "table", false, "take all figures that Posthorn is held to; of the load's flags only --dir, --serve-arg and --store count; with --store those of PostgreSQL")
 	f.IntVar(&flags.runs, "runs", 5, "with --table: `how many` times; medians are printed")
 	f.BoolVar(&flags.quick, "quick", false, "with --table: once, with shorter loads and a tenth of the backlog")
 	f.StringVar(&flags.plot, "plot", "", "write latencies and arrivals as a picture to this `file` (SVG)")
@@ -94,6 +96,8 @@ func (r *runner) benchCommand() *cobra.Command {
 	f.BoolVar(&c.Raw, "raw", c.Raw, "measure the bare loop, too")
 	f.StringVar(&c.Dir, "dir", c.Dir, "where the temporary store goes; a RAM disk makes fsync free and the figures mean less")
 	f.StringArrayVar(&c.ServeArgs, "serve-arg", nil, "a further `flag` of \"posthorn serve\", as --serve-arg=--log-level=warn")
+	f.StringVar(&c.Store, "store", "", "`postgres://…`, instead of the embedded store: a server on which to make a database and drop it again")
+	f.IntVar(&c.Nodes, "nodes", c.Nodes, "with --store: how many nodes serve it")
 	f.StringVar(&r.remote.server, "server", "", "`URL` of a node that runs, instead of one of its own")
 	f.StringVar(&r.remote.token, "token", "", "with --server: access `token` of a tenant (better: POSTHORN_TOKEN or --token-file)")
 	f.StringVar(&r.remote.tokenFile, "token-file", "", "with --server: `file` that holds the token, - for standard input")

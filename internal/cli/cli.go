@@ -142,7 +142,7 @@ func (r *runner) root() *cobra.Command {
 		}
 	}
 	add(run, r.devCommand(), r.serveCommand(), r.benchCommand())
-	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.listenCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.exportCommand(), r.replayCommand(), r.auditCommand(), r.sendingCommand(), r.contextCommand())
+	add(use, r.endpointCommand(), r.eventCommand(), r.triggerCommand(), r.listenCommand(), r.eventTypeCommand(), r.deliveryCommand(), r.exportCommand(), r.replayCommand(), r.auditCommand(), r.sendingCommand(), r.outboxCommand(), r.contextCommand())
 	add(receive, r.checkCommand(), r.verifyCommand(), r.signCommand())
 	add(operate, r.tokenCommand(), r.tenantCommand(), r.keyCommand(), r.storeCommand(), r.configCommand(), r.migrateCommand(), r.doctorCommand(), r.versionCommand())
 	root.InitDefaultCompletionCmd()

@@ -41,6 +41,12 @@ type Options struct {
 	Dir string
 	// File is the database, when it is not to be in Dir.
 	File string
+	// Database is the PostgreSQL that holds the store instead of a file, as --store
+	// takes it.
+	Database string
+	// Keys are the encryption keys; empty for new ones. All nodes of a database
+	// have the same.
+	Keys string
 	// Args follow those that every run has: loopback receivers over http, no
 	// metrics listener.
 	Args []string
@@ -64,19 +70,11 @@ func Start(ctx context.Context, o Options) (*Server, error) { return StartUnder(
 
 // StartUnder is Start with the service run as [Server.Under] says.
 func StartUnder(ctx context.Context, o Options, command ...string) (*Server, error) {
-	s := &Server{opts: o, under: command}
-	var err error
-	if s.opts.Dir, err = filepath.Abs(o.Dir); err != nil {
-		return nil, err
-	}
-	keys, err := s.run(ctx, nil, "key", "generate")
+	s, err := Prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	s.keys = strings.TrimSpace(keys)
-	if s.listen, err = freePort(); err != nil {
-		return nil, err
-	}
+	s.under = command
 	if err := s.Launch(); err != nil {
 		return nil, err
 	}
@@ -85,6 +83,24 @@ func StartUnder(ctx context.Context, o Options, command ...string) (*Server, err
 		return nil, err
 	}
 	return s, nil
+}
+
+// Prepare makes a Server that [Server.Launch] starts.
+func Prepare(ctx context.Context, o Options) (*Server, error) {
+	s := &Server{opts: o}
+	var err error
+	if s.opts.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, err
+	}
+	if s.keys = o.Keys; s.keys == "" {
+		keys, err := s.run(ctx, nil, "key", "generate")
+		if err != nil {
+			return nil, err
+		}
+		s.keys = strings.TrimSpace(keys)
+	}
+	s.listen, err = freePort()
+	return s, err
 }
 
 // freePort finds a port below those that systems give out by themselves, so that
@@ -159,8 +175,16 @@ func (s *Server) Ready(ctx context.Context) error {
 // URL is where the service listens.
 func (s *Server) URL() string { return "http://" + s.listen }
 
+// Keys are the encryption keys that the service has.
+func (s *Server) Keys() string { return s.keys }
+
 // Store is the store as --store takes it.
-func (s *Server) Store() string { return "sqlite:" + s.File() }
+func (s *Server) Store() string {
+	if s.opts.Database != "" {
+		return s.opts.Database
+	}
+	return "sqlite:" + s.File()
+}
 
 // File is the store's database file.
 func (s *Server) File() string {

@@ -169,6 +169,11 @@ const maxMatches = 20
 // The errors are *posthorn.Error, or *store.ErrRepeated when once was seen
 // before. A caller that goes away once the commit has begun does not undo it.
 func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event, pointer func(i int) string, once *store.Once, answer func([]Accepted) []byte) ([]Accepted, error) {
+	return s.publish(ctx, t, events, pointer, store.Publication{Once: once}, answer)
+}
+
+// publish is Publish for what stands in p already.
+func (s *Service) publish(ctx context.Context, t posthorn.Tenant, events []Event, pointer func(i int) string, p store.Publication, answer func([]Accepted) []byte) ([]Accepted, error) {
 	now := s.cfg.Now()
 	if t.Suspended() {
 		return nil, suspended(t)
@@ -176,10 +181,7 @@ func (s *Service) Publish(ctx context.Context, t posthorn.Tenant, events []Event
 	if err := s.validate(t, events, pointer); err != nil {
 		return nil, err
 	}
-	p := store.Publication{
-		Tenant: t.ID, At: now, Events: make([]store.NewEvent, len(events)),
-		BacklogLimit: s.cfg.BacklogLimit, Once: once,
-	}
+	p.Tenant, p.At, p.Events, p.BacklogLimit = t.ID, now, make([]store.NewEvent, len(events)), s.cfg.BacklogLimit
 	if err := render(&p, events, pointer); err != nil {
 		return nil, err
 	}

@@ -374,6 +374,9 @@ type Publication struct {
 	// Answer, called in the transaction.
 	Once   *Once
 	Answer func([]Accepted) []byte
+	// Outbox are rows of the store's [Outbox] that leave it in the same commit;
+	// ErrTaken, and nothing is published, if one of them is not there any more.
+	Outbox []int64
 }
 
 // NewEvent is one event of a publication.

@@ -38,6 +38,7 @@ type batch struct {
 	}
 	due     struct{ pub, id, event, tenant, endpoint, run, next []int64 }
 	lines   lines
+	outbox  struct{ pub, id []int64 }
 	expired struct{ pub, id, event, tenant, endpoint, hour []int64 }
 	notes   struct {
 		pub, event []int64
@@ -102,7 +103,7 @@ func (b *batch) add(o *publication, known lookedUp) (wait bool, err error) {
 			accepted[i].Repeated, accepted[i].Open = true, 0
 		}
 	}
-	if o.Once == nil && !fresh {
+	if o.Once == nil && !fresh && len(o.Outbox) == 0 {
 		if !known.tenants[o.Tenant] && len(o.Events) > 0 {
 			return false, store.ErrNotFound
 		}
@@ -117,6 +118,9 @@ func (b *batch) add(o *publication, known lookedUp) (wait bool, err error) {
 			answer = o.Answer(accepted)
 		}
 		b.addKey(pub, once, o.Once.Hash, 0, answer, nanos(o.Once.Expires))
+	}
+	for _, id := range o.Outbox {
+		b.outbox.pub, b.outbox.id = append(b.outbox.pub, pub), append(b.outbox.id, id)
 	}
 	o.accepted = accepted
 	b.pubs = append(b.pubs, o)
@@ -201,14 +205,33 @@ func (b *batch) addDeliveries(pub int64, o *publication, e *store.NewEvent, even
 	return open
 }
 
-// insertBatch stores, of the publications whose tenant lives and has the version
+// The statement stores, of the publications whose tenant lives and has the version
 // of endpoints that they matched, everything, as long as this node's run is not
 // taken. It returns the places of those.
-const insertBatch = `WITH ok AS (
+//
+// Of those that take rows of the outbox, only those are stored that find all of
+// theirs there and not being published by another node.
+const (
+	pickOutbox = `WITH picked AS (
+	SELECT id FROM outbox WHERE id = ANY ($%[2]d::bigint[]) AND refused_at = 0 FOR UPDATE SKIP LOCKED
+), o AS (
+	SELECT o.pub, o.id, bool_and(p.id IS NOT NULL) OVER (PARTITION BY o.pub) AS whole
+	FROM unnest($%[1]d::bigint[], $%[2]d::bigint[]) o (pub, id) LEFT JOIN picked p USING (id)
+), `
+	wholeOutbox = `		AND NOT EXISTS (SELECT 1 FROM o WHERE o.pub = p.n - 1 AND NOT o.whole)
+`
+	dropOutbox = `, g AS (
+	DELETE FROM outbox USING o JOIN ok USING (pub) WHERE outbox.id = o.id
+)`
+)
+
+const insertHead = `ok AS (
 	SELECT p.n - 1 AS pub FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY p (tenant, version, n)
 		JOIN tenants t ON t.id = p.tenant AND t.deleted_at = 0 AND (p.version = t.set_version OR p.version = ` + anyVersionText + `)
 		WHERE EXISTS (SELECT 1 FROM runs WHERE id = $3 AND taken_at = 0)
-), e AS (
+`
+
+const insertTail = `), e AS (
 	INSERT INTO events (id, tenant, occurred_at, accepted_at, deliver_at, deliveries, size, kind, key, type, source, subject, source_id, body)
 	SELECT e.id, e.tenant, e.occurred, e.accepted, e.deliver, e.deliveries, e.size, e.kind, e.key, e.typ, e.source, e.subject, e.source_id, e.body
 	FROM unnest($4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[],
@@ -260,22 +283,26 @@ func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err 
 	args := []any{b.tenants, b.versions, b.run,
 		e.pub, e.id, e.tenant, e.occurred, e.accepted, e.deliver, e.deliveries, e.size, e.kind, e.key, e.typ, e.source, e.subject, e.sourceID, e.body,
 		d.pub, d.id, d.event, d.tenant, d.endpoint, d.run, d.next}
-	query, inLine := insertBatch+insertDue, len(b.lines.n) > 0
-	if inLine {
-		query = insertBatch + insertDueInLine
-	}
+	due, rest := insertDue, ""
+	inLine := len(b.lines.n) > 0
 	if inLine || len(b.keys.pub)+len(b.expired.pub) > 0 {
 		k, x := &b.keys, &b.expired
-		query += insertRest
+		rest = insertRest
 		args = append(args, k.pub, k.tenant, k.kind, k.text, k.hash, k.event, k.answer, k.expires,
 			x.pub, x.id, x.event, x.tenant, x.endpoint, x.hour, string(posthorn.ReasonBacklogFull), int64(posthorn.Expired))
 	}
 	if inLine {
+		due = insertDueInLine
 		args = append(args, b.lines.args(d.id)...)
 	}
 	if n := &b.notes; len(n.pub) > 0 {
-		query += fmt.Sprintf(insertNotes, len(args)+1, len(args)+2, len(args)+3)
+		rest += fmt.Sprintf(insertNotes, len(args)+1, len(args)+2, len(args)+3)
 		args = append(args, n.pub, n.event, n.text)
+	}
+	query := "WITH " + insertHead + insertTail + due + rest
+	if o := &b.outbox; len(o.pub) > 0 {
+		query = fmt.Sprintf(pickOutbox, len(args)+1, len(args)+2) + insertHead + wholeOutbox + insertTail + due + rest + dropOutbox
+		args = append(args, o.pub, o.id)
 	}
 	places, err := collect(conn.Query(ctx, query+` SELECT pub FROM ok`, args...))
 	if err == nil {
@@ -356,7 +383,7 @@ func (b *batch) dropStale(ctx context.Context, conn *pgxpool.Conn) error {
 // settle answers everybody: those that were stored, and why the others were not.
 func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error {
 	s := b.p.s
-	var alive map[int64]bool
+	var alive map[int64]int64
 	runTaken := false
 	if slices.Contains(ok, false) {
 		var err error
@@ -398,8 +425,10 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error
 		case alive == nil: // answered above
 		case runTaken:
 			o.answer(nil, errRunTaken)
-		case !alive[o.Tenant]:
+		case alive[o.Tenant] == 0:
 			o.answer(nil, store.ErrNotFound)
+		case len(o.Outbox) > 0 && (b.versions[i] == anyVersion || alive[o.Tenant] == o.SetVersion):
+			o.answer(nil, store.ErrTaken)
 		default:
 			o.answer(nil, store.ErrStale)
 		}
@@ -407,14 +436,21 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error
 	return nil
 }
 
-func (b *batch) whyNot(ctx context.Context, conn *pgxpool.Conn) (alive map[int64]bool, runTaken bool, err error) {
-	alive = map[int64]bool{}
-	ids, err := collect(conn.Query(ctx, `SELECT id FROM tenants WHERE id = ANY ($1) AND deleted_at = 0`, b.tenants))
+// whyNot finds the version of the endpoints of each tenant that lives, and
+// whether another node took this one's run.
+func (b *batch) whyNot(ctx context.Context, conn *pgxpool.Conn) (alive map[int64]int64, runTaken bool, err error) {
+	alive = map[int64]int64{}
+	rows, err := conn.Query(ctx, `SELECT id, set_version FROM tenants WHERE id = ANY ($1) AND deleted_at = 0`, b.tenants)
+	if err == nil {
+		err = eachRow(rows, func(r scanner) error {
+			var id, version int64
+			err := r.Scan(&id, &version)
+			alive[id] = version
+			return err
+		})
+	}
 	if err != nil {
 		return nil, false, err
-	}
-	for _, id := range ids {
-		alive[id] = true
 	}
 	err = conn.QueryRow(ctx, `SELECT NOT EXISTS (SELECT 1 FROM runs WHERE id = $1 AND taken_at = 0)`, b.run).Scan(&runTaken)
 	return alive, runTaken, err

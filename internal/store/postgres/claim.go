@@ -20,7 +20,7 @@ const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind,
 const (
 	// What is due in a lane that another node has, or none, goes to its backlog.
 	claimDue = `WITH c AS (
-			SELECT id FROM due WHERE run = 0 AND next_at <= $1 AND next_at >= $2 ORDER BY next_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
+			SELECT id FROM due WHERE run = 0 AND next_at <= $1 AND (next_at, id) >= ($2, $5) ORDER BY next_at, id LIMIT $3 FOR UPDATE SKIP LOCKED)
 		UPDATE due d SET run = CASE WHEN coalesce((SELECT l.run FROM lanes l WHERE l.endpoint = d.endpoint), $4) = $4 THEN $4 ELSE -1 END FROM c, events e WHERE d.id = c.id AND e.id = d.event RETURNING ` + workColumns
 
 	// What failed and whose time has not come waits: see store.LineUp.
@@ -64,12 +64,14 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	if err != nil {
 		return nil, time.Time{}, err
 	}
+	s.floor.scanning.Lock()
+	defer s.floor.scanning.Unlock()
 	floor := s.floor.get()
-	var at int64
+	var left place
 	var elsewhere map[int64]int64 // endpoints whose lanes have to fetch it, with their tenants
 	err = s.write(ctx, func(tx *txn) error {
-		work, at, elsewhere = nil, 0, nil
-		claims, err := tx.claims(claimDue, nanos(now), floor, limit, run)
+		work, left, elsewhere = nil, place{}, nil
+		claims, err := tx.claims(claimDue, nanos(now), floor.next, limit, run, floor.id)
 		if err != nil {
 			return err
 		}
@@ -77,7 +79,8 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 		if work, err = tx.take(claims, now); err != nil {
 			return err
 		}
-		_, err = tx.row(`SELECT next_at FROM due WHERE run = 0 AND next_at >= $1 ORDER BY next_at LIMIT 1`, []any{floor}, &at)
+		_, err = tx.row(`SELECT next_at, id FROM due WHERE run = 0 AND (next_at, id) >= ($1, $2) ORDER BY next_at, id LIMIT 1`,
+			[]any{floor.next, floor.id}, &left.next, &left.id)
 		return err
 	})
 	if err != nil {
@@ -90,10 +93,10 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	slices.SortFunc(work, func(a, b store.Work) int {
 		return cmp.Or(a.Progress.NextAt.Compare(b.Progress.NextAt), cmp.Compare(a.ID, b.ID))
 	})
-	if at != 0 {
-		s.floor.raise(floor, at)
+	if left.id != 0 {
+		s.floor.raise(left, nanos(now))
 	}
-	return work, fromNanos(at), nil
+	return work, fromNanos(left.next), nil
 }
 
 // split takes out what was parked for the lanes of others.

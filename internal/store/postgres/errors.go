@@ -30,6 +30,9 @@ func (e *SkewError) Error() string {
 // explainOpen makes a sentence of why a database could not be opened. No
 // password is in it.
 func (o *Options) explainOpen(err error) error {
+	if errors.Is(err, errPooler) {
+		return fmt.Errorf("the database %s cannot be used: %w", o.shown(), err)
+	}
 	if _, newer := errors.AsType[*NewerError](err); newer {
 		return err
 	}

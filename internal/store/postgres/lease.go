@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -38,7 +37,11 @@ type lease struct {
 	seen   map[int64]sighting
 	looked time.Time
 	swept  time.Time
+	head   overdue // at the last sweep
 }
+
+// overdue is the earliest row that waits; zero for none that is late.
+type overdue struct{ at, id int64 }
 
 // sighting is when a run was first seen at a beat.
 type sighting struct {
@@ -216,7 +219,7 @@ func (l *lease) renew() bool {
 		l.s.log.Warn("no new run could be begun; trying again", "error", err)
 		return false
 	}
-	l.s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+	l.s.tellAll()
 	return true
 }
 
@@ -270,6 +273,7 @@ func (l *lease) look() {
 	if answered.Sub(l.swept) > l.s.o.Lease {
 		l.swept = answered
 		l.takeOrphans(ctx)
+		l.findForgotten(ctx)
 	}
 }
 
@@ -285,7 +289,7 @@ func (l *lease) take(ctx context.Context, run, beats int64) {
 	if err := l.s.announceAll(ctx); err != nil {
 		l.s.log.Warn("the other nodes were not told of the takeover", "error", err)
 	}
-	l.s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+	l.s.tellAll()
 }
 
 // orphans are the runs that are named by rows and do not live. They are found in
@@ -310,7 +314,7 @@ func (l *lease) takeOrphans(ctx context.Context) {
 		}
 		if n > 0 {
 			l.s.log.Info("deliveries of a run that is over are due again", "run", run, "deliveries", n)
-			l.s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+			l.s.tellAll()
 		}
 	}
 	if err == nil {
@@ -319,6 +323,22 @@ func (l *lease) takeOrphans(ctx context.Context) {
 	if err != nil && l.s.stop.Err() == nil {
 		l.s.log.Warn("runs that are over could not be looked for", "error", err)
 	}
+}
+
+// findForgotten has everybody look if the earliest row that waits should have been
+// claimed a lease ago and did not move since: whoever knew of it is gone.
+func (l *lease) findForgotten(ctx context.Context) {
+	var head overdue
+	err := l.s.hot.QueryRow(ctx, `SELECT coalesce(min(next_at), 0), coalesce(min(id), 0) FROM (
+		SELECT next_at, id FROM due WHERE run = 0 ORDER BY next_at, id LIMIT 1) d WHERE next_at < $1`,
+		nanos(l.s.now().Add(-l.s.o.Lease))).Scan(&head.at, &head.id)
+	if err != nil {
+		return // the next sweep asks again
+	}
+	if head.id != 0 && head == l.head {
+		l.s.tellAll()
+	}
+	l.head = head
 }
 
 // letWait gives back what a run owns, in slices: it is due now at the latest, or,
@@ -369,44 +389,4 @@ func (l *lease) end(ctx context.Context, run int64) error {
 		return classify(err)
 	}
 	return nil
-}
-
-// scanFloor spares the scan for due rows the dead entries at the index's head,
-// which a held snapshot keeps from being removed.
-type scanFloor struct {
-	mu   sync.Mutex
-	at   int64
-	full time.Time // when all was scanned
-}
-
-// The floor stays floorMargin behind what was claimed; every fullScanEvery
-// all is scanned, for what other nodes put below.
-const (
-	floorMargin   = 5 * time.Second
-	fullScanEvery = 30 * time.Second
-)
-
-func (f *scanFloor) get() int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.full) > fullScanEvery {
-		f.at, f.full = math.MinInt64, now
-	}
-	return f.at
-}
-
-// lower is told of rows that wait.
-func (f *scanFloor) lower(next int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.at = min(f.at, next)
-}
-
-// raise is told that nothing below waits any more; from is what get returned.
-func (f *scanFloor) raise(from, to int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.at == from { // else something was put below meanwhile
-		f.at = max(f.at, to-int64(floorMargin))
-	}
 }

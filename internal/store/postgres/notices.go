@@ -31,10 +31,12 @@ type notices struct {
 	seen map[int64]bool // numbers above base that were heard of
 	base int64          // all up to here are told
 	last int64          // the last number at the last poll
+	// outbox is told, once at most, that rows may be waiting there.
+	outbox chan struct{}
 }
 
 func newNotices(ctx context.Context, s *Store) (*notices, error) {
-	n := &notices{s: s, name: rand.Text(), seen: map[int64]bool{}}
+	n := &notices{s: s, name: rand.Text(), seen: map[int64]bool{}, outbox: make(chan struct{}, 1)}
 	err := s.other.QueryRow(ctx, `SELECT value FROM meta WHERE key = 'changes'`).Scan(&n.base)
 	n.last = n.base
 	return n, err
@@ -88,7 +90,7 @@ func (n *notices) listen() error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, `LISTEN `+channel); err != nil {
+	if _, err := conn.Exec(ctx, `LISTEN `+channel+`; LISTEN `+outboxChannel); err != nil {
 		return err
 	}
 	for {
@@ -113,7 +115,18 @@ func (n *notices) hear(ctx context.Context, conn *pgx.Conn) error {
 			}
 			return err
 		}
+		if m.Channel == outboxChannel {
+			n.wakeOutbox()
+			continue
+		}
 		n.message(m.Payload)
+	}
+}
+
+func (n *notices) wakeOutbox() {
+	select {
+	case n.outbox <- struct{}{}:
+	default: // told already
 	}
 }
 
@@ -128,6 +141,10 @@ func (n *notices) message(text string) {
 		n.seen[number] = true
 	}
 	if sender == n.name {
+		return
+	}
+	if store.NoticeKind(kind) == store.NoticeAll {
+		n.s.tellAll()
 		return
 	}
 	n.s.watchers.tell(store.Notice{Kind: store.NoticeKind(kind), Tenant: tenant, Endpoint: endpoint, Event: posthorn.ID(event)})
@@ -148,7 +165,7 @@ func (n *notices) poll(ctx context.Context, conn *pgx.Conn) error {
 	}
 	n.base, n.last = n.last, last
 	if missed {
-		n.s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+		n.s.tellAll()
 		n.s.watchers.tell(store.Notice{Kind: store.NoticeCanceled})
 	}
 	return nil

@@ -106,6 +106,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func (s *Store) start(ctx context.Context) (err error) {
+	if err := s.o.checkDirect(ctx); err != nil {
+		return err
+	}
 	db, err := s.o.sqlDB()
 	if err != nil {
 		return err
@@ -254,6 +257,13 @@ func (w *watchers) tell(n store.Notice) {
 	for _, fn := range w.fns {
 		fn(n)
 	}
+}
+
+// tellAll tells that anything may have changed, rows that wait among it: those that
+// another node put below this one's floor, and nobody else may know of.
+func (s *Store) tellAll() {
+	s.floor.reset()
+	s.watchers.tell(store.Notice{Kind: store.NoticeAll})
 }
 
 // serving refuses what an admin process may not do.

@@ -39,6 +39,8 @@ const moveResults = `WITH gone AS (
 		last_failure = u.last_failure, hold_until = u.hold_until, warned_at = u.warned_at, last_error = u.last_error
 	FROM unnest($15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::text[])
 		u (endpoint, failing_since, failures, last_success, last_failure, hold_until, warned_at, last_error) WHERE h.endpoint = u.endpoint
+), mark AS (
+	INSERT INTO commits (key, value, at) VALUES ($23, $24, $25) ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at
 )`
 
 // insertHours adds to the statistics; its 18 parameters begin at first.
@@ -61,7 +63,7 @@ ON CONFLICT (endpoint, hour) DO UPDATE SET ok = s.ok + excluded.ok, failed = s.f
 }
 
 var (
-	writeResults = moveResults + `, hours AS (` + insertHours(23) + `) SELECT id FROM wait WHERE run = -1`
+	writeResults = moveResults + `, hours AS (` + insertHours(26) + `) SELECT id FROM wait WHERE run = -1`
 	writeHours   = insertHours(1)
 )
 
@@ -69,8 +71,9 @@ var (
 func (set *resultSet) write(s *Store) error {
 	tx := set.tx
 	var b pgx.Batch
-	args, moves := set.columns()
-	if moves {
+	mark := []any{tx.mark.key, tx.mark.value, nanos(s.now())}
+	args, some := set.columns(mark)
+	if some {
 		b.Queue(writeResults, args...)
 	}
 	for id, d := range set.rows { // rare: results for what was settled meanwhile
@@ -82,23 +85,28 @@ func (set *resultSet) write(s *Store) error {
 	if len(tx.replays) > 0 {
 		b.Queue(writeReplays, replayColumnsOf(tx.replays)...)
 	}
-	if b.Len() == 0 {
-		tx.mark = mark{} // nothing to prove
-	} else {
-		b.Queue(writeMark, tx.mark.key, tx.mark.value, nanos(s.now()))
+	switch {
+	case b.Len() == 0:
+		tx.unmark() // nothing to prove
+	case !some:
+		b.Queue(writeMark, mark...)
 	}
 	b.Queue("COMMIT")
 	answers := tx.c.SendBatch(tx.ctx, &b)
 	var err error
 	var last string
-	if moves {
+	if some {
 		var parked []int64
 		rows, e := answers.Query()
 		if parked, err = collect(rows, e); err == nil {
 			set.parked = parked
 		}
 	}
-	for range b.Len() - count(moves) {
+	rest := b.Len()
+	if some {
+		rest--
+	}
+	for range rest {
 		tag, e := answers.Exec()
 		err, last = errors.Join(err, e), tag.String()
 	}
@@ -116,16 +124,9 @@ func (set *resultSet) write(s *Store) error {
 	return nil
 }
 
-func count(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// columns are the parameters of writeResults; any tells that there is something
-// to write.
-func (set *resultSet) columns() (args []any, any bool) {
+// columns are the parameters of writeResults, those of its mark among them; some
+// tells that there is something to write.
+func (set *resultSet) columns(mark []any) (args []any, some bool) {
 	var done struct {
 		id, tries, attempts, waits, state []int64
 		log                               [][]byte
@@ -172,8 +173,8 @@ func (set *resultSet) columns() (args []any, any bool) {
 		args = append(args, column)
 	}
 	args = append(args, lastErrors)
-	any = len(done.id)+len(wait.id)+len(health[0])+len(set.tx.hours) > 0
-	return append(args, hourColumns(set.tx.hours)...), any
+	some = len(done.id)+len(wait.id)+len(health[0])+len(set.tx.hours) > 0
+	return append(append(args, mark...), hourColumns(set.tx.hours)...), some
 }
 
 // hourColumns are the parameters of insertHours, in the order in which all lock.

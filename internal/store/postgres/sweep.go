@@ -75,7 +75,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 }
 
 func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
+	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseOutbox, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
 		sw.eraseTenants, sw.eraseEndpoints, sw.completeDeletions, sw.dropExpired, sw.dropStats, sw.dropAudit}
 	for _, step := range steps {
 		if err := step(); err != nil {

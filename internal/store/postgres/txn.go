@@ -204,6 +204,9 @@ func (tx *txn) assign() error {
 	return tx.exec(writeMark, tx.mark.key, tx.mark.value, nanos(tx.now()))
 }
 
+// unmark is for a transaction that changes nothing.
+func (tx *txn) unmark() { tx.mark = mark{} }
+
 func randomKey() int64 { return rand.Int64N(math.MaxInt64-1) + 1 }
 
 func (tx *txn) exec(query string, args ...any) error {

@@ -300,3 +300,119 @@ CREATE TABLE audit (
     after       text   NOT NULL
 );
 CREATE INDEX audit_tenant ON audit (tenant, id);
+
+-- What other programs published by the function below, within transactions of
+-- their own, and no node has taken yet; and what was refused, until somebody
+-- decides about it.
+CREATE TABLE outbox (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     bigint NOT NULL,
+    key        text   NOT NULL, -- the publisher's id or ''
+    type       text   NOT NULL,
+    data       text   NOT NULL,
+    at         bigint NOT NULL,
+    deliver_at bigint NOT NULL,
+    refused_at bigint NOT NULL DEFAULT 0,
+    reason     text   NOT NULL DEFAULT ''
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX outbox_waiting ON outbox (id) WHERE refused_at = 0;
+CREATE INDEX outbox_refused ON outbox (id) WHERE refused_at <> 0;
+
+-- publish appends an event to the outbox, within the caller's transaction, and
+-- does nothing else. It returns the number of the row. Callers need EXECUTE on it
+-- and USAGE on the schema, and no right on any table. The type json keeps the
+-- text of data as it was given; jsonb would not. The clock is this server's: a
+-- caller's transaction has no other that nodes could trust.
+-- +goose StatementBegin
+CREATE FUNCTION publish(tenant text, type text, data json, id text DEFAULT NULL, deliver_at timestamptz DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = posthorn, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    of    tenants%ROWTYPE;
+    body  text := publish.data::text;
+    at    bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000;
+    due   bigint := 0;
+    ahead bigint;
+    row   bigint;
+BEGIN
+    IF publish.tenant IS NULL OR publish.type IS NULL OR publish.data IS NULL THEN
+        RAISE null_value_not_allowed USING MESSAGE = 'posthorn.publish: tenant, type and data must not be null';
+    END IF;
+    SELECT * INTO of FROM tenants t WHERE t.name = publish.tenant AND t.deleted_at = 0;
+    IF NOT FOUND THEN
+        RAISE foreign_key_violation USING MESSAGE = format('posthorn.publish: there is no tenant %L', left(publish.tenant, 64)),
+            HINT = 'posthorn tenant list shows those that there are.';
+    END IF;
+    IF of.suspended_at <> 0 THEN
+        RAISE insufficient_privilege USING MESSAGE = format('posthorn.publish: the tenant %L is suspended', publish.tenant),
+            HINT = 'posthorn tenant resume ends that.';
+    END IF;
+    IF length(publish.type) > 256 OR publish.type !~ '^[a-z0-9]+([-_][a-z0-9]+)*(\.[a-z0-9]+([-_][a-z0-9]+)*)*$' THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'posthorn.publish: type must be an event type such as cases.created';
+    END IF;
+    IF publish.type LIKE 'webhooks.%' THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'posthorn.publish: types that begin with webhooks. are published by Posthorn alone';
+    END IF;
+    IF json_typeof(publish.data) <> 'object' THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'posthorn.publish: data must be a JSON object';
+    END IF;
+    IF octet_length(body) > 262144 THEN
+        RAISE program_limit_exceeded USING MESSAGE = format('posthorn.publish: data is %s bytes; at most 262144', octet_length(body)),
+            HINT = 'Send less, such as the id of what changed.';
+    END IF;
+    IF publish.id !~ '^[A-Za-z0-9_-]{1,128}$' OR publish.id LIKE 'evt\_%' THEN
+        RAISE invalid_parameter_value USING MESSAGE = 'posthorn.publish: id must be 1 to 128 of A-Z, a-z, 0-9, _ and -, and must not begin with evt_; null for none';
+    END IF;
+    SELECT value INTO ahead FROM meta WHERE key = 'deliver_ahead';
+    IF isfinite(publish.deliver_at) AND publish.deliver_at < clock_timestamp() + interval '10 years' THEN
+        due := greatest(1, (extract(epoch FROM publish.deliver_at) * 1000000)::bigint * 1000); -- a past one is now
+    END IF;
+    IF publish.deliver_at IS NOT NULL AND due = 0 OR due - at > ahead THEN
+        RAISE datetime_field_overflow USING MESSAGE = format('posthorn.publish: deliver_at must be at most %s days ahead', ahead / 86400000000000);
+    END IF;
+    INSERT INTO outbox (tenant, key, type, data, at, deliver_at)
+        VALUES (of.id, coalesce(publish.id, ''), publish.type, body, at, due) RETURNING outbox.id INTO row;
+    -- Who finds it empty wakes the nodes; else they are at work. Notifying always
+    -- would make all commits of all publishers wait for each other.
+    IF NOT EXISTS (SELECT 1 FROM outbox o WHERE o.refused_at = 0 AND o.id < row) THEN
+        PERFORM pg_notify('posthorn_outbox', '');
+    END IF;
+    RETURN row;
+END $$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION publish (text, text, json, text, timestamptz) FROM PUBLIC;
+-- How far deliver_at may be ahead: nodes note half of their retention.
+INSERT INTO meta (key, value) VALUES ('deliver_ahead', 1296000000000000);
+
+-- The history's partitions are made and dropped by functions with their owner's
+-- rights, so that nodes need none but to read and write rows. make_partition makes
+-- a table beside the history and attaches it; the CHECK spares the attachment a look
+-- at the rows. drop_partition drops an empty one and says whether it did.
+-- +goose StatementBegin
+CREATE FUNCTION make_partition(parent text, name text, low bigint, high bigint)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = posthorn, pg_temp AS $$
+BEGIN
+    IF parent NOT IN ('events', 'deliveries') OR name !~ ('^' || parent || '_[0-9]{8}$') THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('%L is no partition of %L', name, parent);
+    END IF;
+    IF to_regclass('posthorn.' || name) IS NULL THEN
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS, CHECK (id >= %s AND id < %s))', name, parent, low, high);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', parent, name, low, high);
+    END IF;
+END $$;
+CREATE FUNCTION drop_partition(name text)
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = posthorn, pg_temp AS $$
+DECLARE
+    used boolean;
+BEGIN
+    IF name !~ '^(events|deliveries)_[0-9]{8}$' THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('%L is no partition', name);
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I)', name) INTO used;
+    IF NOT used THEN
+        EXECUTE format('DROP TABLE %I', name);
+    END IF;
+    RETURN NOT used;
+END $$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION make_partition (text, text, bigint, bigint), drop_partition (text) FROM PUBLIC;

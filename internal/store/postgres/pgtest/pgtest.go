@@ -67,6 +67,19 @@ func URL(t testing.TB) string {
 	return admin
 }
 
+// Missing skips a test that needs a server of its own when there are no binaries
+// to start one from; in CI it fails.
+func Missing(t testing.TB) {
+	t.Helper()
+	switch _, err := binaries(); {
+	case err == nil:
+	case os.Getenv("POSTHORN_CI") == "":
+		t.Skipf("there are no PostgreSQL binaries to start a server from: %s", how)
+	default:
+		t.Fatalf("there are no PostgreSQL binaries to start a server from, and CI must have them: %s", how)
+	}
+}
+
 // Socket is the folder of the server's socket, or empty when it is not ours.
 func Socket(t testing.TB) string {
 	t.Helper()
@@ -132,18 +145,26 @@ var ErrNotInstalled = errors.New("PostgreSQL's binaries are not installed")
 
 // Server is a throw-away server.
 type Server struct {
-	dir  string // holds data/, the socket and the log
-	bin  string
-	proc *process
+	dir      string // holds data/, the socket and the log
+	bin      string
+	settings []string
+	env      []string // beside the tests' own
+	proc     *process
 }
 
-// Start makes a server and starts it.
-func Start() (*Server, error) {
+// Dir is the folder of the server's socket.
+func (s *Server) Dir() string { return s.dir }
+
+// Start makes a server and starts it. Settings are of the form name=value.
+func Start(settings ...string) (*Server, error) { return StartIn(nil, settings...) }
+
+// StartIn is Start with further environment variables for the server.
+func StartIn(env []string, settings ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{bin: bin}
+	s := &Server{bin: bin, settings: settings, env: env}
 	if s.dir, err = os.MkdirTemp("", "posthorn-pg-"); err != nil {
 		return nil, err
 	}
@@ -161,10 +182,67 @@ func Start() (*Server, error) {
 	return s, nil
 }
 
-// binaries finds initdb and postgres, the newest first.
-func binaries() (string, error) {
+// Standby copies the server, which must run, and starts the copy as a standby that
+// replicates it. Settings are added to those of the copied server.
+func (s *Server) Standby(settings ...string) (*Server, error) {
+	copied := &Server{bin: s.bin, settings: append(slices.Clone(s.settings), settings...)}
+	var err error
+	if copied.dir, err = os.MkdirTemp("", "posthorn-pg-"); err != nil {
+		return nil, err
+	}
+	if err := ownedByUser(copied.dir); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(copied.dir))
+	}
+	// -R writes where to replicate from; -c fast does not wait for a checkpoint.
+	backup := exec.Command(s.program("pg_basebackup"), "-h", s.dir, "-U", "postgres", "-D", copied.data(), "-R", "-X", "stream", "-c", "fast", "--no-sync")
+	asUser(backup)
+	if out, err := backup.CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("pg_basebackup: %w\n%s", err, out), os.RemoveAll(copied.dir))
+	}
+	if err := copied.Run(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(copied.dir))
+	}
+	return copied, nil
+}
+
+// program finds a program of the server's, which may stand apart from it.
+func (s *Server) program(name string) string {
+	server, err := filepath.EvalSymlinks(filepath.Join(s.bin, "postgres"))
+	if err != nil {
+		server = filepath.Join(s.bin, "postgres")
+	}
+	for _, dir := range append([]string{s.bin, filepath.Dir(server)}, installed()...) {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name)
+		}
+	}
+	return name
+}
+
+// Promote makes a standby a server of its own and returns when it can be written to.
+func (s *Server) Promote(ctx context.Context) error {
+	c, err := pgx.Connect(ctx, s.URL())
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	var done bool
+	if err := c.QueryRow(ctx, `SELECT pg_promote(true, 60)`).Scan(&done); err != nil || !done {
+		return fmt.Errorf("the standby was not promoted: %v %w", done, err)
+	}
+	return nil
+}
+
+// installed are the folders where Debian puts servers, the newest first.
+func installed() []string {
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.Reverse(dirs)
+	return dirs
+}
+
+// binaries finds initdb and postgres, the newest first.
+func binaries() (string, error) {
+	dirs := installed()
 	if path, err := exec.LookPath("postgres"); err == nil {
 		dirs = append([]string{filepath.Dir(path)}, dirs...)
 	}
@@ -189,7 +267,12 @@ func SocketURL(dir, database string) string {
 // Run starts the server, again after it was stopped or killed, and waits until
 // it answers.
 func (s *Server) Run() error {
-	cmd := exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=300")
+	args := []string{"-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=300"}
+	for _, setting := range s.settings {
+		args = append(args, "-c", setting)
+	}
+	cmd := exec.Command(filepath.Join(s.bin, "postgres"), args...)
+	cmd.Env = append(os.Environ(), s.env...)
 	asUser(cmd)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

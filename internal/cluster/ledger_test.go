@@ -1,0 +1,222 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// event is what is known of one event.
+type event struct {
+	tenant, n int
+	data      string
+	began     time.Time
+	accepted  time.Time // zero for not yet
+	// nodes are those that it was published through: one of them stored it.
+	nodes map[int]bool
+	got   [targets]receipts
+}
+
+// receipts are what one endpoint got of an event.
+type receipts struct {
+	acked []time.Time
+	first int // the attempt's number of the first acknowledged one
+	tries int
+}
+
+// fault is something that was done to a node.
+type fault struct {
+	node int
+	what string
+	// What a node acknowledged between from and to may be unknown to the others,
+	// and so come again.
+	from, to time.Time
+}
+
+// ledger knows all that was published, accepted and received.
+type ledger struct {
+	mu     sync.Mutex
+	events map[string]*event
+	faults []*fault
+	wrong  []string // what must never happen, as it happened
+	open   int      // deliveries of accepted events that are not received yet
+}
+
+func (l *ledger) add(id string, e *event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.nodes = map[int]bool{}
+	l.events[id] = e
+}
+
+// through notes that the event is about to be published through a node.
+func (l *ledger) through(id string, node int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events[id].nodes[node] = true
+}
+
+// accept notes a 202.
+func (l *ledger) accept(id string, deliveries int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.events[id]
+	e.accepted = time.Now()
+	if deliveries != int(targets) {
+		l.fault("%s was accepted with %d deliveries, want %d", id, deliveries, targets)
+	}
+	for t := range targets {
+		if len(e.got[t].acked) == 0 {
+			l.open++
+		}
+	}
+}
+
+// receive notes a request and whether it is about to be acknowledged.
+func (l *ledger) receive(tenant int, t target, id, data string, attempt int, acknowledge bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.events[id]
+	switch {
+	case !ok:
+		l.fault("tenant %d received %s, which was never published", tenant, id)
+		return
+	case e.tenant != tenant:
+		l.fault("tenant %d received %s, which is of tenant %d", tenant, id, e.tenant)
+		return
+	case e.data != data:
+		l.fault("%s received %s with the data %s, want %s", t, id, data, e.data)
+		return
+	}
+	got := &e.got[t]
+	got.tries++
+	if !acknowledge {
+		return
+	}
+	if got.acked = append(got.acked, time.Now()); len(got.acked) == 1 {
+		got.first = attempt
+		if !e.accepted.IsZero() {
+			l.open--
+		}
+	}
+}
+
+func (l *ledger) fault(format string, args ...any) {
+	if len(l.wrong) < 5 {
+		l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
+	}
+}
+
+func (l *ledger) missing() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
+}
+
+// begin notes a fault, whose end is open until the returned function is called.
+func (l *ledger) begin(node int, what string) (end func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f := &fault{node: node, what: what, from: time.Now(), to: time.Now().Add(time.Hour)}
+	l.faults = append(l.faults, f)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		f.to = time.Now()
+	}
+}
+
+// disturbed reports whether something was done of late to a node, or to any for all.
+func (l *ledger) disturbed(node int, since time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.faults {
+		if (f.node == node || f.node == all || node == all) && f.to.Add(settling).After(since) {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	// unrecorded is how old an acknowledgement can be that is not durable yet when
+	// its node dies. Generous, for slow machines.
+	unrecorded = 3 * time.Second
+	// settling is how long what was done to a node is felt after its end.
+	settling = 10 * time.Second
+)
+
+// sums are the whole run's figures.
+type sums struct{ accepted, deliveries, lost, retried, duplicates, unexplained int }
+
+func (l *ledger) count() (s sums) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, e := range l.events {
+		if e.accepted.IsZero() {
+			continue
+		}
+		s.accepted++
+		for t := range targets {
+			s.deliveries++
+			got := &e.got[t]
+			if len(got.acked) == 0 {
+				s.lost++
+				l.fault("%s never received %s, accepted through %v", t, id, e.nodes)
+				continue
+			}
+			if got.tries > len(got.acked) {
+				s.retried++
+			}
+			for i := 1; i < len(got.acked); i++ {
+				s.duplicates++
+				if !l.explained(e, got, got.acked[i-1]) {
+					s.unexplained++
+					l.fault("%s received %s twice without a node that died: %s apart, published through %v; faults: %s",
+						t, id, got.acked[i].Sub(got.acked[i-1]), e.nodes, l.told(got.acked[i-1]))
+				}
+			}
+		}
+	}
+	return s
+}
+
+// explained reports whether the node that made the acknowledged attempt died or
+// was cut off before it can have recorded it. A first attempt was made by the node
+// that the event was published through, unless something had been done to that one;
+// any other by any.
+func (l *ledger) explained(e *event, got *receipts, acked time.Time) bool {
+	anyNode := got.first > 1
+	for _, f := range l.faults {
+		anyNode = anyNode || e.nodes[f.node] && f.from.Before(acked) && f.to.After(e.began)
+	}
+	for _, f := range l.faults {
+		if f.node != all && (anyNode || e.nodes[f.node]) && l.recorded(f.from).Before(acked) && f.to.After(acked) {
+			return true
+		}
+	}
+	return false
+}
+
+// recorded is the time of the last acknowledgement that is durable for certain at
+// some time: what happened just before that to the database, or to a node that
+// holds locks, keeps results of others waiting.
+func (l *ledger) recorded(at time.Time) time.Time {
+	from := at.Add(-unrecorded)
+	for _, f := range l.faults {
+		if f.from.Before(at) && f.to.Add(unrecorded).After(at) && f.from.Add(-unrecorded).Before(from) {
+			from = f.from.Add(-unrecorded)
+		}
+	}
+	return from
+}
+
+// told lists the faults for a message.
+func (l *ledger) told(at time.Time) string {
+	var b strings.Builder
+	for _, f := range l.faults {
+		fmt.Fprintf(&b, "%s of node %d from %s to %s after; ", f.what, f.node, f.from.Sub(at).Round(time.Millisecond), f.to.Sub(at).Round(time.Millisecond))
+	}
+	return b.String()
+}

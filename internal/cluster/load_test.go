@@ -1,0 +1,115 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/posthorn/posthorn/internal/proof"
+)
+
+// load publishes at a steady rate through all nodes in turn. Every event has an
+// id of ours and is sent again, to the next node, until one answers 202: several
+// may have stored it, and it must be published once.
+type load struct {
+	w       *world
+	rate    float64
+	next    atomic.Int64
+	refused atomic.Int64 // 503s
+	broken  atomic.Int64 // requests that no answer came to
+
+	stop chan struct{}
+	wg   sync.WaitGroup
+	errs chan error
+}
+
+const publishers = 24
+
+func (w *world) startLoad(ctx context.Context, rate float64) *load {
+	p := &load{w: w, rate: rate, stop: make(chan struct{}), errs: make(chan error, publishers)}
+	start := time.Now()
+	for range publishers {
+		p.wg.Go(func() {
+			if err := p.work(ctx, start); err != nil {
+				p.errs <- err
+			}
+		})
+	}
+	return p
+}
+
+// finish lets the requests under way succeed and returns what was wrong.
+func (p *load) finish() error {
+	close(p.stop)
+	p.wg.Wait()
+	select {
+	case err := <-p.errs:
+		return err
+	default:
+		return nil
+	}
+}
+
+func (p *load) work(ctx context.Context, start time.Time) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		n := int(p.next.Add(1) - 1)
+		timer.Reset(time.Until(start.Add(time.Duration(float64(n) / p.rate * float64(time.Second)))))
+		select {
+		case <-timer.C:
+		case <-p.stop:
+			return nil
+		}
+		if err := p.publish(ctx, n); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *load) publish(ctx context.Context, n int) error {
+	w := p.w
+	id := fmt.Sprintf("c-%x-%d", w.seed, n)
+	e := &event{tenant: n % tenants, n: n, began: time.Now()}
+	e.data = fmt.Sprintf(`{"n":%d,  "of":"%s","note":"%s"}`, n, tenantName(e.tenant), strings.Repeat("ä", 100))
+	body := fmt.Appendf(nil, `{"id":"%s","type":"cases.updated","data":%s}`, id, e.data)
+	w.ledger.add(id, e)
+	var answer struct {
+		Deliveries int `json:"deliveries"`
+	}
+	node := n / tenants % len(w.nodes)
+	return proof.Until(ctx, 20*time.Millisecond, func() (bool, error) {
+		w.ledger.through(id, node)
+		began := time.Now()
+		err := w.api(node, e.tenant).Call(ctx, http.MethodPost, "/events", body, &answer)
+		if err == nil {
+			w.ledger.accept(id, answer.Deliveries)
+			return true, nil
+		}
+		if s, ok := err.(*proof.Status); ok {
+			if s.Code != http.StatusServiceUnavailable || s.RetryAfter == "" {
+				return false, fmt.Errorf("node %d: %w (Retry-After: %q)", node, err, s.RetryAfter)
+			}
+			p.refused.Add(1)
+		} else {
+			p.broken.Add(1)
+		}
+		// A node that hangs in a transaction keeps others waiting for its locks, up to
+		// five seconds: a slow answer of any node is no fault then.
+		at := node
+		if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
+			at = all
+		}
+		if !w.ledger.disturbed(at, began) && ctx.Err() == nil {
+			return false, fmt.Errorf("node %d, to which nothing was done: %w", node, err)
+		}
+		node = (node + 1) % len(w.nodes)
+		return false, ctx.Err()
+	})
+}

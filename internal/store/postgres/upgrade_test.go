@@ -1,0 +1,47 @@
+package postgres_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store/postgres"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
+)
+
+// TestAnOlderNodeGoesOnBesideANewerSchema: a migration only adds, so that nodes that
+// run are not disturbed by it. One of them that starts anew refuses, as do the
+// commands of an older version, and changes nothing.
+func TestAnOlderNodeGoesOnBesideANewerSchema(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, database(t))
+	s := c.nodeFor(c.url, 10*time.Second)
+	c.publish(s)
+	for _, query := range []string{
+		`ALTER TABLE posthorn.due ADD COLUMN hue text NOT NULL DEFAULT 'red'`,
+		`ALTER TABLE posthorn.deliveries ADD COLUMN hue text NOT NULL DEFAULT 'red'`,
+		`ALTER TABLE posthorn.events ADD COLUMN hue text`,
+		`CREATE TABLE posthorn.hues (hue text)`,
+		`INSERT INTO posthorn.goose_db_version (version_id, is_applied) VALUES (2, true)`,
+	} {
+		pgtest.Exec(t, c.url, query)
+	}
+	for range 3 {
+		if rec, err := record(s, c.result(c.publish(s), posthorn.ClassOK)); err != nil || rec.Lost {
+			t.Fatalf("the node that runs records %+v, %v", rec, err)
+		}
+	}
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("the node that runs is not ready: %v", err)
+	}
+	for _, role := range []postgres.Role{postgres.Serve, postgres.Admin} {
+		_, err := postgres.Open(t.Context(), postgres.Options{URL: c.url, Role: role})
+		if newer, ok := errors.AsType[*postgres.NewerError](err); !ok || newer.Database != 2 {
+			t.Errorf("an older posthorn opens a newer schema with %v", err)
+		}
+	}
+	if _, _, err := postgres.Migrate(t.Context(), c.url); err == nil {
+		t.Error("an older posthorn migrates a newer schema")
+	}
+}
