@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/posthorn/posthorn/internal/tally"
 )
@@ -26,6 +27,14 @@ func TestAnnouncedBodiesTakeABoundedShare(t *testing.T) {
 	eventually(t, "all of them being read", func() bool {
 		open, _, _ := n.listener.figures()
 		return open == share && n.listener.idle() == 0
+	})
+	// A connection that is read may not have asked for its room yet.
+	eventually(t, "the share to be taken", func() bool {
+		c := s.dial(t)
+		io.WriteString(c, head(token, "POST", "/events/batch", fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", length))+"{")
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		return err == nil && resp.StatusCode == http.StatusTooManyRequests
 	})
 	refused := 0
 	for range 50 {
