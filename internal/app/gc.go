@@ -39,3 +39,13 @@ func retuneGC(c *collected) {
 func gcPercent(live uint64) int {
 	return int(min(max(100*gcHeadroom/max(live, 1), 100), gcMaxPercent))
 }
+
+// tuneProcessors gives a node on the embedded store one processor of the runtime
+// more than the machine has: SQLite's system calls do not tell the runtime that they
+// wait, so that the processor whose turn it is does nothing during an fsync. It
+// leaves alone what the operator has decided with GOMAXPROCS.
+func tuneProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
+}

@@ -14,6 +14,9 @@ func Serve(ctx context.Context, cfg config.Config, _, stderr io.Writer) error {
 	log, flush := newLogger(stderr, &cfg)
 	defer flush()
 	tuneGC()
+	if !config.IsPostgres(cfg.StorePath) {
+		tuneProcessors()
+	}
 	n, err := newNode(ctx, cfg, log, nil)
 	if err != nil {
 		return err
