@@ -10,7 +10,10 @@ import (
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
-const promise = "what any node answered 202 arrives, whatever happens to nodes and database"
+const (
+	promise = "what any node answered 202 arrives, whatever happens to nodes and database"
+	inOrder = "an ordered endpoint keeps publish order over nodes, whatever happens to them"
+)
 
 // TestClusterLosesNothing does everything once to three nodes under load.
 func TestClusterLosesNothing(t *testing.T) {
@@ -53,6 +56,7 @@ func TestClusterLosesNothing(t *testing.T) {
 		t.Errorf("%d events were accepted: is there load?", s.accepted)
 	}
 	tally.Count(t, promise, s.deliveries)
+	tally.Count(t, inOrder, s.inLine)
 }
 
 // TestClusterForAMinute does what chance says to nodes and database.
@@ -108,5 +112,7 @@ func TestClusterForAMinute(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.settle(time.Minute)
-	tally.Count(t, promise, w.judge(p).deliveries)
+	s := w.judge(p)
+	tally.Count(t, promise, s.deliveries)
+	tally.Count(t, inOrder, s.inLine)
 }

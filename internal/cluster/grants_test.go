@@ -36,7 +36,9 @@ func TestANodeNeedsNoMoreThanItIsGranted(t *testing.T) {
 	defer cancel()
 	db := throwAway(t)
 	owner := db.URL()
-	if out, err := exec.CommandContext(ctx, binary, "migrate", "--store", owner).CombinedOutput(); err != nil {
+	migrate := exec.CommandContext(ctx, binary, "migrate", "--store", owner)
+	migrate.Env = proof.Environ()
+	if out, err := migrate.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	admin, err := pgx.Connect(ctx, owner)

@@ -11,6 +11,7 @@ import (
 type event struct {
 	tenant, n int
 	data      string
+	inLine    bool // for the ordered endpoint, and for no other
 	began     time.Time
 	accepted  time.Time // zero for not yet
 	// nodes are those that it was published through: one of them stored it.
@@ -18,8 +19,17 @@ type event struct {
 	got   [targets]receipts
 }
 
+// goesTo lists the endpoints that get the event.
+func (e *event) goesTo() []target {
+	if e.inLine {
+		return []target{ordered}
+	}
+	return []target{steady, flaky}
+}
+
 // receipts are what one endpoint got of an event.
 type receipts struct {
+	tried time.Time // when the first request came
 	acked []time.Time
 	first int // the attempt's number of the first acknowledged one
 	tries int
@@ -63,18 +73,19 @@ func (l *ledger) accept(id string, deliveries int) {
 	defer l.mu.Unlock()
 	e := l.events[id]
 	e.accepted = time.Now()
-	if deliveries != int(targets) {
-		l.fault("%s was accepted with %d deliveries, want %d", id, deliveries, targets)
+	if want := len(e.goesTo()); deliveries != want {
+		l.fault("%s was accepted with %d deliveries, want %d", id, deliveries, want)
 	}
-	for t := range targets {
+	for _, t := range e.goesTo() {
 		if len(e.got[t].acked) == 0 {
 			l.open++
 		}
 	}
 }
 
-// receive notes a request and whether it is about to be acknowledged.
-func (l *ledger) receive(tenant int, t target, id, data string, attempt int, acknowledge bool) {
+// receive notes a request that came at some time, and whether it is about to be
+// acknowledged.
+func (l *ledger) receive(tenant int, t target, id, data string, attempt int, came time.Time, acknowledge bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, ok := l.events[id]
@@ -90,7 +101,9 @@ func (l *ledger) receive(tenant int, t target, id, data string, attempt int, ack
 		return
 	}
 	got := &e.got[t]
-	got.tries++
+	if got.tries++; got.tried.IsZero() || came.Before(got.tried) {
+		got.tried = came
+	}
 	if !acknowledge {
 		return
 	}
@@ -148,7 +161,7 @@ const (
 )
 
 // sums are the whole run's figures.
-type sums struct{ accepted, deliveries, lost, retried, duplicates, unexplained int }
+type sums struct{ accepted, deliveries, inLine, lost, retried, duplicates, unexplained int }
 
 func (l *ledger) count() (s sums) {
 	l.mu.Lock()
@@ -158,7 +171,7 @@ func (l *ledger) count() (s sums) {
 			continue
 		}
 		s.accepted++
-		for t := range targets {
+		for _, t := range e.goesTo() {
 			s.deliveries++
 			got := &e.got[t]
 			if len(got.acked) == 0 {
@@ -179,7 +192,31 @@ func (l *ledger) count() (s sums) {
 			}
 		}
 	}
+	l.countLines(&s)
 	return s
+}
+
+// countLines holds the ordered endpoints to publish order: of two events of which
+// one was answered before the other was sent, the second is not tried before the
+// first was acknowledged.
+func (l *ledger) countLines(s *sums) {
+	var line [tenants][]*event
+	for _, e := range l.events {
+		if e.inLine && !e.accepted.IsZero() && len(e.got[ordered].acked) > 0 {
+			line[e.tenant] = append(line[e.tenant], e)
+		}
+	}
+	for _, events := range line {
+		s.inLine += len(events)
+		for _, a := range events {
+			for _, b := range events {
+				if a.accepted.Before(b.began) && b.got[ordered].tried.Before(a.got[ordered].acked[0]) {
+					l.fault("event %d was tried %s before event %d was acknowledged, which was published first; faults: %s",
+						b.n, a.got[ordered].acked[0].Sub(b.got[ordered].tried), a.n, l.told(b.got[ordered].tried))
+				}
+			}
+		}
+	}
 }
 
 // explained reports whether the node that made the acknowledged attempt died or

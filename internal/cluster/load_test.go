@@ -76,9 +76,13 @@ func (p *load) work(ctx context.Context, start time.Time) error {
 func (p *load) publish(ctx context.Context, n int) error {
 	w := p.w
 	id := fmt.Sprintf("c-%x-%d", w.seed, n)
-	e := &event{tenant: n % tenants, n: n, began: time.Now()}
+	e := &event{tenant: n % tenants, n: n, began: time.Now(), inLine: n/tenants%64 == 0}
 	e.data = fmt.Sprintf(`{"n":%d,  "of":"%s","note":"%s"}`, n, tenantName(e.tenant), strings.Repeat("ä", 100))
-	body := fmt.Appendf(nil, `{"id":"%s","type":"cases.updated","data":%s}`, id, e.data)
+	kind := "cases.updated"
+	if e.inLine {
+		kind = "assignments.updated"
+	}
+	body := fmt.Appendf(nil, `{"id":"%s","type":"%s","data":%s}`, id, kind, e.data)
 	w.ledger.add(id, e)
 	var answer struct {
 		Deliveries int `json:"deliveries"`

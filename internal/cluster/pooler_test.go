@@ -109,7 +109,7 @@ func TestAPoolerIsForProgramsAlone(t *testing.T) {
 		"ignore_startup_parameters=search_path,application_name,statement_timeout,lock_timeout,idle_in_transaction_session_timeout")} {
 		for _, args := range [][]string{{"serve", "--listen", "127.0.0.1:0", "--ops-listen", "off"}, {"migrate"}, {"tenant", "list"}} {
 			cmd := exec.CommandContext(ctx, binary, append(args, "--store", address)...)
-			cmd.Env = append(os.Environ(), "POSTHORN_ENCRYPTION_KEYS="+w.nodes[0].Keys())
+			cmd.Env = append(proof.Environ(), "POSTHORN_ENCRYPTION_KEYS="+w.nodes[0].Keys())
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "pooler such as PgBouncer stands before it") {
 				t.Errorf("%v: %v\n%s", args, err, out)

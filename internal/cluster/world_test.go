@@ -61,16 +61,18 @@ const (
 
 func tenantName(n int) string { return [tenants]string{"xpath", "globex"}[n] }
 
-// target is one of each tenant's endpoints; each gets every event of its tenant.
+// target is one of each tenant's endpoints. The first two get every event of its
+// tenant but those of the line.
 type target int
 
 const (
-	steady target = iota // always acknowledges
-	flaky                // refuses some first attempts, never twice in a row
+	steady  target = iota // always acknowledges
+	flaky                 // refuses some first attempts, never twice in a row
+	ordered               // keeps publish order; flaky, and quicker
 	targets
 )
 
-func (t target) String() string { return [targets]string{"steady", "flaky"}[t] }
+func (t target) String() string { return [targets]string{"steady", "flaky", "ordered"}[t] }
 
 // world is a database, nodes on it, and receivers.
 type world struct {
@@ -148,7 +150,14 @@ func newWorldAt(ctx context.Context, t *testing.T, db *pgtest.Server, address st
 		}
 		w.tokens[n] = token
 		for e := range targets {
-			made, err := w.api(n%nodes, n).CreateEndpoint(ctx, fmt.Sprintf("%s/%d/%d", receiver.URL, n, e), "active", "cases.*")
+			types := "cases.*"
+			if e == ordered {
+				types = "assignments.*"
+			}
+			made, err := w.api(n%nodes, n).CreateEndpoint(ctx, fmt.Sprintf("%s/%d/%d", receiver.URL, n, e), "active", types)
+			if err == nil && e == ordered {
+				err = w.api(n%nodes, n).Call(ctx, http.MethodPatch, "/endpoints/"+made.ID+"/settings", []byte(`{"ordered":true}`), nil)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -213,15 +222,19 @@ func (w *world) receive(rw http.ResponseWriter, r *http.Request) {
 		w.ledger.fault("tenant %d received %s with a signature that does not verify: %v", tenant, id, err)
 		w.ledger.mu.Unlock()
 	}
+	came, takes := time.Now(), w.takes
+	if t == ordered {
+		takes /= 5
+	}
 	_, data, _ := strings.Cut(string(body), `,"data":`)
 	attempt, _ := strconv.Atoi(r.Header.Get("posthorn-attempt"))
-	acknowledge := t != flaky || !w.refuse(fmt.Sprint(tenant, id))
+	acknowledge := t == steady || !w.refuse(fmt.Sprint(tenant, id))
 	select {
-	case <-time.After(w.takes):
+	case <-time.After(takes):
 	case <-r.Context().Done():
 		acknowledge = false // nobody is there to see it
 	}
-	w.ledger.receive(tenant, t, id, strings.TrimSuffix(data, "}"), attempt, acknowledge)
+	w.ledger.receive(tenant, t, id, strings.TrimSuffix(data, "}"), attempt, came, acknowledge)
 	if !acknowledge {
 		rw.WriteHeader(http.StatusServiceUnavailable)
 	}
@@ -325,8 +338,8 @@ func (w *world) explain() {
 func (w *world) judge(p *load) sums {
 	w.t.Helper()
 	s := w.ledger.count()
-	w.t.Logf("%d nodes, %d faults: %d events accepted, %d deliveries: %d lost, %d retried, %d came twice, %d of those unexplained; %d requests refused, %d without an answer",
-		len(w.nodes), len(w.ledger.faults), s.accepted, s.deliveries, s.lost, s.retried, s.duplicates, s.unexplained, p.refused.Load(), p.broken.Load())
+	w.t.Logf("%d nodes, %d faults: %d events accepted, %d deliveries, %d of them in order: %d lost, %d retried, %d came twice, %d of those unexplained; %d requests refused, %d without an answer",
+		len(w.nodes), len(w.ledger.faults), s.accepted, s.deliveries, s.inLine, s.lost, s.retried, s.duplicates, s.unexplained, p.refused.Load(), p.broken.Load())
 	for _, f := range w.ledger.wrong {
 		w.t.Error(f)
 	}

@@ -250,15 +250,20 @@ func (s *Server) run(ctx context.Context, env []string, args ...string) (string,
 	return string(out), nil
 }
 
-// command leaves the caller's own settings of Posthorn out.
-func (s *Server) command(ctx context.Context, args []string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, s.opts.Binary, args...)
-	cmd.Dir = s.opts.Dir
+// Environ is the process's environment without the caller's own settings of
+// Posthorn.
+func Environ() (list []string) {
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "POSTHORN_") {
-			cmd.Env = append(cmd.Env, kv)
+			list = append(list, kv)
 		}
 	}
+	return list
+}
+
+func (s *Server) command(ctx context.Context, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.opts.Binary, args...)
+	cmd.Dir, cmd.Env = s.opts.Dir, Environ()
 	if s.keys != "" {
 		cmd.Env = append(cmd.Env, "POSTHORN_ENCRYPTION_KEYS="+s.keys)
 	}
