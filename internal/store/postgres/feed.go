@@ -81,7 +81,13 @@ func (tx *txn) lockReplay(id, run int64) (*feed, error) {
 		return nil, store.ErrNotFound
 	case f.replay.State != posthorn.ReplayRunning:
 		return nil, store.ErrFinal
-	case owner != run && alive:
+	}
+	// Who has the lane of an endpoint that needs one sends its replays, too.
+	holder, err := tx.laneOf(f.replay.Endpoint, run)
+	switch {
+	case err != nil:
+		return nil, err
+	case holder != 0 && holder != run, holder == 0 && owner != run && alive:
 		return nil, store.ErrElsewhere
 	}
 	return f, nil

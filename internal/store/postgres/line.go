@@ -61,6 +61,16 @@ func (tx *txn) dropLanes(endpoints []int64) error {
 const takeLane = `UPDATE lanes l SET run = $2, since = $3 WHERE endpoint = $1 AND run <> $2
 	AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = l.run AND r.taken_at = 0)`
 
+// laneOf takes the endpoint's lane if nobody has it, and returns the run that has
+// it then, until the commit; 0 for an endpoint that needs none.
+func (tx *txn) laneOf(endpoint, run int64) (holder int64, err error) {
+	if err := tx.exec(takeLane, endpoint, run, nanos(tx.now())); err != nil {
+		return 0, err
+	}
+	_, err = tx.row(`SELECT run FROM lanes WHERE endpoint = $1 FOR SHARE`, []any{endpoint}, &holder)
+	return holder, err
+}
+
 // claimOwned is ClaimParked for an owned lane. lowest is the earliest time of what
 // waits now; 0 for none.
 func (tx *txn) claimOwned(endpoint, run int64, limit int) (work []store.Work, more bool, next time.Time, lowest int64, err error) {

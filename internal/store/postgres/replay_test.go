@@ -109,6 +109,44 @@ func (c *cluster) resultOf(w store.Work, class posthorn.Class) store.Result {
 }
 
 // Another node's engine hears of a cancellation within a second.
+// What an endpoint with a rate of its own gets, replays too, comes from the node
+// that has its lane.
+func TestAReplayGoesWithTheLane(t *testing.T) {
+	c := newCluster(t, database(t))
+	a, b := c.node(c.url), c.node(c.url)
+	c.fail(a)
+	c.fail(a)
+	change := store.Change{Actor: "test", At: time.Now()}
+	if _, err := a.UpdateSettings(t.Context(), change, c.tenant.ID, c.to.Ref, 0, func(s *posthorn.Settings) error { s.RatePerSecond = 5; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := a.PlanReplay(t.Context(), c.tenant.ID, c.to.ID, posthorn.ReplaySelection{})
+	if err != nil || plan.Total != 2 {
+		t.Fatal(plan, err)
+	}
+	r, err := a.CreateReplay(t.Context(), change, posthorn.Replay{
+		Ref: posthorn.NewRef(posthorn.ReplayPrefix, time.Now()), Tenant: c.tenant.ID, Endpoint: c.to.ID,
+	}, plan, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fed, err := a.FeedReplay(t.Context(), r.ID, 1, time.Now()); err != nil || len(fed.Work) != 1 { // takes the lane
+		t.Fatal(fed, err)
+	}
+	if _, _, _, err := b.ClaimParked(t.Context(), c.to.ID, 10); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := b.RunningReplays(t.Context(), 0, 10); err != nil || len(list) != 0 {
+		t.Errorf("another node than the lane's is given the replay: %v, %v", list, err)
+	}
+	if _, err := b.FeedReplay(t.Context(), r.ID, 1, time.Now()); !errors.Is(err, store.ErrElsewhere) {
+		t.Errorf("another node than the lane's feeds it: %v", err)
+	}
+	if fed, err := a.FeedReplay(t.Context(), r.ID, 1, time.Now()); err != nil || len(fed.Work) != 1 {
+		t.Error(fed, err)
+	}
+}
+
 func TestACancellationIsHeardByAllNodes(t *testing.T) {
 	c := newCluster(t, database(t))
 	a := c.node(c.url)

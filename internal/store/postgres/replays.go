@@ -185,7 +185,8 @@ func (s *Store) Replays(ctx context.Context, tenant, endpoint, before int64, lim
 }
 
 // RunningReplays implements [store.Replays]. Those of paused endpoints and
-// suspended tenants are left out, and those that another living run works on.
+// suspended tenants are left out, and those that another living run works on, or
+// whose endpoint's lane it has.
 func (s *Store) RunningReplays(ctx context.Context, after int64, limit int) ([]posthorn.Replay, error) {
 	run, _, err := s.lease.current()
 	if err != nil {
@@ -193,7 +194,8 @@ func (s *Store) RunningReplays(ctx context.Context, after int64, limit int) ([]p
 	}
 	return all(ctx, s, s.other, scanReplay, `SELECT `+replayColumns+fromReplays+`LEFT JOIN tenants t ON t.id = r.tenant
 		WHERE r.state = 0 AND r.state < 2 AND r.id > $1 AND coalesce(p.status, '') <> 'paused' AND coalesce(t.suspended_at, 0) = 0
-		AND (r.run = $3 OR NOT EXISTS (SELECT 1 FROM runs u WHERE u.id = r.run AND u.taken_at = 0)) ORDER BY r.id LIMIT $2`, after, limit, run)
+		AND NOT EXISTS (SELECT 1 FROM runs u WHERE u.id = coalesce((SELECT l.run FROM lanes l WHERE l.endpoint = r.endpoint), r.run)
+			AND u.id <> $3 AND u.taken_at = 0) ORDER BY r.id LIMIT $2`, after, limit, run)
 }
 
 // SetReplay implements [store.Replays].
