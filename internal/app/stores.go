@@ -53,7 +53,8 @@ func Migrate(ctx context.Context, path string) (from, to int64, err error) {
 	if config.IsPostgres(path) {
 		return postgres.Migrate(ctx, path)
 	}
-	return sqlite.Migrate(ctx, path)
+	from, to, err = sqlite.Migrate(ctx, path)
+	return from, to, lockedIsConflict(err)
 }
 
 // leaseholder is a store whose deliveries belong to a node only as long as its

@@ -13,7 +13,7 @@ func (r *round) rows() []Row {
 		info("relay's CPU", 1000*relay.CPU, "µs"),
 		info("processors that other processes kept busy during the single publishes", r.single.Others, ""),
 		atLeast("single publishes, delivered, to relay", relay.Ratio, 0.70, "times", "%.0f/s", rate),
-		atLeast("single publishes, delivered, where raw reaches 20,000/s", rate*20_000/raw.PerSecond, 8000, "/s", "scaled by raw"),
+		fastEnough(atLeast("single publishes, delivered, where raw reaches 20,000/s", rate, 8000, "/s", "raw %.0f/s", raw.PerSecond), raw.PerSecond),
 		atLeast("batches of 100, delivered, to raw", r.batch.Raw.Ratio, 0.60, "times", "%.0f/s to %.0f/s", r.batch.DeliveredPerSecond, r.batch.Raw.PerSecond),
 		atMost("CPU per delivery beyond relay's", 1000*(r.single.ServerCPU-relay.CPU), 45, "µs", "%.0f µs in all", 1000*r.single.ServerCPU),
 		atMost("publish to receipt at 100/s, p50", r.slow.Receipt.P50, 1.5, "ms", "relay %.2f ms", r.slow.Relay.Receipt.P50),
@@ -55,4 +55,11 @@ func atMost(name string, value, bound float64, unit, note string, args ...any) R
 
 func info(name string, value float64, unit string) Row {
 	return Row{Name: name, Value: value, Unit: unit, Info: true}
+}
+
+// fastEnough leaves a row without its bound on a machine that is slower than the
+// one it is meant for.
+func fastEnough(r Row, raw float64) Row {
+	r.Info = raw < 20_000
+	return r
 }
