@@ -508,7 +508,8 @@ type Recorded struct {
 // [Work.Aside]: also after a failed attempt, and after a crash.
 type Queue interface {
 	// ClaimDue takes over waiting deliveries with NextAt <= now, earliest first,
-	// at most limit. next is the time of the earliest one left (zero for none).
+	// at most limit; a store may bring fewer at a time. next is the time of the
+	// earliest one left (zero for none): one that is not after now says to ask again.
 	ClaimDue(ctx context.Context, now time.Time, limit int) (w []Work, next time.Time, err error)
 	// ClaimParked takes over parked deliveries of an endpoint, oldest first. more
 	// reports whether others are left. Those that failed before and whose time has

@@ -186,8 +186,16 @@ func (m *model) cancel(d *modelDelivery) {
 }
 
 func (m *model) claimDueAll() {
-	work, next, err := m.s.ClaimDue(m.Context(), m.now, 10_000)
-	m.ok(err)
+	var work []store.Work
+	var next time.Time
+	for { // a store may bring fewer at a time; next tells to ask again
+		some, at, err := m.s.ClaimDue(m.Context(), m.now, 10_000)
+		m.ok(err)
+		work, next = append(work, some...), at
+		if len(some) == 0 || at.IsZero() || at.After(m.now) {
+			break
+		}
+	}
 	want := map[posthorn.ID]posthorn.Progress{}
 	var left time.Time
 	for _, d := range m.in("waiting") {
