@@ -48,14 +48,14 @@ func parseNDJSON(body []byte, c check) ([]Event, error) {
 	if count == 0 {
 		return nil, posthorn.Errorf(posthorn.Malformed, "The body holds no event; send one JSON object per line.")
 	}
-	p.checkCount(count)
+	p.checkCount("events", count)
 	return events, p.faults.err()
 }
 
 // checkCount refuses empty and overlong batches.
-func (p *parser) checkCount(count int) {
+func (p *parser) checkCount(member string, count int) {
 	if count == 0 || count > MaxBatchEvents {
-		p.faults.add(place{}, "events", fmt.Sprintf("holds %d events; it must hold 1 to %d", count, MaxBatchEvents))
+		p.faults.add(place{}, member, fmt.Sprintf("holds %d events; it must hold 1 to %d", count, MaxBatchEvents))
 	}
 }
 
@@ -78,7 +78,7 @@ func (p *parser) batch() ([]Event, error) {
 			err = p.wrong(place{}, name, "is not known; a batch has only events")
 		default:
 			found = true
-			events, err = p.list()
+			events, err = p.list("events", "events", func(number int) (Event, error) { return p.event(place{InBatch, number}) })
 		}
 		if err != nil {
 			return nil, err
@@ -91,9 +91,10 @@ func (p *parser) batch() ([]Event, error) {
 	return events, err
 }
 
-func (p *parser) list() ([]Event, error) {
+// list reads the array that is the member, or with "" the body, each event by one.
+func (p *parser) list(member, what string, one func(number int) (Event, error)) ([]Event, error) {
 	if p.dec.PeekKind() != '[' {
-		return nil, p.wrong(place{}, "events", "must be an array of events")
+		return nil, p.wrong(place{}, member, "must be an array of "+what)
 	}
 	if _, err := p.dec.ReadToken(); err != nil {
 		return nil, err
@@ -107,13 +108,13 @@ func (p *parser) list() ([]Event, error) {
 			}
 			continue
 		}
-		e, err := p.event(place{InBatch, count - 1})
+		e, err := one(count - 1)
 		if err != nil {
 			return nil, err
 		}
 		events = append(events, e)
 	}
-	p.checkCount(count)
+	p.checkCount(member, count)
 	_, err := p.dec.ReadToken()
 	return events, err
 }

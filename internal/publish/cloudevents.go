@@ -80,7 +80,7 @@ func parseCloudEvents(body []byte, c check) ([]Event, error) {
 	p := newParser(c)
 	defer p.close()
 	p.read(body)
-	events, err := p.cloudBatch()
+	events, err := p.list("", "CloudEvents", func(number int) (Event, error) { return p.cloudEvent(place{InCloudBatch, number}) })
 	if err == nil {
 		err = p.end()
 	}
@@ -100,35 +100,6 @@ func (p *parser) cloudFaults() error {
 		Message: "Events carry JSON objects; data of another kind is not taken.",
 		Faults:  p.media[:min(len(p.media), maxFaults)],
 	}
-}
-
-func (p *parser) cloudBatch() ([]Event, error) {
-	if p.dec.PeekKind() != '[' {
-		return nil, p.wrong(place{}, "", "must be an array of CloudEvents")
-	}
-	if _, err := p.dec.ReadToken(); err != nil {
-		return nil, err
-	}
-	var events []Event
-	count := 0
-	for p.dec.PeekKind() != ']' {
-		if count++; count > MaxBatchEvents {
-			if err := p.dec.SkipValue(); err != nil { // counted, not read
-				return nil, err
-			}
-			continue
-		}
-		e, err := p.cloudEvent(place{InCloudBatch, count - 1})
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, e)
-	}
-	if count == 0 || count > MaxBatchEvents {
-		p.faults.add(place{}, "", fmt.Sprintf("holds %d events; it must hold 1 to %d", count, MaxBatchEvents))
-	}
-	_, err := p.dec.ReadToken()
-	return events, err
 }
 
 // cloud gathers a CloudEvent.
