@@ -39,3 +39,27 @@ func TestClockThatStepsBackDoesNotSpinTheScheduler(t *testing.T) {
 		}
 	})
 }
+
+// What the store knows of the last attempt is a time of the wall clock, which may
+// have been stepped since: an engine that made the attempt itself goes by its own.
+func TestRateIsKeptOverAStepOfTheClockAndANotice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var step atomic.Int64
+		m, r := newMemory(t), newReceiver(t, ok)
+		m.endpoint(1, posthorn.Settings{RatePerSecond: 0.1}, 1)
+		e := start(t, m, r, Config{Now: func() time.Time { return time.Now().Add(time.Duration(step.Load())) }})
+		m.publish(e, 1, time.Time{})
+		wait(time.Second)
+		step.Store(int64(time.Hour))
+		e.Notice(store.Notice{Kind: store.NoticeAll})
+		m.publish(e, 1, time.Time{})
+		wait(time.Hour)
+		got := r.seen(1)
+		if len(got) != 2 {
+			t.Fatalf("%d attempts of 2", len(got))
+		}
+		if d := got[1].at.Sub(got[0].at); d != 10*time.Second {
+			t.Errorf("the second attempt came %s after the first; want 10s", d)
+		}
+	})
+}

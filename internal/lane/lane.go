@@ -230,6 +230,9 @@ func (l *lane) notBefore(now time.Time) time.Time {
 	return at
 }
 
+// paced reports whether the rate lets nothing start now.
+func (l *lane) paced() bool { return l.pace.wait(l.rate(), l.e.elapsed()) > 0 }
+
 // rate is the target's limit of attempts started per second; 0 for none.
 func (l *lane) rate() float64 {
 	if l.target == nil {

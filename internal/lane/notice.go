@@ -41,14 +41,14 @@ func (e *Engine) outdate(l *lane) {
 	e.settle(l)
 }
 
-// outdateAll outdates the lanes that have something to do and lets go of the
-// others: they are read when they are needed. Backlogs among them are looked
-// for.
+// outdateAll outdates the lanes that have something to do, or that know better
+// than the store when the next attempt may start, and lets go of the others: they
+// are read when they are needed. Backlogs among them are looked for.
 func (e *Engine) outdateAll(which func(*lane) bool) {
 	for _, l := range e.lanes {
 		switch {
 		case !which(l):
-		case l.restingState:
+		case l.restingState && !l.paced():
 			e.forget(l)
 		default:
 			e.outdate(l)

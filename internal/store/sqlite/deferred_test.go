@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -85,6 +86,52 @@ func TestLastSuccessIsShownAtOnceAndKept(t *testing.T) {
 	}
 	if got := shown(open(t, sqlite.Options{Path: path})); !got.Equal(last) {
 		t.Errorf("after a restart the last success was at %s, before it at %s", got, last)
+	}
+}
+
+// TestLastSuccessIsNotForgotten: an endpoint's rate is kept by the time of its last
+// attempt, when the engine has long let go of its lane.
+func TestLastSuccessIsNotForgotten(t *testing.T) {
+	twice := func(s *scene) (began time.Time) { // the first time is written at once
+		for range 2 {
+			began = time.Now()
+			if _, err := s.record(s.mustPublish(false), ok); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		return began
+	}
+	for name, meanwhile := range map[string]func(*scene, string){
+		"nothing": func(*scene, string) {},
+		"another process commits": func(s *scene, path string) {
+			admin := open(s.t, sqlite.Options{Path: path, Role: sqlite.Admin})
+			if _, err := admin.CreateTenant(s.t.Context(), store.Change{Actor: "cli", At: time.Now()}, "other"); err != nil {
+				s.t.Fatal(err)
+			}
+			s.mustPublish(false) // notices it
+		},
+		"many others succeed": func(s *scene, _ string) {
+			for i := range 10 {
+				other := *s
+				other.endpoint = s.addEndpoint(fmt.Sprintf("wh_other%d", i))
+				twice(&other)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "a.db")
+			s := newScene(t, open(t, sqlite.Options{Path: path, Poll: time.Hour}))
+			s.Remember(0) // as if there were many
+			began := twice(s)
+			meanwhile(s, path)
+			target, err := s.Target(t.Context(), s.endpoint.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := target.Health.LastSuccess; got.Before(began) {
+				t.Errorf("the last success was %s ago, not %s", time.Since(began), time.Since(got))
+			}
+		})
 	}
 }
 

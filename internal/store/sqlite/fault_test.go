@@ -31,12 +31,20 @@ func newScene(t *testing.T, s *sqlite.Store) *scene {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := s.CreateEndpoint(t.Context(), c, posthorn.Endpoint{Ref: "wh_1", Tenant: tenant.ID, Events: []posthorn.Pattern{"*"}},
+	made := &scene{Store: s, t: t, tenant: tenant}
+	made.endpoint = made.addEndpoint("wh_1")
+	return made
+}
+
+func (s *scene) addEndpoint(ref string) posthorn.Endpoint {
+	s.t.Helper()
+	c := store.Change{Actor: "test", At: time.Now()}
+	e, err := s.CreateEndpoint(s.t.Context(), c, posthorn.Endpoint{Ref: ref, Tenant: s.tenant.ID, Events: []posthorn.Pattern{"*"}},
 		func(int64) (store.Sealed, error) { return store.Sealed{}, nil }, 0)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	return &scene{s, t, tenant, e}
+	return e
 }
 
 // publish publishes an event of a size; parked tells where its delivery goes.

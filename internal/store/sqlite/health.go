@@ -10,6 +10,7 @@ import (
 type healthRow struct {
 	posthorn.Health
 	stored time.Time // the last success that the row has
+	stale  bool      // but for LastSuccess: the row is to be read
 	dirty  bool
 	gone   bool // the endpoint was erased
 }
@@ -28,9 +29,10 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 	if h, ok := tx.health[endpoint]; ok {
 		return h, nil
 	}
-	if h, ok := tx.w.memo.of(endpoint); ok {
-		tx.health[endpoint] = &h
-		return &h, nil
+	known, ok := tx.w.memo.of(endpoint)
+	if ok && !known.stale {
+		tx.health[endpoint] = &known
+		return &known, nil
 	}
 	h := &healthRow{}
 	err := tx.rows(selectHealth, []any{endpoint}, func(r scanner) (err error) {
@@ -41,11 +43,17 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	if known.LastSuccess.After(h.LastSuccess) {
+		h.LastSuccess = known.LastSuccess
+	}
 	tx.health[endpoint] = h
 	return h, nil
 }
 
 func (tx *txn) writeHealth() error {
+	if err := tx.writeSuccesses(tx.w.memo.excess()); err != nil {
+		return err
+	}
 	for endpoint, h := range tx.health {
 		if !h.dirty || h.gone {
 			continue

@@ -21,6 +21,7 @@ const (
 type memo struct {
 	mu      sync.RWMutex // the writer changes it, others read
 	health  map[int64]healthRow
+	most    int   // memoMost, fewer in tests
 	version int64 // of the data, by which commits of others are noticed
 }
 
@@ -49,27 +50,34 @@ func (m *memo) latest(endpoint int64, h posthorn.Health) posthorn.Health {
 	return h
 }
 
-// keep takes over what a transaction wrote or read, once it is committed.
+// keep takes over what a transaction wrote or read, once it is committed; beyond
+// memoMost only what the file does not have.
 func (m *memo) keep(health map[int64]*healthRow) {
 	if len(health) == 0 {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.health == nil || len(m.health) > memoMost {
+	if m.health == nil {
 		m.health = make(map[int64]healthRow)
 	}
 	for endpoint, h := range health {
-		if h.gone {
+		m.health[endpoint] = *h
+		if h.gone || len(m.health) > m.most && h.LastSuccess.Equal(h.stored) {
 			delete(m.health, endpoint)
-		} else {
-			m.health[endpoint] = *h
 		}
 	}
 }
 
-// checkMemo forgets all when another process has committed. It is called within
-// a transaction, so that none can after it.
+// excess is how many endpoints are remembered beyond the most.
+func (m *memo) excess() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return max(len(m.health)-m.most, 0)
+}
+
+// checkMemo forgets all that the file has when another process has committed. It
+// is called within a transaction, so that none can after it.
 func (w *writer) checkMemo() error {
 	var v int64
 	if err := w.readDataVersion(&v); err != nil || v == w.memo.version {
@@ -77,18 +85,43 @@ func (w *writer) checkMemo() error {
 	}
 	w.memo.mu.Lock()
 	defer w.memo.mu.Unlock()
-	w.memo.health, w.memo.version = nil, v
+	w.memo.version = v
+	for endpoint, h := range w.memo.health {
+		if h.LastSuccess.Equal(h.stored) {
+			delete(w.memo.health, endpoint)
+		} else {
+			h.stale = true
+			w.memo.health[endpoint] = h
+		}
+	}
 	return nil
 }
 
-// writeSuccesses writes the last successes that the file does not have.
-func (tx *txn) writeSuccesses() {
-	tx.w.memo.mu.RLock()
-	defer tx.w.memo.mu.RUnlock()
-	for endpoint, h := range tx.w.memo.health {
-		if _, ok := tx.health[endpoint]; !ok && h.LastSuccess != h.stored {
-			h.dirty = true
-			tx.health[endpoint] = &h
+// writeSuccesses has up to limit of the last successes written that the file does
+// not have.
+func (tx *txn) writeSuccesses(limit int) error {
+	for _, endpoint := range tx.w.memo.unwritten(limit) {
+		h, err := tx.healthOf(endpoint)
+		if err != nil {
+			return err
+		}
+		h.dirty = true
+	}
+	return nil
+}
+
+// unwritten is up to limit endpoints of whose last success the file does not have
+// the time.
+func (m *memo) unwritten(limit int) (endpoints []int64) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for endpoint, h := range m.health {
+		if len(endpoints) >= limit {
+			break
+		}
+		if !h.LastSuccess.Equal(h.stored) {
+			endpoints = append(endpoints, endpoint)
 		}
 	}
+	return endpoints
 }

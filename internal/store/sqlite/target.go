@@ -33,7 +33,7 @@ func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err
 				return err
 			}
 		}
-		t.Health, err = health(ctx, q, endpoint)
+		t.Health, err = s.health(ctx, q, endpoint)
 		return err
 	})
 	return t, err
@@ -46,12 +46,15 @@ func scanSecret(r scanner) (s store.Sealed, err error) {
 	return s, err
 }
 
-func health(ctx context.Context, q querier, endpoint int64) (posthorn.Health, error) {
+func (s *Store) health(ctx context.Context, q querier, endpoint int64) (h posthorn.Health, err error) {
 	rows, err := all(ctx, q, scanHealth, selectHealth, endpoint)
-	if err != nil || len(rows) == 0 {
-		return posthorn.Health{}, err
+	if err != nil {
+		return h, err
 	}
-	return rows[0], nil
+	if len(rows) > 0 {
+		h = rows[0]
+	}
+	return s.writer.memo.latest(endpoint, h), nil
 }
 
 // EndpointHealth implements [store.Endpoints]. The serving process has counted
@@ -67,10 +70,9 @@ func (s *Store) EndpointHealth(ctx context.Context, endpoint int64, limit int) (
 		if !exists {
 			return store.ErrNotFound
 		}
-		if h, err = health(ctx, q, endpoint); err != nil {
+		if h, err = s.health(ctx, q, endpoint); err != nil {
 			return err
 		}
-		h = s.writer.memo.latest(endpoint, h)
 		if s.role == Serve {
 			n = min(open.due+open.parked, limit)
 		} else if n, err = countOpen(ctx, q, endpoint, limit); err != nil {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notic
 		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
 		committed: func() {}, finish: make(chan chan error),
 		db: db, stmts: make(map[string]*sql.Stmt),
-		open: newOpenCounts(),
+		open: newOpenCounts(), memo: memo{most: memoMost},
 	}
 	var err error
 	if w.conn, err = db.Conn(ctx); err != nil {
@@ -116,7 +117,9 @@ func (w *writer) loop() {
 // settleAll writes what need not be durable before its time.
 func (w *writer) settleAll() {
 	settle := func(tx *txn) error {
-		tx.writeSuccesses()
+		if err := tx.writeSuccesses(math.MaxInt); err != nil {
+			return err
+		}
 		return tx.mergeStats(0)
 	}
 	if err := w.try([]*op{{apply: settle, done: func(error) {}}}); err != nil {
