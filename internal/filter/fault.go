@@ -25,13 +25,8 @@ func (f *Fault) Error() string {
 // maxDetail bounds what is repeated of the compiler's words, in bytes.
 const maxDetail = 200
 
-func firstFault(issues *cel.Issues) error {
-	all := issues.Errors()
-	if len(all) == 0 {
-		return asFault(issues.Err())
-	}
-	first := all[0]
-	return &Fault{max(first.Location.Line(), 1), max(first.Location.Column()+1, 1), shorten(first.Message)}
+func faultOf(e *cel.Error) error {
+	return &Fault{max(e.Location.Line(), 1), max(e.Location.Column()+1, 1), shorten(e.Message)}
 }
 
 func asFault(err error) error {

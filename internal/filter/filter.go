@@ -77,9 +77,14 @@ func Compile(expression string) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree, issues := env.Compile(expression)
-	if issues != nil && issues.Err() != nil {
-		return nil, firstFault(issues)
+	tree, issues := env.Parse(expression)
+	if len(issues.Errors()) == 0 {
+		tree, issues = env.Check(tree)
+	}
+	// Of the faults only the first is rendered: for all that takes longer than to
+	// find them.
+	if all := issues.Errors(); len(all) > 0 {
+		return nil, faultOf(all[0])
 	}
 	if out := tree.OutputType(); !out.IsExactType(types.BoolType) && !out.IsExactType(types.DynType) {
 		return nil, &Fault{1, 1, fmt.Sprintf("must say true or false, but is of type %s", out)}
