@@ -182,6 +182,8 @@ func (s *stmt) column(i int32, dest any) error {
 		v.SetFloat(sqlite3.Xsqlite3_column_double(s.conn.tls, s.handle, i))
 	case k == reflect.String && kind == sqlite3.SQLITE_TEXT:
 		v.SetString(string(s.bytes(i)))
+	case k == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 && kind == sqlite3.SQLITE_NULL:
+		v.SetZero()
 	case k == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 && (kind == sqlite3.SQLITE_BLOB || kind == sqlite3.SQLITE_TEXT):
 		v.SetBytes(append([]byte{}, s.bytes(i)...))
 	default:
