@@ -3,10 +3,10 @@ package storetest
 import (
 	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
