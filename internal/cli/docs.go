@@ -67,6 +67,12 @@ func describe(b *strings.Builder, c *cobra.Command) {
 		fmt.Fprintf(b, "Also: `%s`.\n\n", strings.Join(c.Aliases, "`, `"))
 	}
 	fmt.Fprintf(b, "```\n%s\n```\n", dedent(c.Example))
+	if ops := noted(c, callsKey); ops != nil {
+		fmt.Fprintf(b, "\nThe same by HTTP: `%s`.\n", strings.Join(ops, "`, `"))
+	}
+	if ops := noted(c, likeKey); ops != nil {
+		fmt.Fprintf(b, "\nBy HTTP, from anywhere: `%s`.\n", strings.Join(ops, "`, `"))
+	}
 	if flags := strings.TrimRight(c.LocalNonPersistentFlags().FlagUsages(), "\n"); flags != "" {
 		fmt.Fprintf(b, "\n```\nposthorn %s\n\n%s\n```\n", strings.TrimPrefix(c.UseLine(), "posthorn "), flags)
 	}
@@ -78,4 +84,28 @@ func dedent(s string) string {
 		lines[i] = strings.TrimPrefix(l, "  ")
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Command is one command of the reference.
+type Command struct {
+	Path, Example string
+	// Calls are the operations of the API that it makes, the main one first; Like those
+	// that it does on the store instead.
+	Calls, Like []string
+}
+
+// Commands lists all commands that do something.
+func Commands() []Command {
+	var all []Command
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+		if !c.HasSubCommands() {
+			all = append(all, Command{c.CommandPath(), c.Example, noted(c, callsKey), noted(c, likeKey)})
+		}
+	}
+	walk((&runner{}).root())
+	return all
 }

@@ -348,3 +348,24 @@ func TestEventCurlPrintsACommandThatWorks(t *testing.T) {
 		t.Errorf("without --to: exit %d", code)
 	}
 }
+
+// A context's token is as good as one of the environment, and signs alike.
+func TestListenTakesServerAndTokenOfAContext(t *testing.T) {
+	s, _, _ := service(t)
+	h := newHook(t)
+	home := []string{"HOME=" + t.TempDir()}
+	if code, _, talk := run(t, append(home, "POSTHORN_TOKEN="+s.Token), "context", "add", "local", "--server", s.URL); code != 0 {
+		t.Fatalf("it exits with %d: %s", code, talk)
+	}
+	var secrets []string
+	for _, environ := range [][]string{home, {"POSTHORN_SERVER=" + s.URL, "POSTHORN_TOKEN=" + s.Token}} {
+		listen := start(t, environ, "listen", "--forward-to", h.URL)
+		listen.says("Ready")
+		secrets = append(secrets, regexp.MustCompile(`whsec_\S+`).FindString(listen.talk.String()))
+		listen.interrupt()
+		listen.exits(0)
+	}
+	if secrets[0] == "" || secrets[0] != secrets[1] {
+		t.Errorf("it signs with %q", secrets)
+	}
+}

@@ -19,7 +19,8 @@ func (r *runner) secretCommand() *cobra.Command {
 func (r *runner) secretReveal() *cobra.Command {
 	return &cobra.Command{
 		Use: "reveal ID", Short: "Print the secret, and former ones that still sign", Long: "That it was shown is audited.",
-		Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
+		Annotations: calls("GET /endpoints/{webhookId}/secret"),
+		Args:        takes("ID"), ValidArgsFunction: first(r.endpointIDs),
 		Example: "  posthorn endpoint secret reveal wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
@@ -51,8 +52,9 @@ func (r *runner) secretRotate() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "rotate ID", Short: "Give an endpoint a new secret and print it",
-		Long: "Until the overlap ends deliveries carry a signature of each secret, so that the receiver can change over in peace. One's own secret comes from a file, standard input or POSTHORN_ENDPOINT_SECRET, never from the command line.",
-		Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
+		Annotations: calls("POST /endpoints/{webhookId}/secret/rotate"),
+		Long:        "Until the overlap ends deliveries carry a signature of each secret, so that the receiver can change over in peace. One's own secret comes from a file, standard input or POSTHORN_ENDPOINT_SECRET, never from the command line.",
+		Args:        takes("ID"), ValidArgsFunction: first(r.endpointIDs),
 		Example: `  posthorn endpoint secret rotate wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --overlap 48h
   posthorn endpoint secret rotate wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --overlap 0 --secret-file -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
