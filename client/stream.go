@@ -151,9 +151,6 @@ func (f *follower) connect(ctx context.Context) error {
 			// The stream opens with its place: from here on nothing is missed, whatever
 			// happens to the connection, and only now may the caller be told so.
 			begun = true
-			if len(e.data) == 0 && e.id != "" {
-				f.after = e.id
-			}
 			f.options.Changed(nil)
 		}
 		one, err := e.dispatch()

@@ -67,3 +67,30 @@ func TestASilentStreamIsMadeAgainWhereItWas(t *testing.T) {
 		}
 	})
 }
+
+// A connection that ends before the stream has told its place counts as none: the
+// caller is not told that it follows, since what comes then would be missed.
+func TestAStreamWithoutItsPlaceIsNotConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		c := newClient(t, client.Config{Server: "https://x", Token: token, HTTP: &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			tries++
+			body := ""
+			if tries == 2 {
+				body = ": posthorn\nid: place\n\n"
+			}
+			return respond(200, http.Header{"Content-Type": {"text/event-stream"}}, body), nil
+		})}})
+		var states []string
+		for _, err := range c.Stream(t.Context(), client.StreamOptions{Patience: 3 * time.Second, Changed: func(why error) {
+			states = append(states, fmt.Sprint(tries, why == nil))
+		}}) {
+			if err == nil {
+				t.Error("an event came")
+			}
+		}
+		if len(states) < 3 || !slices.Equal(states[:3], []string{"1 false", "2 true", "2 false"}) {
+			t.Errorf("told %q", states)
+		}
+	})
+}
