@@ -18,7 +18,7 @@ func (r *runner) secretCommand() *cobra.Command {
 
 func (r *runner) secretReveal() *cobra.Command {
 	return &cobra.Command{
-		Use: "reveal ID", Short: "Print the secret, and former ones that still sign", Long: "That it was shown is audited.",
+		Use: "reveal ID", Short: "Print the secret, and former ones that still sign", Long: "Former ones come with the time at which they end. That it was shown is audited.",
 		Annotations: calls("GET /endpoints/{webhookId}/secret"),
 		Args:        takes("ID"), ValidArgsFunction: first(r.endpointIDs),
 		Example: "  posthorn endpoint secret reveal wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
@@ -42,7 +42,7 @@ func (r *runner) printSecrets(s *client.Secrets) error {
 	}
 	pairs := []string{"secret", s.Secret}
 	for _, p := range s.Previous {
-		pairs = append(pairs, "until "+shown(p.ExpiresAt), p.Secret)
+		pairs = append(pairs, "until "+r.ahead(p.ExpiresAt), p.Secret)
 	}
 	return r.fields(pairs...)
 }
