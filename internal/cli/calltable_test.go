@@ -122,7 +122,7 @@ func TestTheTableOfCalls(t *testing.T) {
 		for _, page := range pages(op) {
 			links = append(links, "["+page+"](../"+page+")")
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s |\n", op, command, strings.Join(made[op], "`, `"), strings.Join(links, ", "))
+		fmt.Fprintf(&b, "| `%s` | %s | `%s()` | %s |\n", op, command, strings.Join(made[op], "()`, `"), strings.Join(links, ", "))
 	}
 	path := filepath.FromSlash("../../docs/proofs/calls.md")
 	if *update {

@@ -15,7 +15,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/cli"
 )
 
