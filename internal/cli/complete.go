@@ -100,3 +100,38 @@ func newest[T any](all iter.Seq2[*T, error]) iter.Seq2[*T, error] {
 func completes(c *cobra.Command, flag string, with completer) {
 	must(c.RegisterFlagCompletionFunc(flag, with))
 }
+
+// fromStore offers from the store itself; silently nothing where it is not to be had.
+func (r *runner) fromStore(read func(context.Context, Store) ([]string, error)) completer {
+	return func(c *cobra.Command, _ []string, _ string) (all []string, _ cobra.ShellCompDirective) {
+		_ = r.withStore(c, func(ctx context.Context, s Store) (err error) {
+			ctx, cancel := context.WithTimeout(ctx, completionTimeout)
+			defer cancel()
+			all, err = read(ctx, s)
+			return err
+		})
+		return all, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// knownTenants offers tenants, tokenIDs tokens with their labels; the newest.
+func (r *runner) knownTenants(c *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
+	return r.fromStore(func(ctx context.Context, s Store) (all []string, err error) {
+		page, err := s.Tenants(ctx, 0, completionLimit)
+		for _, t := range page {
+			all = append(all, t.Name)
+		}
+		return all, err
+	})(c, args, text)
+}
+
+func (r *runner) tokenIDs(c *cobra.Command, args []string, text string) ([]string, cobra.ShellCompDirective) {
+	return r.fromStore(func(ctx context.Context, s Store) (all []string, err error) {
+		const ofAll = -1
+		page, err := s.Tokens(ctx, ofAll, 0, completionLimit)
+		for _, t := range page {
+			all = append(all, t.Ref+"\t"+strings.TrimSpace(printable(t.Name+" "+strings.Join(t.Scopes, ","))))
+		}
+		return all, err
+	})(c, args, text)
+}

@@ -17,7 +17,7 @@ func (r *runner) tenantDelete() *cobra.Command {
 	var yes, wait bool
 	var timeout string
 	c := &cobra.Command{
-		Use: "delete NAME", Short: "Delete a tenant with all that belongs to it", Args: takes("NAME"),
+		Use: "delete NAME", Short: "Delete a tenant with all that belongs to it", Args: takes("NAME"), ValidArgsFunction: first(r.knownTenants),
 		Annotations: like("DELETE /tenants/{name}"),
 		Example:     "  posthorn tenant delete acme --yes --wait",
 		Long: "The tenant is unknown at once; the service erases what it had in the background. With\n" +

@@ -139,7 +139,7 @@ func (r *runner) withTenant(cmd *cobra.Command, name string, fn func(context.Con
 
 func (r *runner) tenantSwitch(verb string, suspend bool, short, said string) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " NAME", Short: short, Args: takes("NAME"),
+		Use: verb + " NAME", Short: short, Args: takes("NAME"), ValidArgsFunction: first(r.knownTenants),
 		Annotations: like("POST /tenants/{name}/" + verb),
 		Example:     "  posthorn tenant " + verb + " acme",
 		RunE: func(cmd *cobra.Command, args []string) error {

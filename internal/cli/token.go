@@ -57,6 +57,7 @@ func (r *runner) tokenCreate() *cobra.Command {
 	f.StringSliceVar(&flags.scopes, "scope", nil, "`scope`: "+strings.Join(access.Scopes(), ", ")+" (repeatable; default "+strings.Join(access.DefaultScopes(), ", ")+")")
 	f.StringVar(&flags.name, "name", "", "a `label`, to tell tokens apart")
 	f.StringVar(&flags.expires, "expires", "", "`when` it ends: 90d or 2027-01-01T00:00:00Z (default never)")
+	completes(c, "tenant", r.knownTenants)
 	must(c.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions(access.Scopes(), cobra.ShellCompDirectiveNoFileComp)))
 	return c
 }
@@ -196,6 +197,7 @@ func (r *runner) tokenList() *cobra.Command {
 	flags.add(c, false)
 	c.Flags().StringVar(&tenant, "tenant", "", "only this `tenant`'s")
 	c.Flags().BoolVar(&platform, "platform", false, "only those of the platform")
+	completes(c, "tenant", r.knownTenants)
 	return c
 }
 
@@ -234,7 +236,7 @@ func (r *runner) listTokens(ctx context.Context, s Store, tenant int64, limit in
 func (r *runner) tokenDelete() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "delete ID", Aliases: []string{"revoke"}, Short: "Make a token worthless", Args: takes("ID"),
+		Use: "delete ID", Aliases: []string{"revoke"}, Short: "Make a token worthless", Args: takes("ID"), ValidArgsFunction: first(r.tokenIDs),
 		Annotations: like("DELETE /tokens/{tokenId}"),
 		Example:     "  posthorn token delete tok_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
