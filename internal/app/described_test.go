@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -28,9 +29,11 @@ const (
 type described struct {
 	base      string
 	doc       map[string]any
-	compiler  *jsonschema.Compiler
-	called    map[string]bool // "POST /events"
 	templates map[string]*regexp.Regexp
+
+	mu       sync.Mutex // a stream is followed beside other calls
+	compiler *jsonschema.Compiler
+	called   map[string]bool // "POST /events"
 }
 
 func describedBy(t *testing.T, base string) *described {
@@ -159,6 +162,8 @@ func mediaType(resp *http.Response) string {
 // check holds an answer to the schema of its operation, status and media type.
 func (d *described) check(t *testing.T, method, path string, resp *http.Response, body string) {
 	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	template := d.operation(t, path)
 	op := method + " " + template
 	if resp.StatusCode < 300 {
