@@ -24,7 +24,8 @@ Commands that call a server find it in ` + "`--server` or `POSTHORN_SERVER`" + `
 terminal. With a token of the platform, ` + "`--tenant` or `POSTHORN_TENANT`" + ` names the tenant.
 ` + "`posthorn context add`" + ` saves server and token under a name, for ` + "`--context`, `POSTHORN_CONTEXT`" + `
 or, after ` + "`posthorn context use`" + `, for all commands. A flag goes before the environment, the
-environment before the current context; a context's token goes to its own server only.
+environment before the current context; a context's token goes to its own server only. On a
+terminal a command that changes something says which saved context it talks to.
 The commands ` + "`token`, `tenant`, `key`, `store` and `migrate`" + ` work on the store itself, also while the service
 runs: ` + "`--store` or `POSTHORN_STORE`" + `. Nouns have their plural as an alias. Times are written
 ` + "`2026-04-29T09:10:00Z`" + ` or as a duration such as ` + "`2h` or `7d`" + `.

@@ -208,9 +208,7 @@ func TestExitCodesAreThoseOfTheTable(t *testing.T) {
 
 // The real program, its output to a pipe whose reader leaves: no word of it.
 func TestReadersThatLeaveEarlyAreNoError(t *testing.T) {
-	if _, err := exec.LookPath("bash"); err != nil {
-		t.Skip("bash is needed for PIPESTATUS")
-	}
+	needs(t, "bash") // for PIPESTATUS
 	binary, err := proof.Build(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -237,9 +235,10 @@ func TestReadersThatLeaveEarlyAreNoError(t *testing.T) {
 // On a real terminal with NO_COLOR, and on a dumb one, there are no escape codes, of
 // ours or of what others wrote; without them there are.
 func TestTerminalsThatWantNoColourGetNone(t *testing.T) {
-	if _, err := exec.LookPath("script"); err != nil || runtime.GOOS != "linux" {
-		t.Skip("script of util-linux is needed for a terminal")
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems' script takes other arguments")
 	}
+	needs(t, "script") // for a terminal
 	binary, err := proof.Build(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
