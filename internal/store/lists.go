@@ -18,6 +18,8 @@ var ErrPageFull = errors.New("page full")
 // List collects a page from rows that come newest first.
 type List[T any] struct {
 	Limit int
+	// Rows bounds the rows that are read; 0 for PageRows.
+	Rows  int
 	Items []T
 	// Next is the cursor of the next page; 0 while nothing is known to be left.
 	Next posthorn.ID
@@ -29,7 +31,7 @@ type List[T any] struct {
 // Row takes the next row; keep tells whether it belongs to the list. It returns
 // ErrPageFull when a row is left that the next page begins with.
 func (l *List[T]) Row(id posthorn.ID, item T, keep bool) error {
-	if len(l.Items) >= l.Limit || l.read >= PageRows {
+	if len(l.Items) >= l.Limit || l.read >= cmp.Or(l.Rows, PageRows) {
 		l.Next = l.last
 		return ErrPageFull
 	}
@@ -54,6 +56,15 @@ func Merge(a, b List[posthorn.Delivery]) List[posthorn.Delivery] {
 		a.Next = a.Items[a.Limit-1].ID
 	}
 	return a
+}
+
+// Rows is how many rows a page of so many deliveries may have to read: no more than it
+// shows where all that belongs to a tenant, an endpoint or an event is shown.
+func (f *DeliveryFilter) Rows(limit int) int {
+	if f.Type == "" && f.State == "" && (f.Event == 0 || f.Endpoint == 0) {
+		return min(limit, PageRows)
+	}
+	return PageRows
 }
 
 // Selects reports whether the delivery, as users see it, is one of the filter's.

@@ -60,10 +60,11 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 			return nil, 0, err
 		}
 	}
-	query, args, n := deliveriesQuery(&f, from, to, p.Before)
+	rows := f.Rows(p.Limit)
+	query, args, n := deliveriesQuery(&f, from, to, p.Before, rows+1)
 	lists := make([]store.List[posthorn.Delivery], n)
 	for i := range lists {
-		lists[i].Limit = p.Limit
+		lists[i].Limit, lists[i].Rows = p.Limit, rows
 	}
 	full := make([]bool, len(lists))
 	err = s.fill(ctx, query, args, func(r scanner) error {
@@ -114,15 +115,16 @@ func (s *Store) lowestEvent(ctx context.Context, tenant, from, to int64) (lowest
 	return lowest, more, nil
 }
 
-// deliveriesQuery is the one statement of a list, and of how many walks it is made.
-func deliveriesQuery(f *store.DeliveryFilter, from, to int64, before posthorn.ID) (query string, args []any, walks int) {
-	where, args := deliveryWalk(f, from, to)
+// deliveriesQuery is the one statement of a list, and of how many walks it is made,
+// of so many rows each.
+func deliveriesQuery(f *store.DeliveryFilter, from, to int64, before posthorn.ID, rows int) (query string, args []any, walks int) {
+	where, args := deliveryWalk(f, from, to, rows)
 	wheres := []string{where}
 	if f.Tenant+f.Endpoint+int64(f.Event) != 0 {
 		// No time of acceptance bounds them from above.
 		n := len(args)
 		wheres = append(wheres, fmt.Sprintf(lateWalk, n+1, n+2, n+3, n+4, n+5, n+6))
-		args = append(args, f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(before)), store.PageRows+1)
+		args = append(args, f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(before)), rows)
 	}
 	for _, where := range wheres {
 		for _, table := range []struct{ name, columns string }{{"due", openColumns}, {"deliveries", doneColumns}} {
@@ -145,8 +147,7 @@ const lateWalk = `%%s d WHERE d.late AND d.tenant = coalesce(nullif($%[1]d, 0), 
 // deliveryWalk is the part of a query that meets the filter's deliveries in a
 // table, newest first, by the narrowest index there is. There is none by tenant:
 // a tenant's list walks its events and the ids behind each.
-func deliveryWalk(f *store.DeliveryFilter, from, to int64) (where string, args []any) {
-	const rows = store.PageRows + 1
+func deliveryWalk(f *store.DeliveryFilter, from, to int64, rows int) (where string, args []any) {
 	switch {
 	case f.Event != 0:
 		return `events e CROSS JOIN LATERAL (SELECT * FROM %s x WHERE x.id > e.id AND x.id <= e.id + e.deliveries AND x.id >= $2 AND x.id < $3 OFFSET 0) d
