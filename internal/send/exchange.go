@@ -80,7 +80,7 @@ func (x *exchange) run(ctx context.Context) error {
 // checkRequest refuses what could break out of a header. Both texts were checked
 // when the event was published; here nothing depends on that.
 func checkRequest(r *Request) error {
-	if len(r.Keys) == 0 {
+	if len(r.Signers) == 0 {
 		return errNoKey
 	}
 	if !posthorn.ValidHeaderValue(r.EventRef) || !posthorn.ValidHeaderValue(r.EventType) {

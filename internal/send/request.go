@@ -32,7 +32,7 @@ func (c *Client) appendHead(b []byte, t *target, r *Request, at time.Time) []byt
 	b = append(b, webhook.HeaderTimestamp+": "...)
 	b = strconv.AppendInt(b, at.Unix(), 10)
 	b = append(b, "\r\n"+webhook.HeaderSignature+": "...)
-	b = webhook.Sign(b, r.EventRef, at, r.Body, r.Keys...)
+	b = webhook.SignWith(b, r.EventRef, at, r.Body, r.Signers...)
 	b = append(b, "\r\nposthorn-delivery: "...)
 	b = r.Delivery.AppendText(b, posthorn.DeliveryPrefix)
 	b = append(b, "\r\nposthorn-attempt: "...)

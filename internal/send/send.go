@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/webhook"
 )
 
 // Config is what an operator decides about sending. The zero value sends to
@@ -62,8 +63,8 @@ type Config struct {
 // Request is one attempt to be made.
 type Request struct {
 	URL string
-	// Keys sign, current first; there must be one.
-	Keys [][]byte
+	// Signers sign, the current key's first; there must be one.
+	Signers []*webhook.Signer
 	// Headers are sent before our own. Names that belong to the protocol, to us
 	// or to signatures are left out.
 	Headers []posthorn.Header
