@@ -86,6 +86,7 @@ type Request struct {
 // of its own accord.
 type Client struct {
 	guard    Guard
+	targets  targets
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	dialOne  func(ctx context.Context, a netip.AddrPort) (net.Conn, error)
 	proxy    *proxy
@@ -148,7 +149,7 @@ func (c *Client) Send(ctx context.Context, r Request) posthorn.Attempt {
 	if r.Timeout <= 0 {
 		r.Timeout = posthorn.DefaultTimeout
 	}
-	x := exchange{client: c, request: &r, began: time.Now()}
+	x := &exchange{client: c, request: r, began: time.Now()}
 	x.attempt = posthorn.Attempt{Number: r.Attempt, At: c.now()}
 	x.deadline = x.began.Add(r.Timeout)
 	if err := x.run(ctx); err != nil {
