@@ -62,16 +62,15 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 		return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "another node has the delivery"}
 	}
 	signers := make([]*webhook.Signer, 0, len(t.Secrets))
-	now := s.now()
 	for i := range t.Secrets {
-		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !now.Before(expires) {
+		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !s.now().Before(expires) {
 			continue // the overlap of a rotation is over
 		}
 		secret, err := s.open(t, &t.Secrets[i], api.SecretKind)
 		if err != nil {
 			s.log.Error("cannot open an endpoint's secret; is its key still in POSTHORN_ENCRYPTION_KEYS?",
 				"endpoint", t.Endpoint.Ref, "key_id", t.Secrets[i].KeyID, "err", err)
-			return posthorn.Attempt{Number: number, At: now, Class: posthorn.ClassLocal, Detail: "the endpoint's secret cannot be read"}
+			return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "the endpoint's secret cannot be read"}
 		}
 		signers = append(signers, secret.signer)
 	}
@@ -81,7 +80,7 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 		if err != nil {
 			s.log.Error("cannot open the value of an endpoint's header; is its key still in POSTHORN_ENCRYPTION_KEYS?",
 				"endpoint", t.Endpoint.Ref, "key_id", t.Headers[i].KeyID, "err", err)
-			return posthorn.Attempt{Number: number, At: now, Class: posthorn.ClassLocal, Detail: "the value of one of the endpoint's headers cannot be read"}
+			return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "the value of one of the endpoint's headers cannot be read"}
 		}
 		headers = append(headers, posthorn.Header{Name: t.Headers[i].Name, Value: header.value})
 	}
