@@ -92,11 +92,19 @@ func (c *checkpointer) look() error {
 	}
 	done := make(chan error, 1)
 	select {
-	case c.writer.finish <- done:
+	case c.writer.between <- func() { done <- c.writer.takeIn() }:
 		return <-done
 	case <-c.stopped:
 		return nil
 	}
+}
+
+// takeIn takes the log into the file as far as nobody else needs it. While the
+// writer does it, nothing is added.
+func (w *writer) takeIn() error {
+	w.checkpoints.Lock()
+	defer w.checkpoints.Unlock()
+	return w.execute("PRAGMA wal_checkpoint(PASSIVE)")
 }
 
 // checkpoint keeps the writer's turn: SQLite refuses a second checkpoint at a time
@@ -117,15 +125,10 @@ func (c *checkpointer) close() error {
 	return c.db.Close()
 }
 
-// rowQuerier is a *sql.DB or *sql.Conn.
-type rowQuerier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 // checkpoint returns the length of the log in pages and how many of them are in
 // the file. A lock held by somebody else is no error: the next round comes.
-func checkpoint(q rowQuerier, mode string) (length, taken int, err error) {
+func checkpoint(db *sql.DB, mode string) (length, taken int, err error) {
 	var locked int
-	err = q.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&locked, &length, &taken)
+	err = db.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&locked, &length, &taken)
 	return length, taken, err
 }

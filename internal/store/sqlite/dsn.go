@@ -7,26 +7,31 @@ import (
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 )
 
-// Pragmas hold per connection, so they stand in the DSN. busy_timeout comes
-// first: the others may have to wait for a lock.
-func writerDSN(o Options) string {
+// writerPragmas hold per connection. The page size is that of SQLite and is for a
+// file that is yet to be made: pages of 8 KiB cost 6 % more processor time. busy_timeout
+// comes first: the others may have to wait for a lock.
+func writerPragmas(o Options) []string {
 	auto := checkpointPages
 	if o.checkpoints() {
 		auto = checkpointLast
 	}
-	return dsn(o.Path, "immediate",
+	return []string{
 		"busy_timeout(5000)",
-		"page_size(8192)",
+		"page_size(4096)",
 		"journal_mode(WAL)",
-		"synchronous("+o.Synchronous+")",
+		"synchronous(" + o.Synchronous + ")",
 		"foreign_keys(0)",
 		"secure_delete(1)",
 		fmt.Sprintf("wal_autocheckpoint(%d)", auto),
 		"journal_size_limit(67108864)",
 		"cache_size(-16384)",
 		"temp_store(2)",
-	)
+	}
 }
+
+// writerDSN is for the driver, which makes the file and brings its schema up to
+// date.
+func writerDSN(o Options) string { return dsn(o.Path, "immediate", writerPragmas(o)...) }
 
 func readerDSN(o Options) string {
 	return dsn(o.Path, "deferred", "busy_timeout(5000)", "query_only(1)", "cache_size(-2048)", "temp_store(2)")

@@ -181,7 +181,7 @@ func (w *writer) emptyLog() {
 	var blocked, pages, moved int
 	err := w.execute(fmt.Sprintf("PRAGMA busy_timeout = %d", readersWait.Milliseconds()))
 	if err == nil {
-		err = w.conn.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&blocked, &pages, &moved)
+		_, err = w.conn.row("PRAGMA wal_checkpoint(TRUNCATE)", nil, &blocked, &pages, &moved)
 	}
 	if e := w.execute("PRAGMA busy_timeout = 5000"); err == nil {
 		err = e

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/posthorn/posthorn/internal/store"
@@ -67,9 +66,15 @@ func explainOpen(path string, err error) error {
 	return fmt.Errorf("the database %s cannot be opened: %w", path, err)
 }
 
+// resultError is an error of SQLite, by the driver or by [conn].
+type resultError interface {
+	error
+	Code() int
+}
+
 // classify adds the error of the store's contract to one of SQLite.
 func classify(err error) error {
-	e, ok := errors.AsType[*sqlite.Error](err)
+	e, ok := errors.AsType[resultError](err)
 	if !ok {
 		return err
 	}
@@ -88,7 +93,7 @@ func classify(err error) error {
 
 // busy reports whether another connection is writing.
 func busy(err error) bool {
-	e, ok := errors.AsType[*sqlite.Error](err)
+	e, ok := errors.AsType[resultError](err)
 	return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 

@@ -28,8 +28,9 @@ func (s *Store) SetBusyTimeout(d time.Duration) error {
 }
 
 func (s *Store) pragma(text string) error {
-	_, err := s.writer.conn.ExecContext(context.Background(), "PRAGMA "+text)
-	return err
+	done := make(chan error)
+	s.writer.between <- func() { done <- s.writer.execute("PRAGMA " + text) }
+	return <-done
 }
 
 // HoldSnapshot keeps a reader in the way of the log's end until it is released.

@@ -129,10 +129,14 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 		err = checkVersion(ctx, db, o.Path)
 	}
 	if err == nil {
-		s.writer, err = newWriter(ctx, db, o, s.watchers.tell)
+		s.writer, err = newWriter(ctx, o, s.watchers.tell)
+	}
+	// Closed last, so that a new file's log is not taken in and begun anew.
+	if e := db.Close(); err == nil && e != nil {
+		err = errors.Join(e, s.writer.close())
 	}
 	if err != nil {
-		return errors.Join(err, db.Close())
+		return err
 	}
 	if s.readers, err = sql.Open("sqlite", readerDSN(o)); err != nil {
 		return errors.Join(err, s.writer.close())

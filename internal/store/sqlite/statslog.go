@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -95,13 +94,9 @@ func (w *writer) tidyStats() {
 }
 
 // readStatsLog reads what the last run left.
-func (w *writer) readStatsLog(ctx context.Context) error {
+func (w *writer) readStatsLog() error {
 	w.stats.hours = make(store.Hours)
-	rows, err := w.conn.QueryContext(ctx, `SELECT body FROM stats_log`)
-	if err != nil {
-		return err
-	}
-	return eachRow(rows, func(r scanner) error {
+	return w.conn.rows(`SELECT body FROM stats_log`, nil, func(r scanner) error {
 		var body []byte
 		if err := r.Scan(&body); err != nil {
 			return err

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"database/sql"
-	"errors"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -69,53 +68,33 @@ func (tx *txn) run(group []*op) error {
 }
 
 func (tx *txn) exec(query string, args ...any) error {
-	_, err := tx.w.run(query, args)
-	return err
+	return tx.w.conn.exec(query, args)
 }
 
 // execCount also returns how many rows changed.
 func (tx *txn) execCount(query string, args ...any) (int, error) {
-	r, err := tx.w.run(query, args)
-	if err != nil {
+	if err := tx.w.conn.exec(query, args); err != nil {
 		return 0, err
 	}
-	n, err := r.RowsAffected()
-	return int(n), err
+	return tx.w.conn.changes(), nil
 }
 
 // insert returns the new row's id.
 func (tx *txn) insert(query string, args ...any) (int64, error) {
-	r, err := tx.w.run(query, args)
-	if err != nil {
+	if err := tx.w.conn.exec(query, args); err != nil {
 		return 0, err
 	}
-	return r.LastInsertId()
+	return tx.w.conn.lastID(), nil
 }
 
 // row scans the one row of a query into dest; found is false without one.
 func (tx *txn) row(query string, args []any, dest ...any) (found bool, err error) {
-	s, err := tx.w.stmt(query)
-	if err != nil {
-		return false, err
-	}
-	err = s.QueryRow(args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, err
+	return tx.w.conn.row(query, args, dest...)
 }
 
 // rows calls scan for each row.
 func (tx *txn) rows(query string, args []any, scan func(scanner) error) error {
-	s, err := tx.w.stmt(query)
-	if err != nil {
-		return err
-	}
-	rows, err := s.Query(args...)
-	if err != nil {
-		return err
-	}
-	return eachRow(rows, scan)
+	return tx.w.conn.rows(query, args, scan)
 }
 
 // scanner is a *sql.Row or *sql.Rows.

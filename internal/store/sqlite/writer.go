@@ -2,10 +2,10 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"log/slog"
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,16 +25,13 @@ type writer struct {
 	node      uint8
 	poll      time.Duration
 	tell      func(store.Notice)
-	committed func()          // is told of each commit
-	finish    chan chan error // asks to take the whole log into the file
+	committed func()      // is told of each commit
+	between   chan func() // is called between two transactions
 	// checkpoints is held while the log is taken into the file.
 	checkpoints sync.Mutex
 	running     sync.WaitGroup
 
-	db          *sql.DB
-	conn        *sql.Conn
-	stmts       map[string]*sql.Stmt // for queries
-	commands    commands
+	conn        *conn
 	last        posthorn.ID // the highest id given out
 	lead        time.Duration
 	dataVersion int64
@@ -49,18 +46,17 @@ type writer struct {
 	lines map[int64]struct{}
 }
 
-func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notice)) (*writer, error) {
+func newWriter(ctx context.Context, o Options, tell func(store.Notice)) (*writer, error) {
 	w := &writer{
 		role:      o.Role,
 		queue:     newQueue(),
 		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
 		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
-		committed: func() {}, finish: make(chan chan error),
-		db: db, stmts: make(map[string]*sql.Stmt),
+		committed: func() {}, between: make(chan func()),
 		open: newOpenCounts(), memo: memo{most: memoMost},
 	}
 	var err error
-	if w.conn, err = db.Conn(ctx); err != nil {
+	if w.conn, err = openConn(o.Path, writerPragmas(o)...); err != nil {
 		return nil, err
 	}
 	if o.Role == Serve {
@@ -69,16 +65,20 @@ func newWriter(ctx context.Context, db *sql.DB, o Options, tell func(store.Notic
 		err = w.execute("PRAGMA busy_timeout = 0") // see begin
 	}
 	if err == nil {
-		err = w.readStatsLog(ctx)
+		err = w.readStatsLog()
 	}
 	if err == nil {
 		err = w.readDataVersion(&w.dataVersion)
 	}
 	if err != nil {
-		return nil, errors.Join(err, w.conn.Close())
+		return nil, errors.Join(err, w.conn.close())
 	}
 	return w, nil
 }
+
+// yields is how often the writer stands back before it takes a group: 8 times save
+// 5 % of the time per delivery of a busy server, 20 times no more.
+const yields = 8
 
 func (w *writer) start() { w.running.Go(w.loop) }
 
@@ -92,6 +92,12 @@ func (w *writer) loop() {
 	for {
 		select {
 		case <-w.queue.wake:
+			// Whoever is ready to run goes first and may join the group: the more
+			// are in it, the fewer pages and syncs each costs. With nobody ready it
+			// takes no time.
+			for range yields {
+				runtime.Gosched()
+			}
 			group, closed := w.queue.take()
 			if len(group) == 0 && closed {
 				w.settleAll()
@@ -105,11 +111,8 @@ func (w *writer) loop() {
 			if w.logFull.Load() {
 				w.emptyLog()
 			}
-		case done := <-w.finish:
-			w.checkpoints.Lock()
-			_, _, err := checkpoint(w.conn, "PASSIVE")
-			w.checkpoints.Unlock()
-			done <- err
+		case call := <-w.between:
+			call()
 		}
 	}
 }
@@ -137,12 +140,7 @@ func (w *writer) stop() {
 // file.
 func (w *writer) close() error {
 	w.stop()
-	var errs []error
-	errs = append(errs, w.commands.close())
-	for _, s := range w.stmts {
-		errs = append(errs, s.Close())
-	}
-	return errors.Join(append(errs, w.conn.Close(), w.db.Close())...)
+	return w.conn.close()
 }
 
 // write commits a group. When anything in it fails, the group is rolled back
@@ -251,20 +249,7 @@ func (w *writer) begin() error {
 }
 
 func (w *writer) execute(query string) error {
-	_, err := w.run(query, nil)
-	return err
-}
-
-// stmt prepares each query once.
-func (w *writer) stmt(query string) (*sql.Stmt, error) {
-	if s, ok := w.stmts[query]; ok {
-		return s, nil
-	}
-	s, err := w.conn.PrepareContext(context.Background(), query)
-	if err == nil {
-		w.stmts[query] = s
-	}
-	return s, err
+	return w.conn.exec(query, nil)
 }
 
 // do has the writer run apply and waits for the commit. An error that apply
@@ -299,11 +284,8 @@ func (w *writer) look() {
 }
 
 func (w *writer) readDataVersion(v *int64) error {
-	s, err := w.stmt("PRAGMA data_version")
-	if err != nil {
-		return err
-	}
-	return s.QueryRow().Scan(v)
+	_, err := w.conn.row("PRAGMA data_version", nil, v)
+	return err
 }
 
 // The reserve of the disk below which publishing is refused: what remains is

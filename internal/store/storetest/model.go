@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +65,7 @@ type modelEndpoint struct {
 type model struct {
 	*world
 	*rand.Rand
+	clock      atomic.Int64 // now, for the store's goroutines
 	reopen     func() store.Store
 	suspended  bool
 	endpoints  []*modelEndpoint
@@ -74,14 +76,9 @@ type model struct {
 
 func newModel(t *testing.T, open Reopenable, seed uint64) *model {
 	m := &model{Rand: rand.New(rand.NewPCG(seed, 0))}
-	// The store's clock is the world's, which is made after the store.
 	now := time.Date(2026, 4, 29, 9, 10, 0, 0, time.UTC)
-	s, reopen := open(t, func() time.Time {
-		if m.world == nil {
-			return now
-		}
-		return m.now
-	})
+	m.clock.Store(now.UnixNano())
+	s, reopen := open(t, func() time.Time { return time.Unix(0, m.clock.Load()).UTC() })
 	m.reopen = reopen
 	m.world = newWorldAt(t, s, now)
 	return m
@@ -115,6 +112,7 @@ func (m *model) step() {
 		m.suspend()
 	case n < 94:
 		m.now = m.now.Add(time.Duration(m.IntN(int(4*time.Hour/time.Millisecond))) * time.Millisecond)
+		m.clock.Store(m.now.UnixNano())
 	case n < 96:
 		m.sweepAll()
 	case n < 97:
