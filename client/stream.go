@@ -133,7 +133,7 @@ func (f *follower) connect(ctx context.Context) error {
 	}
 	defer body.Close()
 	f.reached = true
-	f.options.Changed(nil)
+	begun := false
 	in := bufio.NewReaderSize(body, 64<<10)
 	var e sse
 	for {
@@ -146,6 +146,12 @@ func (f *follower) connect(ctx context.Context) error {
 		if line != "" {
 			e.field(line)
 			continue
+		}
+		if !begun {
+			// The stream opens with its place: from here on nothing is missed, whatever
+			// happens to the connection, and only now may the caller be told so.
+			begun = true
+			f.options.Changed(nil)
 		}
 		one, err := e.dispatch()
 		if err != nil {

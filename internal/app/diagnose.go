@@ -52,7 +52,7 @@ func checkStore(ctx context.Context, cfg *config.Config) []doctor.Finding {
 		mend := "posthorn migrate --store " + shownFlag(cfg.StorePath)
 		switch {
 		case errors.Is(err, sqlite.ErrCorrupt):
-			mend = "restore the newest copy: it cannot be read as it is"
+			mend = "posthorn store restore NEWEST-BACKUP --store " + shownFlag(cfg.StorePath)
 		case config.IsPostgres(cfg.StorePath) && !strings.Contains(err.Error(), "schema"):
 			mend = "psql " + config.ShownStore(cfg.StorePath)
 		}
@@ -61,7 +61,7 @@ func checkStore(ctx context.Context, cfg *config.Config) []doctor.Finding {
 	defer s.Close() // nothing was written
 	found := one(doctor.Fine("%s has this version's schema", config.ShownStore(cfg.StorePath)))
 	if on, err := s.Sending(ctx); err != nil {
-		found = append(found, doctor.Fault("", "the sending switch cannot be read: %v", err))
+		found = append(found, doctor.Fault("posthorn migrate --store "+shownFlag(cfg.StorePath), "the sending switch cannot be read: %v", err))
 	} else if !on {
 		found = append(found, doctor.Fault("posthorn sending resume", "sending is paused for the whole installation"))
 	}
@@ -70,7 +70,7 @@ func checkStore(ctx context.Context, cfg *config.Config) []doctor.Finding {
 	}
 	switch pid, err := sqlite.Holder(cfg.StorePath); {
 	case err != nil:
-		found = append(found, doctor.Fault("", "its lock cannot be looked at: %v", err))
+		found = append(found, doctor.Fault("ls -l "+cfg.StorePath+".lock", "its lock cannot be looked at: %v", err))
 	case pid != 0:
 		found = append(found, doctor.Fine("process %d serves it", pid))
 	default:
@@ -86,7 +86,7 @@ func checkDisk(cfg *config.Config) []doctor.Finding {
 	free, low, err := sqlite.Space(cfg.StorePath)
 	switch {
 	case err != nil:
-		return one(doctor.Fault("", "free space cannot be told: %v", err))
+		return one(doctor.Fault("df -h "+cfg.StorePath, "free space cannot be told: %v", err))
 	case low:
 		return one(doctor.Fault("df -h "+cfg.StorePath, "%d MiB are free, which is below the reserve: publishing is answered 503", free>>20))
 	}
@@ -113,11 +113,11 @@ func checkKeys(ctx context.Context, cfg *config.Config) []doctor.Finding {
 		err = sameKeys(noted, ring)
 	}
 	if err != nil {
-		return one(doctor.Fault("give "+secretbox.EnvironmentVariable+" the keys that the service has", "%s", strings.TrimSuffix(err.Error(), ".")))
+		return one(doctor.Fault("export "+secretbox.EnvironmentVariable+"=… (the keys that the service has)", "%s", strings.TrimSuffix(err.Error(), ".")))
 	}
 	lost, opened, err := tryBoxes(ctx, s, ring)
 	if err != nil {
-		return one(doctor.Fault("", "what is sealed cannot be listed: %v", err))
+		return one(doctor.Fault("posthorn migrate --store "+shownFlag(cfg.StorePath), "what is sealed cannot be listed: %v", err))
 	}
 	if len(lost) == 0 {
 		return one(doctor.Fine("they open what is sealed (%d kinds tried); %s seals", opened, ring.Current()))
@@ -169,7 +169,7 @@ func tryBoxes(ctx context.Context, s store.Sealing, ring *secretbox.Keyring) (lo
 func checkCatalog(cfg *config.Config) []doctor.Finding {
 	c, err := openCatalog(cfg.Catalog)
 	if err != nil {
-		return one(doctor.Fault("mend "+cfg.Catalog, "%s", strings.TrimSuffix(err.Error(), ".")))
+		return one(doctor.Fault("posthorn doctor (when "+cfg.Catalog+" is mended)", "%s", strings.TrimSuffix(err.Error(), ".")))
 	}
 	return one(doctor.Fine("%d event types", len(c.Types())))
 }
@@ -183,16 +183,16 @@ func checkCertificate(cfg *config.Config, now time.Time) []doctor.Finding {
 	}
 	pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
 	if err != nil {
-		return one(doctor.Fault("replace "+cfg.TLSCert+" and "+cfg.TLSKey, "%v", err))
+		return one(doctor.Fault("openssl x509 -noout -dates -in "+cfg.TLSCert+" (then replace it and "+cfg.TLSKey+")", "%v", err))
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	switch {
 	case err != nil:
-		return one(doctor.Fault("replace "+cfg.TLSCert, "%v", err))
+		return one(doctor.Fault("openssl x509 -noout -dates -in "+cfg.TLSCert+" (then replace it)", "%v", err))
 	case now.After(leaf.NotAfter):
-		return one(doctor.Fault("renew "+cfg.TLSCert+" and restart the service", "it ended on %s", posthorn.FormatTime(leaf.NotAfter)))
+		return one(doctor.Fault("systemctl restart posthorn (when "+cfg.TLSCert+" is renewed)", "it ended on %s", posthorn.FormatTime(leaf.NotAfter)))
 	case now.Add(renewBefore).After(leaf.NotAfter):
-		return one(doctor.Fault("renew "+cfg.TLSCert+" and restart the service", "it ends on %s", posthorn.FormatTime(leaf.NotAfter)))
+		return one(doctor.Fault("systemctl restart posthorn (when "+cfg.TLSCert+" is renewed)", "it ends on %s", posthorn.FormatTime(leaf.NotAfter)))
 	}
 	return one(doctor.Fine("it is good until %s", posthorn.FormatTime(leaf.NotAfter)))
 }
@@ -223,7 +223,7 @@ func checkEgress(ctx context.Context, cfg *config.Config, name string) []doctor.
 		}
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(p.Hostname(), port))
 		if err != nil {
-			return one(doctor.Fault("start the proxy, or mend egress-proxy", "the egress proxy cannot be reached: %v", err))
+			return one(doctor.Fault("curl -v --proxy "+p.Redacted()+" https://example.com/", "the egress proxy cannot be reached: %v", err))
 		}
 		return one(doctor.Fine("the egress proxy %s answers", errorless(c)))
 	}

@@ -300,7 +300,10 @@ func TestRetryingAndCancelingByHand(t *testing.T) {
 // A replay goes on where it stood when the service was stopped, keeps its rate, and
 // new events go first.
 func TestAReplaySurvivesARestart(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "posthorn.db")
+	onEachStore(t, replaySurvivesARestart)
+}
+
+func replaySurvivesARestart(t *testing.T, path string) {
 	keys := "POSTHORN_ENCRYPTION_KEYS=k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 	s := serveOn(t, path, keys, "POSTHORN_RETRY_SCHEDULE=none")
 	api := s.tenant(t, "acme")

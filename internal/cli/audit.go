@@ -16,6 +16,7 @@ func (r *runner) auditList() *cobra.Command {
 	var filter client.AuditFilter
 	c := &cobra.Command{
 		Use: "list", Short: "List changes, newest first", Args: takes(),
+		Annotations: calls("GET /audit"),
 		Example: `  posthorn audit list --since 1d
   posthorn audit list --subject wh_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B -o jsonl   # with before and after`,
 		Long: "A tenant's token sees the tenant's changes; a platform token with the scope admin\n" +

@@ -83,6 +83,9 @@ type runner struct {
 	now      func() time.Time
 
 	output     string
+	changes    bool    // the command may change something on a server
+	told       bool    // which saved one it is
+	found      *target // nil until it is asked for
 	configFile string
 	remote     remoteFlags
 }
@@ -114,7 +117,8 @@ func (r *runner) root() *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true,
 		Args: r.noSuchCommand,
 		RunE: showHelp,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			r.changes = changes(c)
 			return r.checkOutput()
 		},
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},

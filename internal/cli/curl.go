@@ -14,7 +14,8 @@ import (
 func (r *runner) eventCurl() *cobra.Command {
 	var to, secretFile string
 	c := &cobra.Command{
-		Use: "curl ID --to URL", Short: "Print a curl command that sends an event again", Args: takes("ID"),
+		Use: "curl ID --to URL", Short: "Print a curl command that sends an event again", Args: takes("ID"), ValidArgsFunction: first(r.eventIDs),
+		Annotations: calls("GET /events/{eventId}"),
 		Example: `  posthorn event curl evt_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --to http://localhost:3000/hooks
   posthorn event curl evt_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --to http://localhost:3000/hooks | sh`,
 		Long: "The command has the bytes and headers of a delivery and a signature of now, which\n" +
@@ -56,8 +57,8 @@ func (r *runner) eventCurl() *cobra.Command {
 // curlKey is the key to sign with.
 func (r *runner) curlKey(file string) ([]byte, error) {
 	if file == "" {
-		token, err := r.token()
-		return listenKey(token), err
+		server, err := r.target()
+		return listenKey(server.token), err
 	}
 	b, err := r.readSource(file, 4096)
 	if err != nil {

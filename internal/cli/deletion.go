@@ -17,8 +17,9 @@ func (r *runner) tenantDelete() *cobra.Command {
 	var yes, wait bool
 	var timeout string
 	c := &cobra.Command{
-		Use: "delete NAME", Short: "Delete a tenant with all that belongs to it", Args: takes("NAME"),
-		Example: "  posthorn tenant delete acme --yes --wait",
+		Use: "delete NAME", Short: "Delete a tenant with all that belongs to it", Args: takes("NAME"), ValidArgsFunction: first(r.knownTenants),
+		Annotations: like("DELETE /tenants/{name}"),
+		Example:     "  posthorn tenant delete acme --yes --wait",
 		Long: "The tenant is unknown at once; the service erases what it had in the background. With\n" +
 			"--wait the command ends when nothing is left, and reports what was erased.",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -102,7 +103,8 @@ func (r *runner) tenantDeletions() *cobra.Command {
 	var flags listFlags
 	c := &cobra.Command{
 		Use: "deletions", Short: "List deleted tenants and what was erased of them", Args: takes(),
-		Example: "  posthorn tenant deletions",
+		Annotations: like("GET /deletions"),
+		Example:     "  posthorn tenant deletions",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
 				return err

@@ -24,7 +24,8 @@ func (r *runner) deliveryList() *cobra.Command {
 	var filter client.DeliveryFilter
 	c := &cobra.Command{
 		Use: "list", Short: "List deliveries, newest first", Args: takes(),
-		Example: "  posthorn delivery list --state failed --since 1d",
+		Annotations: calls("GET /deliveries"),
+		Example:     "  posthorn delivery list --state failed --since 1d",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if filter.State != "" && !slices.Contains(posthorn.ShownStates(), posthorn.ShownState(filter.State)) {
 				return usage("--state %s is none of %s.", filter.State, strings.Join(stateNames(), ", "))
@@ -62,8 +63,9 @@ func (r *runner) deliveryList() *cobra.Command {
 	f.StringVar(&filter.Event, "event", "", "event's `id`")
 	f.StringVar(&filter.Type, "type", "", "event `type` or pattern")
 	must(c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(stateNames(), cobra.ShellCompDirectiveNoFileComp)))
-	must(c.RegisterFlagCompletionFunc("endpoint", r.completeEndpoint))
-	r.completeTypes(c, "type")
+	completes(c, "endpoint", r.endpointIDs)
+	completes(c, "event", r.eventIDs)
+	completes(c, "type", r.typeNames)
 	return c
 }
 
@@ -111,8 +113,9 @@ func outcome(a *client.Attempt) string {
 
 func (r *runner) deliveryGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get ID", Short: "Print a delivery with each attempt and why it ended so", Args: takes("ID"),
-		Example: "  posthorn delivery get dlv_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B",
+		Use: "get ID", Short: "Print a delivery with each attempt and why it ended so", Args: takes("ID"), ValidArgsFunction: first(r.deliveryIDs),
+		Annotations: calls("GET /deliveries/{deliveryId}"),
+		Example:     "  posthorn delivery get dlv_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {

@@ -67,9 +67,9 @@ func (s *serverCheck) reach(ctx context.Context) []doctor.Finding {
 	case resp.StatusCode == http.StatusOK && text == "ready":
 		found = append(found, doctor.Fine("%s is ready", s.server))
 	case resp.StatusCode == http.StatusServiceUnavailable:
-		found = append(found, doctor.Fault("see the service's log", "%s is not ready: %.200s", s.server, text))
+		found = append(found, doctor.Fault("journalctl -u posthorn -n 50", "%s is not ready: %.200s", s.server, text))
 	default:
-		return append(found, doctor.Fault("give its URL by --server", "%s answers /readyz with %d: it is not Posthorn", s.server, resp.StatusCode))
+		return append(found, doctor.Fault("posthorn doctor --server https://HOST", "%s answers /readyz with %d: it is not Posthorn", s.server, resp.StatusCode))
 	}
 	there, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
@@ -99,22 +99,22 @@ func (s *serverCheck) tryToken(ctx context.Context) []doctor.Finding {
 	case f != nil && f.message == noToken:
 		return []doctor.Finding{doctor.Skip("there is none: POSTHORN_TOKEN or --token-file gives one to look at")}
 	case s.noTok != nil:
-		return []doctor.Finding{doctor.Fault("give the token by POSTHORN_TOKEN or --token-file", "%s", strings.TrimSuffix(s.noTok.Error(), "."))}
+		return []doctor.Finding{doctor.Fault("posthorn doctor --token-file FILE", "%s", strings.TrimSuffix(s.noTok.Error(), "."))}
 	}
 	var has []string
 	for _, p := range scopeProbes {
 		resp, _, err := s.ask(ctx, p.method, s.server+"/v2.3/webhooks"+p.path, p.body)
 		switch {
 		case err != nil:
-			return []doctor.Finding{doctor.Fault("", "the server cannot be asked: %v", err)}
+			return []doctor.Finding{doctor.Fault("curl -v "+s.server+"/readyz", "the server cannot be asked: %v", err)}
 		case resp.StatusCode == http.StatusUnauthorized:
 			return []doctor.Finding{doctor.Fault("posthorn token create --tenant NAME", "it is not known to the server, was revoked or has expired")}
 		case resp.StatusCode == http.StatusTooManyRequests:
-			return []doctor.Finding{doctor.Fault("wait a minute, then: posthorn doctor", "too many bad tokens came from this address")}
+			return []doctor.Finding{doctor.Fault("sleep 60; posthorn doctor", "too many bad tokens came from this address")}
 		case resp.StatusCode != http.StatusForbidden:
 			has = append(has, p.scope)
 		case p.scope == access.ScopeRead && !strings.Contains(resp.Header.Get("WWW-Authenticate"), "insufficient_scope"):
-			return []doctor.Finding{doctor.Fault("ask for a token that names a tenant of this installation", "it is a good one, but not for the tenant that is asked for")}
+			return []doctor.Finding{doctor.Fault("posthorn token create --tenant NAME", "it is a good one, but not for the tenant that is asked for")}
 		}
 	}
 	if len(has) == 0 {

@@ -24,7 +24,8 @@ func (r *runner) endpointCreate() *cobra.Command {
 	var paused bool
 	c := &cobra.Command{
 		Use: "create --url URL --events PATTERN,…", Short: "Create an endpoint and print its secret", Args: takes(),
-		Example: `  posthorn endpoint create --url https://partner.example.com/hooks --events 'cases.*,assignments.*'`,
+		Annotations: calls("POST /endpoints"),
+		Example:     `  posthorn endpoint create --url https://partner.example.com/hooks --events 'cases.*,assignments.*'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if e.URL == "" || len(e.Events) == 0 {
 				return usage("--url and --events are needed.").with("As in: %s", strings.TrimSpace(cmd.Example))
@@ -56,7 +57,7 @@ func (r *runner) endpointCreate() *cobra.Command {
 	f.StringSliceVar(&e.Events, "events", nil, "event types or `patterns`, such as 'cases.*' (repeatable)")
 	f.StringVar(&e.Description, "description", "", "a `label`")
 	f.BoolVar(&paused, "paused", false, "create it paused")
-	r.completeTypes(c, "events")
+	completes(c, "events", r.typeNames)
 	return c
 }
 
@@ -77,7 +78,8 @@ func (r *runner) endpointList() *cobra.Command {
 	var status string
 	c := &cobra.Command{
 		Use: "list", Short: "List endpoints, newest first", Args: takes(),
-		Example: "  posthorn endpoint list --status paused",
+		Annotations: calls("GET /endpoints"),
+		Example:     "  posthorn endpoint list --status paused",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if status != "" && status != "active" && status != "paused" {
 				return usage("--status %s is neither active nor paused.", status)
@@ -111,8 +113,9 @@ func (r *runner) endpointList() *cobra.Command {
 
 func (r *runner) endpointGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get ID", Short: "Print an endpoint", Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
-		Example: "  posthorn endpoint get wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
+		Use: "get ID", Short: "Print an endpoint", Args: takes("ID"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("GET /endpoints/{webhookId}"),
+		Example:     "  posthorn endpoint get wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -131,8 +134,9 @@ func (r *runner) endpointUpdate() *cobra.Command {
 	var ch client.EndpointChange
 	var url, description string
 	c := &cobra.Command{
-		Use: "update ID", Short: "Change an endpoint's URL, events or description", Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
-		Example: "  posthorn endpoint update wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --events 'cases.*'",
+		Use: "update ID", Short: "Change an endpoint's URL, events or description", Args: takes("ID"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("PATCH /endpoints/{webhookId}"),
+		Example:     "  posthorn endpoint update wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --events 'cases.*'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("url") {
 				ch.URL = &url
@@ -150,7 +154,7 @@ func (r *runner) endpointUpdate() *cobra.Command {
 	f.StringVar(&url, "url", "", "`URL` that deliveries are sent to from now on, waiting ones too")
 	f.StringSliceVar(&ch.Events, "events", nil, "event types or `patterns` that replace the old ones (repeatable)")
 	f.StringVar(&description, "description", "", "a `label`; '' clears it")
-	r.completeTypes(c, "events")
+	completes(c, "events", r.typeNames)
 	return c
 }
 
@@ -168,8 +172,9 @@ func (r *runner) changeEndpoint(cmd *cobra.Command, id string, ch client.Endpoin
 
 func (r *runner) endpointStatus(verb, status, short string) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " ID", Short: short, Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
-		Example: "  posthorn endpoint " + verb + " wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
+		Use: verb + " ID", Short: short, Args: takes("ID"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("PATCH /endpoints/{webhookId}", "GET /endpoints/{webhookId}/health"),
+		Example:     "  posthorn endpoint " + verb + " wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -218,8 +223,9 @@ func (r *runner) sayWaiting(h *client.Health, e *client.Endpoint) {
 func (r *runner) endpointDelete() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "delete ID", Short: "Delete an endpoint and cancel what waits for it", Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
-		Example: "  posthorn endpoint delete wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --yes",
+		Use: "delete ID", Short: "Delete an endpoint and cancel what waits for it", Args: takes("ID"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("DELETE /endpoints/{webhookId}", "GET /endpoints/{webhookId}"),
+		Example:     "  posthorn endpoint delete wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -249,8 +255,9 @@ func (r *runner) endpointDelete() *cobra.Command {
 
 func (r *runner) endpointHealth() *cobra.Command {
 	return &cobra.Command{
-		Use: "health ID", Short: "Print how an endpoint fares", Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
-		Example: "  posthorn endpoint health wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
+		Use: "health ID", Short: "Print how an endpoint fares", Args: takes("ID"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("GET /endpoints/{webhookId}/health"),
+		Example:     "  posthorn endpoint health wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {

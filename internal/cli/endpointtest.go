@@ -15,7 +15,8 @@ import (
 func (r *runner) endpointTest() *cobra.Command {
 	var eventType, timeout string
 	c := &cobra.Command{
-		Use: "test ID", Short: "Send a test to an endpoint and print what came of it", Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
+		Use: "test ID", Short: "Send a test to an endpoint and print what came of it", Args: takes("ID"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("POST /endpoints/{webhookId}/test", "GET /deliveries/{deliveryId}"),
 		Example: `  posthorn endpoint test wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW
   posthorn endpoint test wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --type cases.updated`,
 		Long: "Sends webhooks.ping, or the catalogue's example of --type, to this endpoint alone,\n" +
@@ -43,7 +44,7 @@ func (r *runner) endpointTest() *cobra.Command {
 	}
 	c.Flags().StringVar(&eventType, "type", "", "event `type` whose example is sent (default webhooks.ping)")
 	c.Flags().StringVar(&timeout, "timeout", "45s", "how `long` to wait for the answer")
-	r.completeTypes(c, "type")
+	completes(c, "type", r.typeNames)
 	return c
 }
 

@@ -44,7 +44,8 @@ func (s *sendFlags) add(c *cobra.Command, data string) {
 func (r *runner) eventSend() *cobra.Command {
 	var flags sendFlags
 	c := &cobra.Command{
-		Use: "send TYPE", Short: "Publish an event", Args: takes("TYPE"), ValidArgsFunction: r.completeType,
+		Use: "send TYPE", Short: "Publish an event", Args: takes("TYPE"), ValidArgsFunction: first(r.typeNames),
+		Annotations: calls("POST /events", "GET /events/{eventId}"),
 		Example: `  posthorn event send cases.updated --data '{"case":{"id":590}}'
   posthorn event send cases.updated --data @case.json --wait`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -226,7 +227,8 @@ func (r *runner) eventList() *cobra.Command {
 	var filter client.EventFilter
 	c := &cobra.Command{
 		Use: "list", Short: "List events, newest first", Args: takes(),
-		Example: "  posthorn event list --type 'cases.*' --since 2h",
+		Annotations: calls("GET /events"),
+		Example:     "  posthorn event list --type 'cases.*' --since 2h",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if filter.Since, filter.Until, err = r.period(flags.since, flags.until); err != nil {
 				return err
@@ -258,7 +260,7 @@ func (r *runner) eventList() *cobra.Command {
 	c.Flags().StringVar(&filter.Source, "source", "", "`source` of a CloudEvent")
 	c.Flags().StringVar(&filter.Subject, "subject", "", "`subject` of a CloudEvent")
 	c.Flags().StringVar(&filter.SourceID, "source-id", "", "`id` that a CloudEvent came with")
-	r.completeTypes(c, "type")
+	completes(c, "type", r.typeNames)
 	return c
 }
 
@@ -273,7 +275,8 @@ func pageSize(limit int) int {
 func (r *runner) eventGet() *cobra.Command {
 	var raw bool
 	c := &cobra.Command{
-		Use: "get ID", Short: "Print an event with its data and deliveries", Args: takes("ID"),
+		Use: "get ID", Short: "Print an event with its data and deliveries", Args: takes("ID"), ValidArgsFunction: first(r.eventIDs),
+		Annotations: calls("GET /events/{eventId}"),
 		Example: `  posthorn event get evt_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B
   posthorn event get evt_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --raw > data.json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -303,8 +306,9 @@ func (r *runner) eventGet() *cobra.Command {
 func (r *runner) eventErase() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "erase ID", Short: "Erase the payload of an event for good", Args: takes("ID"),
-		Example: "  posthorn event erase evt_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --yes",
+		Use: "erase ID", Short: "Erase the payload of an event for good", Args: takes("ID"), ValidArgsFunction: first(r.eventIDs),
+		Annotations: calls("DELETE /events/{eventId}/payload"),
+		Example:     "  posthorn event erase evt_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --yes",
 		Long: "What waits of the event is canceled, and it cannot be sent again. The event and its\n" +
 			"deliveries stay in the log, without what receivers answered. Backups still hold it.",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -18,7 +18,8 @@ func (r *runner) eventTypeCommand() *cobra.Command {
 func (r *runner) eventTypeList() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the event types", Args: takes(),
-		Example: "  posthorn event-type list",
+		Annotations: calls("GET /event-types"),
+		Example:     "  posthorn event-type list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -41,7 +42,8 @@ func (r *runner) eventTypeList() *cobra.Command {
 func (r *runner) eventTypeGet() *cobra.Command {
 	var example bool
 	c := &cobra.Command{
-		Use: "get NAME", Short: "Print an event type with its schema and an example", Args: takes("NAME"), ValidArgsFunction: r.completeType,
+		Use: "get NAME", Short: "Print an event type with its schema and an example", Args: takes("NAME"), ValidArgsFunction: first(r.typeNames),
+		Annotations: calls("GET /event-types/{type}"),
 		Example: `  posthorn event-type get cases.updated
   posthorn event-type get cases.updated --example > case.json`,
 		RunE: func(cmd *cobra.Command, args []string) error {

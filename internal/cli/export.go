@@ -15,6 +15,7 @@ func (r *runner) exportCommand() *cobra.Command {
 	var file string
 	c := r.remoteFlags(&cobra.Command{
 		Use: "export", Short: "Write endpoints, events and deliveries as JSON lines", Args: takes(),
+		Annotations: calls("POST /exports", "GET /exports/{exportId}/content"),
 		Example: `  posthorn export > everything.jsonl
   posthorn export --since 7d --file week.jsonl`,
 		Long: "One JSON object a line: {\"endpoint\":…}, then {\"event\":…} with its data and its\n" +

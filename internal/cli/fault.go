@@ -47,7 +47,7 @@ func Codes() []ExitCode {
 		{ExitNotFound, "not_found", "what was named is not there: a resource, a store's file"},
 		{ExitNotAllowed, "not_allowed", "no token, a bad one, or one that does not reach that far; a file of another user"},
 		{ExitConflict, "conflict", "it clashes with what is there: a name that is taken, an id used for something else"},
-		{ExitTestFailed, "test_failed", "the thing tested failed: `event send --wait` saw a delivery fail, `endpoint test` a receiver, `check` a fault of it, `verify` a wrong signature, `bench` lost an event or missed a bar"},
+		{ExitTestFailed, "test_failed", "the thing tested failed: `event send --wait` saw a delivery fail, `delivery retry --wait` and `event resend --wait` an attempt, `endpoint test` a receiver, `check` a fault of it, `verify` a wrong signature, `bench` lost an event or missed a bar"},
 		{ExitUnreachable, "unreachable", "the server cannot be reached, or not again within --reconnect-for"},
 		{ExitInterrupted, "interrupted", "interrupted (Ctrl-C); `serve`, `dev`, `listen` and `event tail` end with 0"},
 	}

@@ -22,6 +22,7 @@ func (r *runner) listenCommand() *cobra.Command {
 	var to, timeout string
 	c := &cobra.Command{
 		Use: "listen --forward-to URL", Short: "Forward events to a program on this machine", Args: takes(),
+		Annotations: calls("GET /stream"),
 		Example: `  posthorn listen --forward-to http://localhost:3000/hooks
   posthorn listen --forward-to http://localhost:3000/hooks --types 'cases.*'`,
 		Long: "Sends each event that is published to URL, with the bytes and headers of a real\n" +
@@ -68,11 +69,11 @@ func (r *runner) listen(ctx context.Context, flags *followFlags, to string, time
 	if err := send.NewGuard(guarded).CheckURL(to); err != nil {
 		return usage("--forward-to: %v.", err)
 	}
-	token, err := r.token()
+	server, err := r.target()
 	if err != nil {
 		return err
 	}
-	f := &forwarder{to: to, key: listenKey(token), timeout: timeout}
+	f := &forwarder{to: to, key: listenKey(server.token), timeout: timeout}
 	if f.client, err = send.New(guarded); err != nil {
 		return err
 	}

@@ -297,10 +297,10 @@ func TestTailPrintsEventsAsTheyComeIn(t *testing.T) {
 	}
 }
 
-// The printed command is run by a shell: what arrives is the delivered form, byte
-// for byte, and its signature holds.
-func TestEventCurlPrintsACommandThatWorks(t *testing.T) {
-	for _, program := range []string{"sh", "curl"} {
+// needs skips a test where programs are missing; on a build server it fails.
+func needs(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			if os.Getenv("CI") != "" {
 				t.Fatalf("%s is needed", program)
@@ -308,6 +308,12 @@ func TestEventCurlPrintsACommandThatWorks(t *testing.T) {
 			t.Skipf("%s is needed", program)
 		}
 	}
+}
+
+// The printed command is run by a shell: what arrives is the delivered form, byte
+// for byte, and its signature holds.
+func TestEventCurlPrintsACommandThatWorks(t *testing.T) {
+	needs(t, "sh", "curl")
 	s, acme, _ := service(t)
 	h := newHook(t)
 	environ := []string{"POSTHORN_SERVER=" + s.URL, "POSTHORN_TOKEN=" + s.Token}
@@ -346,5 +352,26 @@ func TestEventCurlPrintsACommandThatWorks(t *testing.T) {
 	}
 	if code, _, _ := run(t, environ, "event", "curl", "mine"); code != 2 {
 		t.Errorf("without --to: exit %d", code)
+	}
+}
+
+// A context's token is as good as one of the environment, and signs alike.
+func TestListenTakesServerAndTokenOfAContext(t *testing.T) {
+	s, _, _ := service(t)
+	h := newHook(t)
+	home := []string{"HOME=" + t.TempDir()}
+	if code, _, talk := run(t, append(home, "POSTHORN_TOKEN="+s.Token), "context", "add", "local", "--server", s.URL); code != 0 {
+		t.Fatalf("it exits with %d: %s", code, talk)
+	}
+	var secrets []string
+	for _, environ := range [][]string{home, {"POSTHORN_SERVER=" + s.URL, "POSTHORN_TOKEN=" + s.Token}} {
+		listen := start(t, environ, "listen", "--forward-to", h.URL)
+		listen.says("Ready")
+		secrets = append(secrets, regexp.MustCompile(`whsec_\S+`).FindString(listen.talk.String()))
+		listen.interrupt()
+		listen.exits(0)
+	}
+	if secrets[0] == "" || secrets[0] != secrets[1] {
+		t.Errorf("it signs with %q", secrets)
 	}
 }

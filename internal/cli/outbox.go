@@ -15,7 +15,8 @@ func (r *runner) outboxList() *cobra.Command {
 	var waiting bool
 	c := &cobra.Command{
 		Use: "list", Short: "List events of the outbox that were refused, newest first", Args: takes(),
-		Example: "  posthorn outbox list\n  posthorn outbox list --waiting",
+		Annotations: calls("GET /outbox"),
+		Example:     "  posthorn outbox list\n  posthorn outbox list --waiting",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
 				return err
@@ -49,8 +50,9 @@ func (r *runner) outboxList() *cobra.Command {
 
 func (r *runner) outboxRetry() *cobra.Command {
 	return &cobra.Command{
-		Use: "retry ID", Short: "Publish a refused event again, when what was wrong is mended", Args: takes("ID"),
-		Example: "  posthorn outbox retry 42",
+		Use: "retry ID", Short: "Publish a refused event again, when what was wrong is mended", Args: takes("ID"), ValidArgsFunction: first(r.outboxIDs),
+		Annotations: calls("POST /outbox/{outboxId}/retry"),
+		Example:     "  posthorn outbox retry 42",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -71,8 +73,9 @@ func (r *runner) outboxRetry() *cobra.Command {
 
 func (r *runner) outboxDrop() *cobra.Command {
 	return &cobra.Command{
-		Use: "drop ID", Short: "Remove a refused event, which is then never published", Args: takes("ID"),
-		Example: "  posthorn outbox drop 42",
+		Use: "drop ID", Short: "Remove a refused event, which is then never published", Args: takes("ID"), ValidArgsFunction: first(r.outboxIDs),
+		Annotations: calls("DELETE /outbox/{outboxId}"),
+		Example:     "  posthorn outbox drop 42",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {

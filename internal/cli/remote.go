@@ -45,12 +45,29 @@ func (r *runner) remoteFlags(c *cobra.Command) *cobra.Command {
 }
 
 // target is which server to call, and as whom.
-type target struct{ server, token, tenant string }
+type target struct {
+	server, token, tenant string
+	// context is the name of the saved one that the server or the token is of; empty
+	// if flags and the environment said both.
+	context string
+}
 
-// target finds it: a flag goes before the environment, and the environment before
+// target finds it, once: a token on standard input can be read a single time.
+func (r *runner) target() (target, error) {
+	if r.found == nil {
+		t, err := r.findTarget()
+		if err != nil {
+			return t, err
+		}
+		r.found = &t
+	}
+	return *r.found, nil
+}
+
+// findTarget looks for it: a flag goes before the environment, and the environment before
 // the current context. A context's token goes to the context's server only, and its
 // tenant with its token only.
-func (r *runner) target() (t target, err error) {
+func (r *runner) findTarget() (t target, err error) {
 	given := r.remote.token != "" || r.remote.tokenFile != ""
 	inEnvironment := r.getenv("POSTHORN_TOKEN") != "" || r.getenv("POSTHORN_TOKEN_FILE") != ""
 	var saved *serverContext
@@ -70,6 +87,9 @@ func (r *runner) target() (t target, err error) {
 	}
 	t.server = firstOf(r.remote.server, flag.Server, r.getenv("POSTHORN_SERVER"), current.Server, defaultServer)
 	tenant := firstOf(r.remote.tenant, r.getenv("POSTHORN_TENANT"))
+	if r.remote.server == "" && (flag.Server != "" || r.getenv("POSTHORN_SERVER") == "" && current.Server != "") {
+		t.context = saved.Name
+	}
 	for _, c := range []*serverContext{&flag, &current} {
 		if c.Server != t.server {
 			*c = serverContext{}
@@ -77,9 +97,9 @@ func (r *runner) target() (t target, err error) {
 	}
 	switch {
 	case !given && flag.Token != "":
-		t.token, t.tenant = flag.Token, firstOf(r.remote.tenant, flag.Tenant)
+		t.token, t.tenant, t.context = flag.Token, firstOf(r.remote.tenant, flag.Tenant), saved.Name
 	case !given && !inEnvironment && current.Token != "":
-		t.token, t.tenant = current.Token, firstOf(tenant, current.Tenant)
+		t.token, t.tenant, t.context = current.Token, firstOf(tenant, current.Tenant), saved.Name
 	default:
 		t.tenant = tenant
 		t.token, err = r.token()
@@ -93,6 +113,7 @@ func (r *runner) client() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.sayContext(t)
 	if inTheClear(t.server) {
 		r.say("warning: the token goes to %s unencrypted; use https", t.server)
 	}
@@ -106,6 +127,20 @@ func (r *runner) client() (*client.Client, error) {
 		return nil, &fault{exit: ExitUsage, message: sentence(err.Error()), err: err}
 	}
 	return c, nil
+}
+
+// sayContext says on a terminal whom a command that changes something talks to, when
+// that was saved some day and is not in sight: the wrong one may be the current one.
+func (r *runner) sayContext(t target) {
+	if t.context == "" || !r.changes || r.told || !isTerminal(r.Err) {
+		return
+	}
+	r.told = true // some commands make more than one client
+	line := fmt.Sprintf("Context %s: %s", t.context, t.server)
+	if t.tenant != "" {
+		line += ", tenant " + t.tenant
+	}
+	r.say("%s", r.paint(r.Err, yellow, printable(line)))
 }
 
 // token finds the access token: a flag goes before the environment, and the

@@ -27,7 +27,8 @@ func (r *runner) replayCreate() *cobra.Command {
 	var since, until string
 	var dryRun, wait bool
 	c := &cobra.Command{
-		Use: "create ENDPOINT --since TIME", Short: "Send again what failed or expired", Args: takes("ENDPOINT"), ValidArgsFunction: r.completeEndpoint,
+		Use: "create ENDPOINT --since TIME", Short: "Send again what failed or expired", Args: takes("ENDPOINT"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("POST /endpoints/{webhookId}/replays", "GET /replays/{replayId}"),
 		Long: "What is sent is fixed now. Each delivery begins its schedule anew, with the same webhook-id, and new events go first. " +
 			"--missing sends what was never sent because the endpoint did not exist yet. --wait shows how it goes on and ends with 6 if something failed again.",
 		Example: `  posthorn replay create wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --since 4h --dry-run
@@ -75,7 +76,7 @@ func (r *runner) replayCreate() *cobra.Command {
 	f.Float64Var(&n.RatePerSecond, "rate", 0, "`how many` in a second at most, 0.1 to 1000 (default no bound)")
 	f.BoolVar(&dryRun, "dry-run", false, "only count exactly, and show samples")
 	f.BoolVar(&wait, "wait", false, "wait until all has ended, and show how it goes on")
-	r.completeTypes(c, "type")
+	completes(c, "type", r.typeNames)
 	return c
 }
 
@@ -172,7 +173,8 @@ func (r *runner) replayList() *cobra.Command {
 	var limit int
 	c := &cobra.Command{
 		Use: "list", Short: "List replays, newest first", Args: takes(),
-		Example: "  posthorn replay list --endpoint wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
+		Annotations: calls("GET /replays"),
+		Example:     "  posthorn replay list --endpoint wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -196,15 +198,16 @@ func (r *runner) replayList() *cobra.Command {
 	}
 	c.Flags().StringVar(&endpoint, "endpoint", "", "only of this endpoint (`id`)")
 	c.Flags().IntVar(&limit, "limit", 50, "`how many` to print; 0 for all")
-	must(c.RegisterFlagCompletionFunc("endpoint", r.completeEndpoint))
+	completes(c, "endpoint", r.endpointIDs)
 	return c
 }
 
 func (r *runner) replayGet() *cobra.Command {
 	var wait bool
 	c := &cobra.Command{
-		Use: "get ID", Short: "Print a replay with its counts", Args: takes("ID"),
-		Example: "  posthorn replay get rpl_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --wait",
+		Use: "get ID", Short: "Print a replay with its counts", Args: takes("ID"), ValidArgsFunction: first(r.replayIDs),
+		Annotations: calls("GET /replays/{replayId}"),
+		Example:     "  posthorn replay get rpl_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --wait",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -245,8 +248,9 @@ func (r *runner) printReplay(p *client.Replay) error {
 
 func (r *runner) replaySet(verb, short string, do func(*client.Client, context.Context, string) (*client.Replay, error)) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " ID", Short: short, Args: takes("ID"),
-		Example: "  posthorn replay " + verb + " rpl_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B",
+		Use: verb + " ID", Short: short, Args: takes("ID"), ValidArgsFunction: first(r.replayIDs),
+		Annotations: calls("POST /replays/{replayId}/" + verb),
+		Example:     "  posthorn replay " + verb + " rpl_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {

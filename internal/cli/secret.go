@@ -18,8 +18,9 @@ func (r *runner) secretCommand() *cobra.Command {
 
 func (r *runner) secretReveal() *cobra.Command {
 	return &cobra.Command{
-		Use: "reveal ID", Short: "Print the secret, and former ones that still sign", Long: "That it was shown is audited.",
-		Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
+		Use: "reveal ID", Short: "Print the secret, and former ones that still sign", Long: "Former ones come with the time at which they end. That it was shown is audited.",
+		Annotations: calls("GET /endpoints/{webhookId}/secret"),
+		Args:        takes("ID"), ValidArgsFunction: first(r.endpointIDs),
 		Example: "  posthorn endpoint secret reveal wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
@@ -41,7 +42,7 @@ func (r *runner) printSecrets(s *client.Secrets) error {
 	}
 	pairs := []string{"secret", s.Secret}
 	for _, p := range s.Previous {
-		pairs = append(pairs, "until "+shown(p.ExpiresAt), p.Secret)
+		pairs = append(pairs, "until "+r.ahead(p.ExpiresAt), p.Secret)
 	}
 	return r.fields(pairs...)
 }
@@ -51,8 +52,9 @@ func (r *runner) secretRotate() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "rotate ID", Short: "Give an endpoint a new secret and print it",
-		Long: "Until the overlap ends deliveries carry a signature of each secret, so that the receiver can change over in peace. One's own secret comes from a file, standard input or POSTHORN_ENDPOINT_SECRET, never from the command line.",
-		Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
+		Annotations: calls("POST /endpoints/{webhookId}/secret/rotate"),
+		Long:        "Until the overlap ends deliveries carry a signature of each secret, so that the receiver can change over in peace. One's own secret comes from a file, standard input or POSTHORN_ENDPOINT_SECRET, never from the command line.",
+		Args:        takes("ID"), ValidArgsFunction: first(r.endpointIDs),
 		Example: `  posthorn endpoint secret rotate wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --overlap 48h
   posthorn endpoint secret rotate wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --overlap 0 --secret-file -`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -19,7 +19,8 @@ func (r *runner) sendingCommand() *cobra.Command {
 func (r *runner) sendingSwitch(verb, short, said string, do func(*client.Client, context.Context) (*client.Sending, error)) *cobra.Command {
 	return &cobra.Command{
 		Use: verb, Short: short, Args: takes(),
-		Example: "  posthorn sending " + verb,
+		Annotations: calls("POST /sending/" + verb),
+		Example:     "  posthorn sending " + verb,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			api, err := r.client()
 			if err != nil {

@@ -22,8 +22,9 @@ func (r *runner) settingsCommand() *cobra.Command {
 
 func (r *runner) settingsGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get ID", Short: "Print an endpoint's settings", Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
-		Example: "  posthorn endpoint settings get wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
+		Use: "get ID", Short: "Print an endpoint's settings", Args: takes("ID"), ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("GET /endpoints/{webhookId}/settings"),
+		Example:     "  posthorn endpoint settings get wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			api, err := r.client()
 			if err != nil {
@@ -78,8 +79,9 @@ func (r *runner) settingsSet() *cobra.Command {
 	var set settingsFlags
 	c := &cobra.Command{
 		Use: "set ID", Short: "Change what is named and leave the rest",
-		Long: "Values of headers are often secrets: --header-file and --header-env keep them out of the shell's history and the list of processes.",
-		Args: takes("ID"), ValidArgsFunction: r.completeEndpoint,
+		Annotations: calls("PATCH /endpoints/{webhookId}/settings"),
+		Long:        "Values of headers are often secrets: --header-file and --header-env keep them out of the shell's history and the list of processes.",
+		Args:        takes("ID"), ValidArgsFunction: first(r.endpointIDs),
 		Example: `  posthorn endpoint settings set wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --header-file Authorization=./bearer.txt --rate 50
   posthorn endpoint settings set wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --retry-schedule 5s,1m,1h --filter @filter.cel
   posthorn endpoint settings set wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --reset rate_per_second,filter --remove-header X-Key`,
@@ -239,8 +241,9 @@ func (r *runner) expression(text string) (string, error) {
 func (r *runner) settingsTestFilter() *cobra.Command {
 	return &cobra.Command{
 		Use: "test-filter ID EXPRESSION", Short: "Show which recent events a filter would let pass",
-		Long: "Nothing is sent and nothing changes. The expression may be @FILE.",
-		Args: takes("ID", "EXPRESSION"), ValidArgsFunction: r.completeEndpoint,
+		Annotations: calls("POST /endpoints/{webhookId}/filter/test"),
+		Long:        "Nothing is sent and nothing changes. The expression may be @FILE.",
+		Args:        takes("ID", "EXPRESSION"), ValidArgsFunction: first(r.endpointIDs),
 		Example: `  posthorn endpoint settings test-filter wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW 'data.country == "DE"'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			expression, err := r.expression(args[1])

@@ -14,7 +14,8 @@ import (
 func (r *runner) endpointStats() *cobra.Command {
 	var since string
 	c := &cobra.Command{
-		Use: "stats [ID]", Short: "Count what an endpoint, or all of them, were sent", ValidArgsFunction: r.completeEndpoint,
+		Use: "stats [ID]", Short: "Count what an endpoint, or all of them, were sent", ValidArgsFunction: first(r.endpointIDs),
+		Annotations: calls("GET /endpoints/{webhookId}/stats", "GET /stats"),
 		Example: `  posthorn endpoint stats wh_01J1C6ZGQ6FQTH2X6M2VS3P0XW --since 7d
   posthorn endpoint stats -o json`,
 		Long: "Counts attempts and how deliveries ended, by the hour up to seven days back, else by\n" +

@@ -24,8 +24,8 @@ func (f *followFlags) add(r *runner, c *cobra.Command) {
 	flags.StringSliceVar(&f.types, "types", nil, "event types or `patterns`, such as 'cases.*' (repeatable; default all but operational ones)")
 	flags.StringVar(&f.endpoint, "endpoint", "", "only what matched this endpoint's `id` when it was published")
 	flags.StringVar(&f.reconnect, "reconnect-for", "10m", "how `long` a lost connection is tried again before it exits with 7")
-	r.completeTypes(c, "types")
-	must(c.RegisterFlagCompletionFunc("endpoint", r.completeEndpoint))
+	completes(c, "types", r.typeNames)
+	completes(c, "endpoint", r.endpointIDs)
 }
 
 // follow calls deal with each event until the command is interrupted. A lost
@@ -85,6 +85,7 @@ func (r *runner) eventTail() *cobra.Command {
 	var flags followFlags
 	c := &cobra.Command{
 		Use: "tail", Short: "Print events as they are published", Args: takes(),
+		Annotations: calls("GET /stream"),
 		Example: `  posthorn event tail --types 'cases.*'
   posthorn event tail -o jsonl | jq .data`,
 		Long: "Prints a line for each event until Ctrl-C; -o json and -o jsonl print the event\n" +

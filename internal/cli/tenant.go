@@ -37,7 +37,8 @@ func checkTenantName(name string) error {
 func (r *runner) tenantCreate() *cobra.Command {
 	return &cobra.Command{
 		Use: "create NAME", Short: "Create a tenant", Args: takes("NAME"),
-		Example: "  posthorn tenant create acme",
+		Annotations: like("POST /tenants"),
+		Example:     "  posthorn tenant create acme",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkTenantName(args[0]); err != nil {
 				return err
@@ -64,7 +65,8 @@ func (r *runner) tenantList() *cobra.Command {
 	var flags listFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List tenants, newest first", Args: takes(),
-		Example: "  posthorn tenant list",
+		Annotations: like("GET /tenants", "GET /tenants/{name}"),
+		Example:     "  posthorn tenant list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
 				return err
@@ -137,8 +139,9 @@ func (r *runner) withTenant(cmd *cobra.Command, name string, fn func(context.Con
 
 func (r *runner) tenantSwitch(verb string, suspend bool, short, said string) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " NAME", Short: short, Args: takes("NAME"),
-		Example: "  posthorn tenant " + verb + " acme",
+		Use: verb + " NAME", Short: short, Args: takes("NAME"), ValidArgsFunction: first(r.knownTenants),
+		Annotations: like("POST /tenants/{name}/" + verb),
+		Example:     "  posthorn tenant " + verb + " acme",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.withTenant(cmd, args[0], func(ctx context.Context, s Store, t posthorn.Tenant) error {
 				t, err := s.SuspendTenant(ctx, r.change(), t.ID, suspend)

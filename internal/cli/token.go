@@ -34,6 +34,7 @@ func (r *runner) tokenCreate() *cobra.Command {
 	var flags tokenFlags
 	c := &cobra.Command{
 		Use: "create --tenant NAME|--platform", Short: "Create an access token and print it, alone", Args: takes(),
+		Annotations: like("POST /tokens"),
 		Example: `  posthorn token create --tenant acme
   posthorn token create --tenant acme --scope events:publish --expires 90d
   posthorn token create --platform --scope admin --scope events:publish`,
@@ -56,6 +57,7 @@ func (r *runner) tokenCreate() *cobra.Command {
 	f.StringSliceVar(&flags.scopes, "scope", nil, "`scope`: "+strings.Join(access.Scopes(), ", ")+" (repeatable; default "+strings.Join(access.DefaultScopes(), ", ")+")")
 	f.StringVar(&flags.name, "name", "", "a `label`, to tell tokens apart")
 	f.StringVar(&flags.expires, "expires", "", "`when` it ends: 90d or 2027-01-01T00:00:00Z (default never)")
+	completes(c, "tenant", r.knownTenants)
 	must(c.RegisterFlagCompletionFunc("scope", cobra.FixedCompletions(access.Scopes(), cobra.ShellCompDirectiveNoFileComp)))
 	return c
 }
@@ -167,7 +169,8 @@ func (r *runner) tokenList() *cobra.Command {
 	var platform bool
 	c := &cobra.Command{
 		Use: "list", Short: "List tokens, newest first, without their text", Args: takes(),
-		Example: "  posthorn token list --tenant acme",
+		Annotations: like("GET /tokens"),
+		Example:     "  posthorn token list --tenant acme",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {
 				return err
@@ -194,6 +197,7 @@ func (r *runner) tokenList() *cobra.Command {
 	flags.add(c, false)
 	c.Flags().StringVar(&tenant, "tenant", "", "only this `tenant`'s")
 	c.Flags().BoolVar(&platform, "platform", false, "only those of the platform")
+	completes(c, "tenant", r.knownTenants)
 	return c
 }
 
@@ -232,8 +236,9 @@ func (r *runner) listTokens(ctx context.Context, s Store, tenant int64, limit in
 func (r *runner) tokenDelete() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "delete ID", Aliases: []string{"revoke"}, Short: "Make a token worthless", Args: takes("ID"),
-		Example: "  posthorn token delete tok_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --yes",
+		Use: "delete ID", Aliases: []string{"revoke"}, Short: "Make a token worthless", Args: takes("ID"), ValidArgsFunction: first(r.tokenIDs),
+		Annotations: like("DELETE /tokens/{tokenId}"),
+		Example:     "  posthorn token delete tok_01K0Z9GJ8T2N5V7W3X4Y6Z8A9B --yes",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !posthorn.ValidRef(posthorn.TokenPrefix, args[0]) {
 				return usage("%q is not a token's id.", printable(args[0])).with("It begins with tok_: \"posthorn token list\" shows it.")

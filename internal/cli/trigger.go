@@ -9,7 +9,8 @@ func (r *runner) triggerCommand() *cobra.Command {
 	var flags sendFlags
 	var edits []string
 	c := &cobra.Command{
-		Use: "trigger TYPE", Short: "Publish the catalogue's example of an event type", Args: takes("TYPE"), ValidArgsFunction: r.completeType,
+		Use: "trigger TYPE", Short: "Publish the catalogue's example of an event type", Args: takes("TYPE"), ValidArgsFunction: first(r.typeNames),
+		Annotations: calls("POST /events", "GET /event-types/{type}", "GET /events/{eventId}"),
 		Example: `  posthorn trigger cases.updated
   posthorn trigger cases.updated --set data.id=42 --wait`,
 		Long: "Publishes the example that the catalogue has for the type, or --data in its place,\n" +
