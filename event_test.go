@@ -2,6 +2,7 @@ package posthorn_test
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,27 @@ func TestValidTenantName(t *testing.T) {
 	} {
 		if posthorn.ValidTenantName(s) != want {
 			t.Errorf("ValidTenantName(%q) = %v", s, !want)
+		}
+	}
+}
+
+// Times are written as time.Format would.
+func TestTimesAreWrittenAsFormatDoes(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	times := []time.Time{{}, time.Unix(0, 0), time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC),
+		time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(-1, 1, 1, 0, 0, 0, 0, time.UTC)}
+	for range 1000 {
+		times = append(times, time.Unix(random.Int64N(1<<36)-1<<35, random.Int64N(1e9)).In(time.FixedZone("", int(random.Int32N(50_000)-25_000))))
+	}
+	for _, at := range times {
+		want := at.UTC().Format("2006-01-02T15:04:05.000Z")
+		if got := string(posthorn.AppendTime([]byte("x"), at)); got != "x"+want {
+			t.Errorf("AppendTime: %s, want %s", got, want)
+		}
+		if got := posthorn.FormatTime(at); got != want {
+			t.Errorf("FormatTime: %s, want %s", got, want)
 		}
 	}
 }

@@ -67,7 +67,8 @@ func (id ID) Sequence() uint16 { return uint16(id) & (MaxSequence - 1) }
 // randomness but a checksum, so that a mistyped id is unknown rather than
 // another one.
 func (id ID) Text(prefix string) string {
-	return prefix + id.ulid().String()
+	var b [len(EventPrefix) + ulid.EncodedSize]byte // longer prefixes take memory of their own
+	return string(id.AppendText(b[:0], prefix))
 }
 
 // AppendText appends what [ID.Text] returns.

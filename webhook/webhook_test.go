@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,6 +60,29 @@ func TestSignAppendsAndSeparates(t *testing.T) {
 	}
 	if got := webhook.Sign(nil, id, sent, body); len(got) != 0 {
 		t.Errorf("Sign without keys = %q, want nothing", got)
+	}
+}
+
+// A Signer that is used again and by many at once signs as Sign does.
+func TestSignersSignAsSign(t *testing.T) {
+	current, old := mustKey(t, secret), []byte(strings.Repeat("o", 64))
+	signers := []*webhook.Signer{webhook.NewSigner(current), webhook.NewSigner(old)}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for n := range 100 {
+				at, text := sent.Add(time.Duration(n)*time.Second), []byte(strings.Repeat("x", 100*i+n))
+				got := string(webhook.SignWith([]byte("x: "), id, at, text, signers...))
+				if want := string(webhook.Sign([]byte("x: "), id, at, text, current, old)); got != want {
+					t.Errorf("SignWith = %q, want %q", got, want)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b := make([]byte, 0, 256)
+	if n := testing.AllocsPerRun(100, func() { b = webhook.SignWith(b[:0], id, sent, body, signers[0]) }); n > 1 {
+		t.Errorf("SignWith allocates %v times, want the sum's memory and no more", n)
 	}
 }
 
@@ -277,5 +301,13 @@ func BenchmarkSign(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		out = webhook.Sign(out[:0], id, sent, body, key)
+	}
+}
+
+func BenchmarkSigner(b *testing.B) {
+	signer, body, out := webhook.NewSigner(mustKey(b, secret)), []byte(strings.Repeat("x", 1024)), make([]byte, 0, 256)
+	b.ReportAllocs()
+	for b.Loop() {
+		out = webhook.SignWith(out[:0], id, sent, body, signer)
 	}
 }

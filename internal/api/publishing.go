@@ -221,7 +221,7 @@ func appendAccepted(b []byte, a *publish.Accepted) []byte {
 	b = append(b, `","type":"`...)
 	b = append(b, a.Type...)
 	b = append(b, `","timestamp":"`...)
-	b = append(b, posthorn.FormatTime(a.Timestamp)...)
+	b = posthorn.AppendTime(b, a.Timestamp)
 	b = append(b, `","deliveries":`...)
 	b = strconv.AppendInt(b, int64(a.Deliveries), 10)
 	return append(b, '}')

@@ -13,6 +13,7 @@ import (
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/webhook"
 )
 
 // lanes lets publish hand deliveries to the engine without knowing it.
@@ -37,13 +38,20 @@ type sender struct {
 	// costs more than signing with it. It is emptied when it is full, not evicted: a secret is
 	// cheap to open again.
 	mu     sync.RWMutex
-	opened map[int64][]byte
+	opened map[int64]opening
+}
+
+// opening is what a sealed row holds: a secret as what signs with it, or the value
+// of a header.
+type opening struct {
+	signer *webhook.Signer
+	value  string
 }
 
 const maxOpened = 20_000
 
 func newSender(client *send.Client, keys *secretbox.Keyring, may func(context.Context, posthorn.ID) bool, now func() time.Time, log *slog.Logger) *sender {
-	return &sender{client: client, keys: keys, may: may, now: now, log: log, opened: map[int64][]byte{}}
+	return &sender{client: client, keys: keys, may: may, now: now, log: log, opened: map[int64]opening{}}
 }
 
 // Send makes one attempt. A secret that cannot be opened is a fault of our own
@@ -53,33 +61,32 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 	if !s.may(ctx, w.ID) {
 		return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "another node has the delivery"}
 	}
-	keys := make([][]byte, 0, len(t.Secrets))
-	now := s.now()
+	signers := make([]*webhook.Signer, 0, len(t.Secrets))
 	for i := range t.Secrets {
-		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !now.Before(expires) {
+		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !s.now().Before(expires) {
 			continue // the overlap of a rotation is over
 		}
-		key, err := s.open(t, &t.Secrets[i], api.SecretKind)
+		secret, err := s.open(t, &t.Secrets[i], api.SecretKind)
 		if err != nil {
 			s.log.Error("cannot open an endpoint's secret; is its key still in POSTHORN_ENCRYPTION_KEYS?",
 				"endpoint", t.Endpoint.Ref, "key_id", t.Secrets[i].KeyID, "err", err)
-			return posthorn.Attempt{Number: number, At: now, Class: posthorn.ClassLocal, Detail: "the endpoint's secret cannot be read"}
+			return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "the endpoint's secret cannot be read"}
 		}
-		keys = append(keys, key)
+		signers = append(signers, secret.signer)
 	}
 	headers := make([]posthorn.Header, 0, len(t.Headers))
 	for i := range t.Headers {
-		value, err := s.open(t, &t.Headers[i].Sealed, api.HeaderKind)
+		header, err := s.open(t, &t.Headers[i].Sealed, api.HeaderKind)
 		if err != nil {
 			s.log.Error("cannot open the value of an endpoint's header; is its key still in POSTHORN_ENCRYPTION_KEYS?",
 				"endpoint", t.Endpoint.Ref, "key_id", t.Headers[i].KeyID, "err", err)
-			return posthorn.Attempt{Number: number, At: now, Class: posthorn.ClassLocal, Detail: "the value of one of the endpoint's headers cannot be read"}
+			return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "the value of one of the endpoint's headers cannot be read"}
 		}
-		headers = append(headers, posthorn.Header{Name: t.Headers[i].Name, Value: string(value)})
+		headers = append(headers, posthorn.Header{Name: t.Headers[i].Name, Value: header.value})
 	}
 	return s.client.Send(ctx, send.Request{
 		URL:       t.Endpoint.URL,
-		Keys:      keys,
+		Signers:   signers,
 		Headers:   headers,
 		EventRef:  w.EventRef(),
 		EventType: w.Type,
@@ -92,22 +99,27 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 	})
 }
 
-func (s *sender) open(t *store.Target, sealed *store.Sealed, kind string) ([]byte, error) {
+func (s *sender) open(t *store.Target, sealed *store.Sealed, kind string) (opening, error) {
 	s.mu.RLock()
-	key, ok := s.opened[sealed.ID]
+	o, ok := s.opened[sealed.ID]
 	s.mu.RUnlock()
 	if ok {
-		return key, nil
+		return o, nil
 	}
-	key, err := s.keys.Open(sealed.KeyID, sealed.Box, secretbox.Bind{Kind: kind, Tenant: t.Endpoint.Tenant, Endpoint: t.Endpoint.ID})
+	text, err := s.keys.Open(sealed.KeyID, sealed.Box, secretbox.Bind{Kind: kind, Tenant: t.Endpoint.Tenant, Endpoint: t.Endpoint.ID})
 	if err != nil {
-		return nil, err
+		return opening{}, err
+	}
+	if kind == api.SecretKind {
+		o.signer = webhook.NewSigner(text)
+	} else {
+		o.value = string(text)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.opened) >= maxOpened {
 		clear(s.opened)
 	}
-	s.opened[sealed.ID] = key
-	return key, nil
+	s.opened[sealed.ID] = o
+	return o, nil
 }

@@ -272,12 +272,11 @@ func (n *node) notice(c store.Notice) {
 
 // observe is called once per attempt, from the engine.
 func (n *node) observe(o lane.Observation) {
-	now := n.now()
 	n.metrics.observe(&o)
 	if o.Work.Replay {
 		n.replays.Wake()
 	}
-	logAttempt(n.log, &o, now)
+	logAttempt(n.log, &o, n.now)
 	n.noteTurn(&o)
 }
 

@@ -16,7 +16,7 @@ import (
 // A success at the first attempt says nothing that the delivery log does not, and
 // there are thousands a second: like an accepted publish it is told at debug level
 // only (a tenth of the time of a busy server).
-func logAttempt(log *slog.Logger, o *lane.Observation, now time.Time) {
+func logAttempt(log *slog.Logger, o *lane.Observation, now func() time.Time) {
 	level := slog.LevelInfo
 	switch {
 	case o.Err != nil:
@@ -59,7 +59,7 @@ func logAttempt(log *slog.Logger, o *lane.Observation, now time.Time) {
 	if o.Recorded.Paused != "" {
 		attrs = append(attrs, slog.String("endpoint_paused", string(o.Recorded.Paused)))
 	}
-	line := slog.NewRecord(now, level, "attempt", 0) // LogAttrs would look up where it was called
+	line := slog.NewRecord(now(), level, "attempt", 0) // LogAttrs would look up where it was called
 	line.AddAttrs(attrs...)
 	_ = log.Handler().Handle(ctx, line) // as slog does
 }

@@ -97,7 +97,7 @@ func listenKey(token string) []byte {
 func (r *runner) forward(ctx context.Context, f *forwarder, e *client.Streamed) error {
 	f.sent++
 	a := f.client.Send(ctx, send.Request{
-		URL: f.to, Keys: [][]byte{f.key}, EventRef: e.ID, EventType: e.Type,
+		URL: f.to, Signers: []*webhook.Signer{webhook.NewSigner(f.key)}, EventRef: e.ID, EventType: e.Type,
 		Delivery: posthorn.MakeID(r.now(), 0, uint16(f.sent)), Attempt: 1, Test: e.Test,
 		Body: e.Body, Timeout: f.timeout, Endpoint: 1,
 	})

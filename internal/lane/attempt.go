@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -169,21 +170,36 @@ func (e *Engine) drop(it *item) {
 	e.checkQuiet()
 }
 
+// recording is what the store says of a result.
+type recording struct {
+	rec store.Recorded
+	err error
+}
+
+// recordings are channels of an engine that nobody will send to any more.
+type recordings struct{ pool sync.Pool }
+
+func (r *recordings) take() chan recording {
+	if c, ok := r.pool.Get().(chan recording); ok {
+		return c
+	}
+	return make(chan recording, 1)
+}
+
+func (r *recordings) put(c chan recording) { r.pool.Put(c) }
+
 // record writes the result and returns when it is durable. A store that fails
 // is asked again until the engine gives up on it: the receiver has been asked,
 // so nothing but the record may be repeated.
 func (e *Engine) record(r store.Result) (store.Recorded, error) {
-	type answer struct {
-		rec store.Recorded
-		err error
-	}
 	for wait := minRecordRetry; ; wait = min(2*wait, maxRecordRetry) {
-		done := make(chan answer, 1)
-		e.cfg.Store.Record(r, func(rec store.Recorded, err error) { done <- answer{rec, err} })
-		var got answer
+		done := e.recordings.take()
+		e.cfg.Store.Record(r, func(rec store.Recorded, err error) { done <- recording{rec, err} })
+		var got recording
 		select {
 		case got = <-done:
-		case <-e.ctx.Done():
+			e.recordings.put(done)
+		case <-e.ctx.Done(): // the store may still answer: the channel is its alone
 			return store.Recorded{}, context.Cause(e.ctx)
 		}
 		if got.err == nil {

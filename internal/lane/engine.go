@@ -159,6 +159,7 @@ type Engine struct {
 	attempts       sync.WaitGroup
 	hand           chan *item   // to a goroutine that has just carried another
 	idle           atomic.Int32 // of those
+	recordings     recordings
 	parker         sync.WaitGroup
 }
 

@@ -216,18 +216,25 @@ func (l *lane) startable() bool {
 	return l.manualReady() || (l.queueReady() || l.replayReady()) && l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
 }
 
-// notBefore is the earliest time of the lane's next attempt; zero for any.
-func (l *lane) notBefore(now time.Time) time.Time {
+// early reports whether it is too early for the lane's next attempt, and until
+// when. Nearly always nothing holds it back, and the clock is not asked.
+func (l *lane) early() (until time.Time, early bool) {
 	at := l.pace.notBefore()
 	if l.manualReady() {
 		at = l.pace.localUntil
 	}
+	var wait time.Duration
 	if rate := l.rate(); rate > 0 {
-		if wait := l.pace.wait(rate, l.e.elapsed()); wait > 0 {
-			at = later(at, now.Add(wait))
-		}
+		wait = l.pace.wait(rate, l.e.elapsed())
 	}
-	return at
+	if at.IsZero() && wait <= 0 {
+		return at, false
+	}
+	now := l.e.cfg.Now()
+	if wait > 0 {
+		at = later(at, now.Add(wait))
+	}
+	return at, at.After(now)
 }
 
 // paced reports whether the rate lets nothing start now.
@@ -257,8 +264,7 @@ func (e *Engine) settle(l *lane) {
 
 func (e *Engine) settleWork(l *lane) {
 	if l.startable() && !l.inTurn {
-		now := e.cfg.Now()
-		if at := l.notBefore(now); at.After(now) {
+		if at, early := l.early(); early {
 			e.wakeLane(l, at)
 		} else {
 			e.takeTurn(l)

@@ -117,7 +117,7 @@ func (e *Engine) dispatch() {
 		}
 		// The lane may have changed since it took its turn.
 		if l.startable() {
-			if now := e.cfg.Now(); !l.notBefore(now).After(now) {
+			if _, early := l.early(); !early {
 				e.start(l)
 			}
 		}

@@ -167,6 +167,11 @@ func (x *indexes) get(ctx context.Context, tenant int64) (*loading, error) {
 	}
 	x.mu.Unlock()
 	select {
+	case <-l.ready: // nearly always: the caller's context is not asked for its channel
+		return l, l.err
+	default:
+	}
+	select {
 	case <-l.ready:
 		return l, l.err
 	case <-ctx.Done():

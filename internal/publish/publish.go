@@ -178,7 +178,7 @@ func (s *Service) publish(ctx context.Context, t posthorn.Tenant, events []Event
 	if t.Suspended() {
 		return nil, suspended(t)
 	}
-	if err := s.validate(t, events, pointer); err != nil {
+	if err := s.validate(t, events, pointer, now); err != nil {
 		return nil, err
 	}
 	p.Tenant, p.At, p.Events, p.BacklogLimit = t.ID, now, make([]store.NewEvent, len(events)), s.cfg.BacklogLimit

@@ -57,13 +57,12 @@ func days(d time.Duration) string {
 }
 
 // validate finds all that is wrong with the events.
-func (s *Service) validate(t posthorn.Tenant, events []Event, pointer func(i int) string) error {
+func (s *Service) validate(t posthorn.Tenant, events []Event, pointer func(i int) string, now time.Time) error {
 	var f faults
 	if len(events) == 0 || len(events) > MaxBatchEvents {
 		f.add(place{}, "events", fmt.Sprintf("holds %d events; it must hold 1 to %d", len(events), MaxBatchEvents))
 		return f.err()
 	}
-	now := s.cfg.Now()
 	for i := range events {
 		e, at := &events[i], place{pointer, i}
 		e.checkForm(at, 0, &f)

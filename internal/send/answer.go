@@ -47,18 +47,25 @@ func redirectDetail(location string) string {
 func headersOf(h http.Header) []posthorn.Header {
 	var kept []posthorn.Header
 	for _, name := range keptHeaders {
-		if values := h[name]; len(values) > 0 {
-			value := strings.Join(values, ", ")
-			kept = append(kept, posthorn.Header{Name: strings.ToLower(name), Value: string(text([]byte(value), maxHeaderValue))})
+		if values := h[name.canonical]; len(values) > 0 {
+			kept = append(kept, posthorn.Header{Name: name.shown, Value: headerText(strings.Join(values, ", "))})
 		}
 	}
 	return kept
 }
 
+// headerText is [text] for a header's value; nearly every one is fit as it is.
+func headerText(value string) string {
+	if len(value) <= maxHeaderValue && utf8.ValidString(value) && strings.IndexByte(value, 0) < 0 {
+		return value
+	}
+	return string(text([]byte(value), maxHeaderValue))
+}
+
 // retryAfter reads what a 429 or 503 asks for: seconds, or an HTTP date that is
 // measured by our own clock. All that is not exactly one such value in the
 // future is 0; what goes beyond [posthorn.MaxRetryAfter] is cut to it.
-func retryAfter(resp *http.Response, now time.Time) time.Duration {
+func retryAfter(resp *http.Response, now func() time.Time) time.Duration {
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return 0
 	}
@@ -75,7 +82,7 @@ func retryAfter(resp *http.Response, now time.Time) time.Duration {
 		}
 		wait = time.Duration(seconds) * time.Second
 	} else if at, err := http.ParseTime(value); err == nil {
-		wait = at.Sub(now)
+		wait = at.Sub(now())
 	}
 	return min(max(wait, 0), posthorn.MaxRetryAfter)
 }

@@ -24,7 +24,7 @@ const (
 )
 
 // connect makes a new connection for the attempt. All errors are faults.
-func (c *Client) connect(ctx context.Context, t target, endpoint int64, timings *posthorn.Timings) (*conn, error) {
+func (c *Client) connect(ctx context.Context, t *target, endpoint int64, timings *posthorn.Timings) (*conn, error) {
 	raw, err := c.reach(ctx, t, timings)
 	if err != nil {
 		return nil, connectFault(err)
@@ -41,7 +41,7 @@ func (c *Client) connect(ctx context.Context, t target, endpoint int64, timings 
 		}
 		nc = secured
 	}
-	return newConn(nc, raw, endpoint, t.origin()), nil
+	return newConn(nc, raw, endpoint, t.origin), nil
 }
 
 func (c *Client) tlsFor(host string) *tls.Config {
@@ -52,7 +52,7 @@ func (c *Client) tlsFor(host string) *tls.Config {
 
 // reach returns a connection to the target: by the proxy, by the hook, or to an
 // address that was judged.
-func (c *Client) reach(ctx context.Context, t target, timings *posthorn.Timings) (net.Conn, error) {
+func (c *Client) reach(ctx context.Context, t *target, timings *posthorn.Timings) (net.Conn, error) {
 	if t.ip.IsValid() {
 		if v := c.guard.judge(netip.AddrPortFrom(t.ip, t.port)); v != allowed {
 			return nil, refused(v, netip.AddrPortFrom(t.ip, t.port))

@@ -33,10 +33,11 @@ const (
 // exchange is one attempt under way.
 type exchange struct {
 	client   *Client
-	request  *Request
+	request  Request
 	attempt  posthorn.Attempt
 	began    time.Time
 	deadline time.Time
+	out      writing
 }
 
 // buffers serve to put small requests together and to read bodies.
@@ -48,21 +49,21 @@ func (x *exchange) run(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err // a kept connection would be written to before anyone noticed
 	}
-	t, err := x.client.guard.parse(x.request.URL)
+	t, err := x.client.targets.get(&x.client.guard, x.request.URL)
 	if err != nil {
 		return &fault{posthorn.ClassRefused, "the url is not one that webhooks may be sent to", err}
 	}
-	if err := checkRequest(x.request); err != nil {
+	if err := checkRequest(&x.request); err != nil {
 		return err
 	}
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
-	head := x.client.appendHead((*buffer)[:0], &t, x.request, x.attempt.At)
+	head := x.client.appendHead((*buffer)[:0], t, &x.request, x.attempt.At)
 
 	// A kept connection that turns out to be closed before any byte of the
 	// request was written has spent nothing: one more is dialled. This is the
 	// only place where a request is begun a second time.
-	if c := x.client.pool.get(x.request.Endpoint, t.origin()); c != nil {
+	if c := x.client.pool.get(x.request.Endpoint, t.origin); c != nil {
 		err := x.on(ctx, c, head)
 		if !errors.Is(err, errNothingWritten) {
 			return err
@@ -80,7 +81,7 @@ func (x *exchange) run(ctx context.Context) error {
 // checkRequest refuses what could break out of a header. Both texts were checked
 // when the event was published; here nothing depends on that.
 func checkRequest(r *Request) error {
-	if len(r.Keys) == 0 {
+	if len(r.Signers) == 0 {
 		return errNoKey
 	}
 	if !posthorn.ValidHeaderValue(r.EventRef) || !posthorn.ValidHeaderValue(r.EventType) {
@@ -178,7 +179,8 @@ func (w *writing) interrupt(c *conn) {
 // one from a goroutine, so that a receiver which answers before it has read all
 // is heard.
 func (x *exchange) write(c *conn, head []byte) *writing {
-	w := &writing{}
+	w := &x.out
+	*w = writing{}
 	if len(head)+len(x.request.Body) <= smallRequest {
 		w.put(c, append(head, x.request.Body...))
 		return w
@@ -247,7 +249,7 @@ func (x *exchange) take(resp *http.Response) {
 	a.Status = resp.StatusCode
 	a.Class, a.Detail = classify(resp)
 	a.Headers = headersOf(resp.Header)
-	a.RetryAfter = retryAfter(resp, x.client.now())
+	a.RetryAfter = retryAfter(resp, x.client.now)
 }
 
 // readBody keeps the beginning of the answer's body, and reports whether the

@@ -53,7 +53,7 @@ func (x *exchange) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil && isTimeout(err) {
 		a.Class, a.Detail = posthorn.ClassLocal, "the attempt was broken off by a shutdown"
 	}
-	x.client.logFault(ctx, x.request, a, err)
+	x.client.logFault(ctx, &x.request, a, err)
 }
 
 // logFault tells the operator what tenants are not told. Faults of our own side

@@ -70,14 +70,8 @@ type target struct {
 	port   uint16
 	header string // for the Host header
 	path   string // path and query for the request line
-}
-
-// origin tells connections apart that may not stand in for one another.
-func (t *target) origin() string {
-	if t.tls {
-		return "https://" + t.header
-	}
-	return "http://" + t.header
+	// origin tells connections apart that may not stand in for one another.
+	origin string
 }
 
 // address is the target for a proxy or a dial hook: host and port.
@@ -141,6 +135,7 @@ func split(u *url.URL) (target, error) {
 	if t.port != standard {
 		t.header += ":" + strconv.Itoa(int(t.port))
 	}
+	t.origin = u.Scheme + "://" + t.header
 	return t, nil
 }
 

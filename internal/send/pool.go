@@ -24,8 +24,8 @@ const (
 // conn is a connection to an endpoint's receiver. An attempt owns it, or the
 // pool while it is idle.
 type conn struct {
-	net.Conn          // what is spoken to: TLS, or the raw connection
-	raw      net.Conn // the socket below, to look whether it is still open
+	net.Conn         // what is spoken to: TLS, or the raw connection
+	socket   *socket // below it, to look whether it is still open; nil when nobody can
 	br       *bufio.Reader
 	// left is how many bytes may still be read: the bound of an answer's headers.
 	left int64
@@ -47,7 +47,7 @@ type conn struct {
 }
 
 func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
-	c := &conn{Conn: nc, raw: raw, endpoint: endpoint, origin: origin, left: math.MaxInt64}
+	c := &conn{Conn: nc, socket: newSocket(raw), endpoint: endpoint, origin: origin, left: math.MaxInt64}
 	c.takeReader()
 	return c
 }
@@ -127,7 +127,7 @@ func (p *pool) get(endpoint int64, origin string) *conn {
 		} else {
 			c.takeReader()
 		}
-		if silent && c.origin == origin && stillOpen(c.raw) {
+		if silent && c.origin == origin && c.socket.open() {
 			c.reused = true
 			return c
 		}
@@ -163,7 +163,7 @@ func (p *pool) put(c *conn) {
 	}
 	p.add(c)
 	c.leaveReader()
-	if canLook(c.raw) {
+	if c.socket != nil {
 		p.lookLater()
 	} else {
 		p.startWatch(c)

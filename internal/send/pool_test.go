@@ -97,7 +97,7 @@ func TestAFreshConnectionIsLookedAtAndAnIdleOneWatched(t *testing.T) {
 		}
 		return newConn(ours, ours, endpoint, "http://x"), peer
 	}
-	if c, peer := dial(0); !canLook(c.raw) {
+	if c, peer := dial(0); c.socket == nil {
 		peer.Close()
 		t.Skip("sockets cannot be looked into here")
 	}
@@ -115,7 +115,7 @@ func TestAFreshConnectionIsLookedAtAndAnIdleOneWatched(t *testing.T) {
 			t.Error("a connection that was just used has a watcher")
 		}
 		spoil(peer)
-		for deadline := time.Now().Add(5 * time.Second); i > 0 && stillOpen(c.raw) && time.Now().Before(deadline); {
+		for deadline := time.Now().Add(5 * time.Second); i > 0 && c.socket.open() && time.Now().Before(deadline); {
 			runtime.Gosched() // the loopback delivers what the peer did
 		}
 		if got := p.get(int64(i), "http://x"); (got == c) != (i == 0) {

@@ -47,7 +47,7 @@ func newProxy(u *url.URL) (*proxy, error) {
 // tunnel asks the proxy for a connection to the target. What goes wrong on the
 // way to the proxy is a fault of our own side. The proxy's address is the
 // operator's choice and is not judged.
-func (c *Client) tunnel(ctx context.Context, t target) (net.Conn, error) {
+func (c *Client) tunnel(ctx context.Context, t *target) (net.Conn, error) {
 	nc, err := c.dialProxy(ctx)
 	if err != nil {
 		return nil, &fault{posthorn.ClassLocal, "", fmt.Errorf("egress proxy: %w", err)}

@@ -32,7 +32,7 @@ func (c *Client) appendHead(b []byte, t *target, r *Request, at time.Time) []byt
 	b = append(b, webhook.HeaderTimestamp+": "...)
 	b = strconv.AppendInt(b, at.Unix(), 10)
 	b = append(b, "\r\n"+webhook.HeaderSignature+": "...)
-	b = webhook.Sign(b, r.EventRef, at, r.Body, r.Keys...)
+	b = webhook.SignWith(b, r.EventRef, at, r.Body, r.Signers...)
 	b = append(b, "\r\nposthorn-delivery: "...)
 	b = r.Delivery.AppendText(b, posthorn.DeliveryPrefix)
 	b = append(b, "\r\nposthorn-attempt: "...)
@@ -57,17 +57,20 @@ func givenAgain(later []posthorn.Header, name string) bool {
 	return slices.ContainsFunc(later, func(h posthorn.Header) bool { return strings.EqualFold(h.Name, name) })
 }
 
-// keptHeaders are those of an answer that are kept, in canonical form: what helps
+// keptHeader is a header of an answer that is kept.
+type keptHeader struct{ canonical, shown string }
+
+// keptHeaders are those of an answer that are kept, in order of name: what helps
 // to find a request in the receiver's logs, and nothing that may hold secrets.
-var keptHeaders = func() []string {
+var keptHeaders = func() (kept []keptHeader) {
 	names := []string{
 		"content-type", "date", "retry-after", "server",
 		"request-id", "x-request-id", "x-correlation-id", "x-amzn-requestid", "x-amzn-trace-id", "x-amz-cf-id",
 		"cf-ray", "x-cloud-trace-context", "x-vercel-id", "fly-request-id", "x-github-request-id",
 	}
 	slices.Sort(names)
-	for i, n := range names {
-		names[i] = textproto.CanonicalMIMEHeaderKey(n)
+	for _, n := range names {
+		kept = append(kept, keptHeader{textproto.CanonicalMIMEHeaderKey(n), n})
 	}
-	return names
+	return kept
 }()

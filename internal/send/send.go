@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/webhook"
 )
 
 // Config is what an operator decides about sending. The zero value sends to
@@ -62,8 +63,8 @@ type Config struct {
 // Request is one attempt to be made.
 type Request struct {
 	URL string
-	// Keys sign, current first; there must be one.
-	Keys [][]byte
+	// Signers sign, the current key's first; there must be one.
+	Signers []*webhook.Signer
 	// Headers are sent before our own. Names that belong to the protocol, to us
 	// or to signatures are left out.
 	Headers []posthorn.Header
@@ -85,6 +86,7 @@ type Request struct {
 // of its own accord.
 type Client struct {
 	guard    Guard
+	targets  targets
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	dialOne  func(ctx context.Context, a netip.AddrPort) (net.Conn, error)
 	proxy    *proxy
@@ -147,7 +149,7 @@ func (c *Client) Send(ctx context.Context, r Request) posthorn.Attempt {
 	if r.Timeout <= 0 {
 		r.Timeout = posthorn.DefaultTimeout
 	}
-	x := exchange{client: c, request: &r, began: time.Now()}
+	x := &exchange{client: c, request: r, began: time.Now()}
 	x.attempt = posthorn.Attempt{Number: r.Attempt, At: c.now()}
 	x.deadline = x.began.Add(r.Timeout)
 	if err := x.run(ctx); err != nil {

@@ -66,7 +66,7 @@ func TestOfficialLibraryVerifies(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, size := range []int{0, 100, 4 << 10, 300 << 10} {
-		req.Keys = [][]byte{testKey, oldKey}
+		req.Signers = []*webhook.Signer{webhook.NewSigner(testKey), webhook.NewSigner(oldKey)}
 		req.Body = bytes.Repeat([]byte("ä\x00"), size/3)
 		if a := mustSend(t, newClient(t, nil), req); !a.Succeeded() {
 			t.Fatal(a.Explain())
@@ -90,7 +90,7 @@ func TestOfficialLibraryVerifies(t *testing.T) {
 func TestNoKeyIsOurFault(t *testing.T) {
 	r := listen(t, nil, answering(accepted))
 	req := request(r.URL())
-	req.Keys = nil
+	req.Signers = nil
 	if a := mustSend(t, newClient(t, nil), req); a.Class != posthorn.ClassLocal {
 		t.Errorf("class %v", a.Class)
 	}

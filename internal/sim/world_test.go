@@ -493,14 +493,14 @@ func (s sender) Send(ctx context.Context, t *store.Target, w *store.Work) postho
 	if s.run.dead.Load() {
 		return posthorn.Attempt{At: s.world.now(), Class: posthorn.ClassLocal}
 	}
-	var keys [][]byte
+	var signers []*webhook.Signer
 	for _, sealed := range t.Secrets {
 		if sealed.ExpiresAt.IsZero() || sealed.ExpiresAt.After(s.world.now()) {
-			keys = append(keys, sealed.Box)
+			signers = append(signers, webhook.NewSigner(sealed.Box))
 		}
 	}
 	a := s.run.client.Send(ctx, send.Request{
-		URL: t.Endpoint.URL, Keys: keys, EventRef: w.EventRef(), EventType: w.Type, Delivery: w.ID,
+		URL: t.Endpoint.URL, Signers: signers, EventRef: w.EventRef(), EventType: w.Type, Delivery: w.ID,
 		Attempt: w.Progress.Attempts + 1, Test: w.Kind == posthorn.EventTest, Body: w.Body,
 		Timeout: t.Endpoint.Settings.Timeout(), Endpoint: w.Endpoint,
 	})

@@ -2,7 +2,6 @@ package web
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -43,29 +42,42 @@ func ReadBody(r *http.Request, limit int64, room *Room, whose string) (body []by
 }
 
 func readInto(buf *bytes.Buffer, r *http.Request, limit int64, held *held) error {
-	if r.ContentLength > 0 {
-		if err := held.upTo(r.ContentLength); err != nil {
-			return err
-		}
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	if r.ContentLength >= 0 {
+		return readKnown(buf, r, held)
 	}
 	from := io.LimitReader(r.Body, limit+1)
-	for {
-		if r.ContentLength < 0 { // not known: it is counted as it comes
-			if err := held.upTo(min(limit, int64(buf.Len())+roomStep)); err != nil {
-				return err
-			}
+	for { // of unknown length: it is counted as it comes
+		if err := held.upTo(min(limit, int64(buf.Len())+roomStep)); err != nil {
+			return err
 		}
 		n, err := buf.ReadFrom(io.LimitReader(from, roomStep))
 		switch {
 		case err != nil:
-			return posthorn.Errorf(posthorn.Malformed, "The body broke off before its end; send it again.")
+			return brokenOff()
 		case int64(buf.Len()) > limit:
 			return tooLarge(limit)
 		case n < roomStep:
 			return nil
 		}
 	}
+}
+
+// readKnown reads a body that says how long it is. The server ends it there.
+func readKnown(buf *bytes.Buffer, r *http.Request, held *held) error {
+	if err := held.upTo(r.ContentLength); err != nil {
+		return err
+	}
+	buf.Grow(int(r.ContentLength))
+	body := buf.AvailableBuffer()[:r.ContentLength]
+	if _, err := io.ReadFull(r.Body, body); err != nil {
+		return brokenOff()
+	}
+	buf.Write(body) // which is there already
+	return nil
+}
+
+func brokenOff() error {
+	return posthorn.Errorf(posthorn.Malformed, "The body broke off before its end; send it again.")
 }
 
 func tooLarge(limit int64) error {
@@ -159,11 +171,14 @@ func zeroQuality(params string) bool {
 	return false
 }
 
+// typeJSON is a header's value that answers share: it must not be written to.
+var typeJSON = []string{"application/json"}
+
 // WriteJSON answers with a body that is JSON already.
 func WriteJSON(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", fmt.Sprint(len(body)))
+	h["Content-Type"] = typeJSON
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone; nobody is left to tell
 }

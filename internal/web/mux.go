@@ -18,12 +18,31 @@ const MaxURI = 8192
 // 204 with Allow for OPTIONS. It never redirects.
 type Mux struct {
 	mux http.ServeMux
+	// plain are the routes that are a path without wildcards. They go before all
+	// others in a ServeMux too, and need no search.
+	plain map[plainRoute]plainHandler
+}
+
+type plainRoute struct{ method, path string }
+
+type plainHandler struct {
+	pattern string
+	handler Handler
 }
 
 // Handle registers a handler for a pattern with a method, as "GET /events/{id}".
 // It panics on a pattern that conflicts with an earlier one. All patterns are
 // registered before the first request.
-func (m *Mux) Handle(pattern string, h Handler) { m.mux.Handle(pattern, h) }
+func (m *Mux) Handle(pattern string, h Handler) {
+	m.mux.Handle(pattern, h)
+	method, path, _ := strings.Cut(pattern, " ")
+	if strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/") && !strings.Contains(path, "{") {
+		if m.plain == nil {
+			m.plain = make(map[plainRoute]plainHandler)
+		}
+		m.plain[plainRoute{method, path}] = plainHandler{pattern, h}
+	}
+}
 
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(r.RequestURI) > MaxURI {
@@ -31,6 +50,12 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Type: TypeURI("uri_too_long"), Title: "URL too long", Status: http.StatusRequestURITooLong,
 			Detail: fmt.Sprintf("The URL is longer than %d bytes; shorten its query.", MaxURI),
 		})
+		return
+	}
+	// A path that needs another way of escaping than usual is not compared as text.
+	if p, ok := m.plain[plainRoute{r.Method, r.URL.Path}]; ok && r.URL.RawPath == "" {
+		exchangeOf(r.Context()).route, r.Pattern = p.pattern, p.pattern
+		p.handler.ServeHTTP(w, r)
 		return
 	}
 	if !cleanPath(r.URL.Path) {

@@ -152,7 +152,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status == http.StatusInternalServerError && !errors.Is(err, context.Canceled) {
 		x := exchangeOf(r.Context())
 		x.log.LogAttrs(r.Context(), slog.LevelError, "request failed",
-			slog.String("request_id", x.id), slog.String("route", x.route), slog.Any("error", err))
+			slog.String("request_id", x.id[0]), slog.String("route", x.route), slog.Any("error", err))
 	}
 	WriteProblem(w, r, p)
 }

@@ -15,16 +15,29 @@ import (
 	"time"
 )
 
-// exchange is what is known of the request being answered.
+// exchange is what is known of the request being answered. It is the request's
+// context itself and holds what records the answer, so that a request costs one
+// piece of memory for all of it.
 type exchange struct {
-	id    string
-	log   *slog.Logger
-	route string
-	attrs []slog.Attr
-	quiet bool
+	context.Context
+	answer recorder
+	id     [1]string // the only value of its header
+	log    *slog.Logger
+	route  string
+	attrs  []slog.Attr
+	some   [4]slog.Attr // the room of attrs, to begin with
+	quiet  bool
 }
 
 type exchangeKey struct{}
+
+// Value implements [context.Context].
+func (x *exchange) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return x
+	}
+	return x.Context.Value(key)
+}
 
 func exchangeOf(ctx context.Context) *exchange {
 	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
@@ -35,7 +48,7 @@ func exchangeOf(ctx context.Context) *exchange {
 
 // RequestID returns the id of the request that ctx belongs to; empty outside of
 // a handler that [Wrap] made.
-func RequestID(ctx context.Context) string { return exchangeOf(ctx).id }
+func RequestID(ctx context.Context) string { return exchangeOf(ctx).id[0] }
 
 // Annotate adds attributes to the request's line in the access log. They must
 // hold no secret and nothing of a payload. It is for the request's own
@@ -58,43 +71,53 @@ func Wrap(log *slog.Logger, now func() time.Time, next http.Handler) http.Handle
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{id: requestID(r), log: log}
-		rec := &recorder{ResponseWriter: w}
-		w.Header().Set("X-Request-Id", x.id)
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+		x := &exchange{Context: r.Context(), answer: recorder{ResponseWriter: w}, id: [1]string{requestID(r)}, log: log}
+		x.attrs = x.some[:0]
+		x.mark(w.Header())
+		r = r.WithContext(x)
 		began := now()
 		defer func() {
 			if v := recover(); v != nil {
-				recovered(rec, r, x, v)
+				recovered(r, x, v)
 			}
-			x.access(r, rec, now().Sub(began))
+			x.access(r, func() time.Duration { return now().Sub(began) })
 		}()
-		next.ServeHTTP(rec, r)
+		next.ServeHTTP(&x.answer, r)
 	})
 }
+
+// mark sets the headers that every answer carries. Their values are shared and
+// must not be written to.
+func (x *exchange) mark(h http.Header) {
+	h["X-Request-Id"] = x.id[:]
+	h["X-Content-Type-Options"] = nosniff
+}
+
+var nosniff = []string{"nosniff"}
 
 // recovered answers a panic with a plain 500. An answer that has begun cannot
 // be taken back: the connection is cut, so that the client does not take the
 // half for the whole.
-func recovered(rec *recorder, r *http.Request, x *exchange, v any) {
+func recovered(r *http.Request, x *exchange, v any) {
+	rec := &x.answer
 	if v != http.ErrAbortHandler {
 		x.log.LogAttrs(r.Context(), slog.LevelError, "panic in a request handler",
-			slog.String("request_id", x.id), slog.String("route", x.route),
+			slog.String("request_id", x.id[0]), slog.String("route", x.route),
 			slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 		if rec.status == 0 {
 			clear(rec.Header())
-			rec.Header().Set("X-Request-Id", x.id)
-			rec.Header().Set("X-Content-Type-Options", "nosniff")
+			x.mark(rec.Header())
 			WriteProblem(rec, r, internalProblem())
 			return
 		}
 	}
-	x.access(r, rec, 0)
+	x.access(r, func() time.Duration { return 0 })
 	panic(http.ErrAbortHandler)
 }
 
-func (x *exchange) access(r *http.Request, rec *recorder, took time.Duration) {
+// access writes the request's line, if it is to be written.
+func (x *exchange) access(r *http.Request, took func() time.Duration) {
+	rec := &x.answer
 	level := slog.LevelInfo
 	switch {
 	case rec.status >= 500:
@@ -110,11 +133,11 @@ func (x *exchange) access(r *http.Request, rec *recorder, took time.Duration) {
 		route = "none"
 	}
 	attrs := append([]slog.Attr{
-		slog.String("request_id", x.id),
+		slog.String("request_id", x.id[0]),
 		slog.String("method", knownMethod(r.Method)),
 		slog.String("route", route),
 		slog.Int("status", rec.status),
-		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
+		slog.Float64("duration_ms", float64(took().Microseconds())/1000),
 		slog.Int64("bytes", rec.bytes),
 	}, x.attrs...)
 	x.log.LogAttrs(r.Context(), level, "request", attrs...)

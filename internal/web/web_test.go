@@ -218,6 +218,40 @@ func TestWrongRoutesAndMethods(t *testing.T) {
 	}
 }
 
+// Routes without wildcards are found without a search, and just as with one.
+func TestFixedRoutes(t *testing.T) {
+	mux := new(Mux)
+	for _, pattern := range []string{"GET /events", "POST /events", "POST /events/batch", "GET /events/{id}", "GET /tree/"} {
+		mux.Handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
+			WriteJSON(w, 200, []byte(r.Pattern+" "+r.PathValue("id")))
+			return nil
+		})
+	}
+	for _, c := range []struct{ method, target, route, id string }{
+		{"GET", "/events", "GET /events", ""},
+		{"HEAD", "/events", "GET /events", ""},
+		{"POST", "/events?q=1", "POST /events", ""},
+		{"POST", "http://other.example.com/events", "POST /events", ""},
+		{"POST", "/events/b%61tch", "POST /events/batch", ""},
+		{"POST", "/events%2Fbatch", "", ""},
+		{"GET", "/events/batch", "GET /events/{id}", "batch"},
+		{"GET", "/tree/a", "GET /tree/", ""},
+		{"DELETE", "/events", "", ""},
+	} {
+		w, line := serve(t, mux, httptest.NewRequest(c.method, c.target, nil))
+		if found := w.Code == 200; found != (c.route != "") || found && w.Body.String() != c.route+" "+c.id {
+			t.Errorf("%s %s: %d %s, want %q and the id %q", c.method, c.target, w.Code, w.Body, c.route, c.id)
+		}
+		logged := c.route
+		if logged == "" {
+			logged = "none"
+		}
+		if !strings.Contains(line, `"route":"`+logged+`"`) {
+			t.Errorf("%s %s: the log does not name %s: %s", c.method, c.target, logged, line)
+		}
+	}
+}
+
 func TestBodiesAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		size   int
