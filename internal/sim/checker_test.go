@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -72,7 +73,6 @@ type checker struct {
 	said   []complaint
 	byHost map[string]*life
 	visits map[posthorn.ID][]*visit // of each delivery
-	keys   map[int64]*webhook.Verifier
 }
 
 func (c *checker) say(kind, format string, args ...any) {
@@ -119,28 +119,58 @@ func (c *checker) visit(v *visit) {
 	}
 }
 
+// signature holds the signatures against the secrets: each that holds signs, the
+// newest first, and no other.
 func (c *checker) signature(l *life, v *visit) {
-	k := c.keys[l.id]
-	if k == nil {
-		var err error
-		if k, err = webhook.NewVerifier(l.secret); err != nil {
+	ref := v.header.Get("webhook-id")
+	seconds, _ := strconv.ParseInt(v.header.Get("webhook-timestamp"), 10, 64)
+	stamp := time.Unix(seconds, 0)
+	came := strings.Fields(v.header.Get("webhook-signature"))
+	for i, s := range slices.Backward(l.secrets) {
+		key, err := webhook.ParseSecret(s.secret)
+		if err != nil {
 			c.say(kindSignature, "endpoint %d: %v", l.id, err)
 			return
 		}
-		if c.keys == nil {
-			c.keys = map[int64]*webhook.Verifier{}
+		must, may := c.signs(&s, v, stamp)
+		signed := len(came) > 0 && came[0] == string(webhook.Sign(nil, ref, stamp, []byte(v.body), key))
+		switch {
+		case signed && !may:
+			c.say(kindSignature, "endpoint %d got %s signed with secret %d, which does not hold", l.id, ref, i)
+		case !signed && must:
+			c.say(kindSignature, "endpoint %d got %s without the signature of secret %d in its place", l.id, ref, i)
 		}
-		c.keys[l.id] = k
+		if signed {
+			came = came[1:]
+			count("checked: a signature")
+			if i < len(l.secrets)-1 && must {
+				count("checked: a signature of a former secret")
+			}
+		}
 	}
-	seconds, _ := strconv.ParseInt(v.header.Get("webhook-timestamp"), 10, 64)
-	stamp := time.Unix(seconds, 0)
-	k.Now = func() time.Time { return stamp }
-	if err := k.Verify(v.header, []byte(v.body)); err != nil {
-		c.say(kindSignature, "endpoint %d could not verify %s: %v", l.id, v.header.Get("webhook-id"), err)
+	if len(came) > 0 {
+		c.say(kindSignature, "endpoint %d could not verify %s: %d signatures are of no secret that holds, or out of order", l.id, ref, len(came))
 	}
 	if low, high := c.wall(v.at, v.at); stamp.Before(low.Add(-time.Second)) || stamp.After(high.Add(time.Second)) {
 		c.say(kindSignature, "endpoint %d got %s dated %s at %s", l.id, v.header.Get("webhook-id"), stamp.UTC(), high.UTC())
 	}
+}
+
+// signs reports whether the secret must have signed a request, and whether it may
+// have. While a rotation is under way both is right.
+func (c *checker) signs(s *signing, v *visit, stamp time.Time) (must, may bool) {
+	must, may = !s.by.IsZero() && v.at.After(s.by), !v.at.Before(s.from)
+	if !s.dropped.IsZero() {
+		must = must && v.at.Before(s.dropped)
+		may = may && (s.goneBy.IsZero() || !v.at.After(s.goneBy))
+	}
+	if !s.ends.IsZero() && !v.at.Before(s.succeeded) {
+		// One that has expired may be gone for good, whatever the clock says later.
+		_, high := c.wall(s.succeeded, v.at)
+		must = must && high.Before(s.ends)
+		may = may && (!stamp.After(s.ends) || v.at.Equal(s.succeeded))
+	}
+	return must, may
 }
 
 // event checks what became of an event.

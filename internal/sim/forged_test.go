@@ -22,7 +22,8 @@ func forged(t *testing.T) *history {
 	h.settled, h.calm = true, true
 	for id := int64(1); id <= 2; id++ {
 		h.lives[id] = &life{
-			id: id, tenant: id, secret: webhook.NewSecret(), born: between{1, 2},
+			id: id, tenant: id, born: between{1, 2},
+			secrets:  []signing{{secret: webhook.NewSecret(), from: forgedAt.Add(-hour), by: forgedAt.Add(-hour)}},
 			hosts:    []hosted{{host: "r" + strconv.Itoa(int(id)), from: forgedAt}},
 			settings: []setting{{forgedAt, forgedAt, posthorn.Settings{MaxInFlight: 1}}},
 			patterns: []pattern{{between{1, 2}, []posthorn.Pattern{"cases.*"}}},
@@ -50,7 +51,7 @@ func (h *history) forgeEvent(id posthorn.ID, began int64) *fact {
 
 func (h *history) forgeVisit(t *testing.T, f *fact, number int, after time.Duration, status int) *visit {
 	l := h.lives[1]
-	key, err := webhook.ParseSecret(l.secret)
+	key, err := webhook.ParseSecret(l.secrets[0].secret)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,21 @@ func TestCheckerComplainsOfWhatIsForged(t *testing.T) {
 		{"another endpoint's delivery", kindStranger, func(_ *testing.T, h *history) { h.events[0].targets[1001] = 2 }},
 		{"an unknown event", kindStranger, func(_ *testing.T, h *history) { h.visits[1].header.Set("webhook-id", "evt_nobody") }},
 		{"another body", kindBody, func(_ *testing.T, h *history) { h.visits[1].body = "{ }" }},
-		{"another signature", kindSignature, func(_ *testing.T, h *history) { h.lives[1].secret = webhook.NewSecret() }},
+		{"another signature", kindSignature, func(_ *testing.T, h *history) { h.lives[1].secrets[0].secret = webhook.NewSecret() }},
+		{"a former secret signs no more within its overlap", kindSignature, func(_ *testing.T, h *history) {
+			l := h.lives[1]
+			l.secrets = []signing{{secret: webhook.NewSecret(), from: forgedAt.Add(-2 * hour), by: forgedAt.Add(-2 * hour), ends: forgedAt.Add(day)}, l.secrets[0]}
+		}},
+		{"a secret that expired signs", kindSignature, func(_ *testing.T, h *history) { h.lives[1].secrets[0].ends = forgedAt.Add(-minute) }},
+		{"a secret that was ended signs", kindSignature, func(_ *testing.T, h *history) {
+			s := &h.lives[1].secrets[0]
+			s.dropped, s.goneBy = forgedAt.Add(-minute), forgedAt.Add(-minute)
+		}},
+		{"the new secret does not sign", kindSignature, func(_ *testing.T, h *history) {
+			l := h.lives[1]
+			l.secrets[0].ends = forgedAt.Add(day)
+			l.secrets = append(l.secrets, signing{secret: webhook.NewSecret(), from: forgedAt.Add(-minute), by: forgedAt.Add(-minute)})
+		}},
 		{"a signature's date", kindSignature, func(t *testing.T, h *history) {
 			h.visits[1].at, h.visits[1].ended = h.visits[1].at.Add(hour), h.visits[1].ended.Add(hour)
 		}},

@@ -62,7 +62,7 @@ type fact struct {
 // history.clock: a change holds from some moment between from and by.
 type life struct {
 	id, tenant int64
-	secret     string
+	secrets    []signing // in the order of their rotations
 	born, died between
 	hosts      []hosted
 	settings   []setting
@@ -71,6 +71,18 @@ type life struct {
 }
 
 type between struct{ from, by int64 }
+
+// signing is a secret, which a rotation brought and a later one ends.
+type signing struct {
+	secret   string
+	from, by time.Time // when its rotation began, and was answered
+	// succeeded is when a rotation with an overlap began, ends when this one then
+	// expires, by the wall clock; zero while it is the last.
+	succeeded, ends time.Time
+	// dropped is when a rotation without an overlap began to end it, goneBy when
+	// that was answered.
+	dropped, goneBy time.Time
+}
 
 type hosted struct {
 	host     string
@@ -198,7 +210,8 @@ func (h *history) created(from int64, e posthorn.Endpoint, host, secret string) 
 	h.clock++
 	born := between{from, h.clock}
 	h.lives[e.ID] = &life{
-		id: e.ID, tenant: e.Tenant, secret: secret, born: born,
+		id: e.ID, tenant: e.Tenant, born: born,
+		secrets:  []signing{{secret: secret, from: time.Now(), by: time.Now()}},
 		hosts:    []hosted{{host: host, from: time.Now()}},
 		settings: []setting{{time.Now(), time.Now(), e.Settings}},
 		patterns: []pattern{{born, e.Events}},
@@ -228,6 +241,36 @@ func (h *history) changed(e posthorn.Endpoint) {
 	for i := range l.hosts[:len(l.hosts)-1] {
 		if l.hosts[i].to.IsZero() {
 			l.hosts[i].to = time.Now()
+		}
+	}
+}
+
+// rotating notes that a secret is about to come, before which the others end by
+// the wall clock, or at once when there is no overlap; rotated, that it has.
+func (h *history) rotating(id int64, secret string, ends time.Time, overlap bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.lives[id]
+	if n := len(l.secrets); overlap {
+		l.secrets[n-1].succeeded, l.secrets[n-1].ends = time.Now(), ends
+	} else {
+		for i := range l.secrets {
+			if l.secrets[i].dropped.IsZero() {
+				l.secrets[i].dropped = time.Now()
+			}
+		}
+	}
+	l.secrets = append(l.secrets, signing{secret: secret, from: time.Now()})
+}
+
+func (h *history) rotated(id int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.lives[id]
+	l.secrets[len(l.secrets)-1].by = time.Now()
+	for i := range l.secrets {
+		if s := &l.secrets[i]; !s.dropped.IsZero() && s.goneBy.IsZero() {
+			s.goneBy = time.Now()
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (p *play) step(s step) {
 	tenant := &p.tenants[s.Who%tenantsPerWorld]
 	if p.gone[e] {
 		switch s.Do {
-		case doPause, doResume, doURL, doPatterns, doSettings, doDelete:
+		case doPause, doResume, doURL, doPatterns, doSettings, doRotate, doDelete:
 			return
 		}
 	}
@@ -139,6 +139,8 @@ func (p *play) step(s step) {
 	case doSettings:
 		settings := c.settings(p.script.Calm)
 		p.settings(e, settings)
+	case doRotate:
+		p.rotate(e, s.For)
 	case doDelete:
 		p.delete(e)
 		p.gone[e] = true

@@ -69,6 +69,7 @@ const (
 	doURL       deed = "change the url"
 	doPatterns  deed = "change the patterns"
 	doSettings  deed = "change the settings"
+	doRotate    deed = "rotate the secret"
 	doDelete    deed = "delete"
 	doCreate    deed = "create"
 	doSuspend   deed = "suspend the tenant"
@@ -97,6 +98,7 @@ var deeds = []struct {
 	{doResume, 6, false}, {doURL, 3, false}, {doPatterns, 2, false}, {doSettings, 3, false},
 	{doDelete, 1, false}, {doCreate, 1, false}, {doSuspend, 2, false}, {doUnsuspend, 8, false},
 	{doOff, 2, false}, {doOn, 6, false}, {doMood, 8, false}, {doClock, 3, false},
+	{doRotate, 3, false},
 	{doFault, 6, true}, {doFull, 1, true}, {doRoom, 4, true}, {doCrash, 2, true},
 	{doCrashAt, 4, true}, {doDrain, 3, false}, {doSweep, 2, false},
 }
@@ -191,6 +193,8 @@ func (c chance) step(do deed, calm bool) step {
 		s.Point, s.N, s.For = pick(c, points...), 3+c.IntN(6), c.upTo(hour)
 	case doDrain:
 		s.For = c.upTo(hour)
+	case doRotate:
+		s.For = pick(c, 0, c.upTo(minute), c.upTo(6*hour))
 	}
 	return s
 }

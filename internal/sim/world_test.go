@@ -329,6 +329,42 @@ func (w *world) settings(e *endpoint, s posthorn.Settings) {
 	e.Endpoint = got
 }
 
+// maxSecrets is how many may sign at a time.
+const maxSecrets = 5
+
+var errTooMany = errors.New("too many secrets sign")
+
+// rotate gives the endpoint another secret as the API does; the current one signs
+// for the overlap, and without one all former ones end.
+func (w *world) rotate(e *endpoint, overlap time.Duration) {
+	w.Helper()
+	secret := webhook.NewSecret()
+	key, err := webhook.ParseSecret(secret)
+	w.ok(err)
+	now, full, noted := w.now(), false, false
+	err = w.run.store.ChangeSecrets(w.Context(), w.change(), e.Tenant, e.Ref, func(_ posthorn.Endpoint, valid []store.Sealed) ([]store.Sealed, error) {
+		want := []store.Sealed{{KeyID: "none", Box: key, CreatedAt: now}}
+		if overlap > 0 {
+			valid[0].ExpiresAt = now.Add(overlap)
+			want = append(want, valid...)
+		}
+		if full = len(want) > maxSecrets; full {
+			return nil, errTooMany
+		}
+		if !noted { // the writer may ask again
+			w.history.rotating(e.ID, secret, now.Add(overlap), overlap > 0)
+			noted = true
+		}
+		return want, nil
+	})
+	if full {
+		count("answer: 409, too many secrets sign")
+		return
+	}
+	w.ok(err)
+	w.history.rotated(e.ID)
+}
+
 func (w *world) pause(e *endpoint) {
 	w.Helper()
 	w.patch(e, func(p *posthorn.Endpoint) { p.Status, p.PausedReason = posthorn.StatusPaused, posthorn.PausedByUser })
