@@ -12,7 +12,7 @@ import (
 // processor time. So a small heap may grow further before the next collection,
 // up to gcHeadroom; a large one doubles as ever.
 const (
-	gcHeadroom   = 64 << 20
+	gcHeadroom   = 128 << 20
 	gcMaxPercent = 400
 )
 

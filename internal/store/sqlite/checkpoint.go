@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// checkpointPages is how much of the log may wait to be taken into the file.
-	checkpointPages = 1000
+	// checkpointPages is how much of the log may wait to be taken into the file: 16 MiB.
+	// The more it is, the more often a page of an index has changed again before it is
+	// written: with 10,000 endpoints 1,000 pages cost 8 % of the rate.
+	checkpointPages = 4000
 	// checkpointMost is how long the log may get before the writer finishes what
 	// it keeps making unfinished.
 	checkpointMost = 3 * checkpointPages
@@ -18,7 +20,7 @@ const (
 	checkpointDelay = 50 * time.Millisecond
 	// checkpointLast is where SQLite takes the log in within a commit, should the
 	// checkpointer not come to it.
-	checkpointLast = 16 * checkpointPages
+	checkpointLast = 4 * checkpointPages
 )
 
 // checkpointer takes the log into the file on a connection of its own, so that
