@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -235,6 +236,9 @@ func TestKeysAreRotatedByTheProvider(t *testing.T) {
 		defer close(ended)
 		w.oidc.Run(t.Context(), func() { changed++; w.ForgetJWTs() })
 	}()
+	for w.p.Fetches() < 3 { // until Run has begun
+		runtime.Gosched()
+	}
 	w.p.SetKeys(k2)
 	if err := w.oidc.Probe(t.Context()); err != nil { // waits for Run's first fetch or makes one
 		t.Fatal(err)

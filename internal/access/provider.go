@@ -270,6 +270,7 @@ func (p *provider) run(ctx context.Context, onChange func()) {
 	p.mu.Lock()
 	p.changed = onChange
 	p.mu.Unlock()
+	onChange() // for keys that were lost before anybody was told
 	retry := fetchRetry
 	for {
 		wait := fetchEvery
