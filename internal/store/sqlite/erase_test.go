@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ type payloads struct {
 	s      *sqlite.Store
 	path   string
 	now    time.Time
+	clock  clock // shows now to the store
 	tenant posthorn.Tenant
 	refs   []string
 	marks  [][]byte // what each event's body is full of
@@ -29,7 +31,8 @@ type payloads struct {
 
 func newPayloads(t *testing.T, sizes ...int) *payloads {
 	p := &payloads{T: t, path: filepath.Join(t.TempDir(), "posthorn.db"), now: time.Now().UTC()}
-	p.s = open(t, sqlite.Options{Path: p.path, Now: func() time.Time { return p.now }, Poll: 10 * time.Millisecond})
+	p.pass(0)
+	p.s = open(t, sqlite.Options{Path: p.path, Now: p.clock.now, Poll: 10 * time.Millisecond})
 	var err error
 	if p.tenant, err = p.s.CreateTenant(t.Context(), p.change(), "acme"); err != nil {
 		t.Fatal(err)
@@ -38,6 +41,16 @@ func newPayloads(t *testing.T, sizes ...int) *payloads {
 		p.publish(size)
 	}
 	return p
+}
+
+// clock is read by the store's goroutines.
+type clock struct{ nanos atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Unix(0, c.nanos.Load()).UTC() }
+
+func (p *payloads) pass(d time.Duration) {
+	p.now = p.now.Add(d)
+	p.clock.nanos.Store(p.now.UnixNano())
 }
 
 func (p *payloads) change() store.Change { return store.Change{Actor: "test", At: p.now} }
@@ -175,11 +188,11 @@ func TestDeletedTenantsAndOldPayloadsAreInNeitherFileNorLog(t *testing.T) {
 			return store.Retention{Events: 30 * 24 * time.Hour}, true
 		},
 		"payloads": func(p *payloads) (store.Retention, bool) {
-			p.now = p.now.Add(24 * time.Hour)
+			p.pass(24 * time.Hour)
 			return store.Retention{Events: 30 * 24 * time.Hour, Payloads: time.Hour}, false
 		},
 		"events": func(p *payloads) (store.Retention, bool) {
-			p.now = p.now.Add(24 * time.Hour)
+			p.pass(24 * time.Hour)
 			return store.Retention{Events: time.Hour}, false
 		},
 	} {
@@ -213,7 +226,6 @@ func TestNothingErasedStaysWhileTimeGoesOn(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := mathrand.New(mathrand.NewPCG(seed, 0))
 	p := newPayloads(t)
-	start := p.now
 	gone := map[int]bool{}
 	keep := store.Retention{Events: 20 * time.Hour, Payloads: 10 * time.Hour}
 	var hours []int // when each was published
@@ -222,7 +234,7 @@ func TestNothingErasedStaysWhileTimeGoesOn(t *testing.T) {
 			p.publish(30 + rng.IntN(1200))
 			hours = append(hours, hour)
 		}
-		p.now = start.Add(time.Duration(hour+1) * time.Hour)
+		p.pass(time.Hour)
 		for range 60 {
 			i := len(p.refs) - 1 - rng.IntN(min(len(p.refs), 2900))
 			if _, err := p.s.ErasePayload(t.Context(), p.change(), p.tenant.ID, p.refs[i]); err != nil {
