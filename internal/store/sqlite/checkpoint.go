@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// checkpointPages is how much of the log may wait to be taken into the file: 16 MiB.
+	// checkpointPages is how much of the log may wait to be taken into the file: 8 MiB.
 	// The more it is, the more often a page of an index has changed again before it is
-	// written: with 10,000 endpoints 1,000 pages cost 8 % of the rate.
-	checkpointPages = 4000
+	// written; the less, the better it fits the caches.
+	checkpointPages = 2000
 	// checkpointMost is how long the log may get before the writer finishes what
 	// it keeps making unfinished.
 	checkpointMost = 3 * checkpointPages
@@ -20,7 +20,7 @@ const (
 	checkpointDelay = 50 * time.Millisecond
 	// checkpointLast is where SQLite takes the log in within a commit, should the
 	// checkpointer not come to it.
-	checkpointLast = 4 * checkpointPages
+	checkpointLast = 8 * checkpointPages
 )
 
 // checkpointer takes the log into the file on a connection of its own, so that
