@@ -32,7 +32,7 @@ type payloads struct {
 func newPayloads(t *testing.T, sizes ...int) *payloads {
 	p := &payloads{T: t, path: filepath.Join(t.TempDir(), "posthorn.db"), now: time.Now().UTC()}
 	p.pass(0)
-	p.s = open(t, sqlite.Options{Path: p.path, Now: p.clock.now, Poll: 10 * time.Millisecond})
+	p.s = open(t, sqlite.Options{Path: p.path, Now: p.clock.shown, Poll: 10 * time.Millisecond})
 	var err error
 	if p.tenant, err = p.s.CreateTenant(t.Context(), p.change(), "acme"); err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func newPayloads(t *testing.T, sizes ...int) *payloads {
 // clock is read by the store's goroutines.
 type clock struct{ nanos atomic.Int64 }
 
-func (c *clock) now() time.Time { return time.Unix(0, c.nanos.Load()).UTC() }
+func (c *clock) shown() time.Time { return time.Unix(0, c.nanos.Load()).UTC() }
 
 func (p *payloads) pass(d time.Duration) {
 	p.now = p.now.Add(d)
