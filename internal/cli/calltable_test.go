@@ -5,15 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/cli"
@@ -124,17 +120,5 @@ func TestTheTableOfCalls(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | `%s()` | %s |\n", op, command, strings.Join(made[op], "()`, `"), strings.Join(links, ", "))
 	}
-	path := filepath.FromSlash("../../docs/proofs/calls.md")
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	is, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(is), b.String()); diff != "" {
-		t.Errorf("docs/proofs/calls.md is out of date; \"go test ./internal/cli -update\" writes it\n%s", diff)
-	}
+	upToDate(t, "docs/proofs/calls.md", b.String())
 }

@@ -24,9 +24,15 @@ func run(t *testing.T, environ []string, args ...string) (code int, stdout, stde
 }
 
 func TestDocumentation(t *testing.T) {
-	path := filepath.FromSlash("../../docs/cli.md")
+	upToDate(t, "docs/cli.md", cli.Markdown())
+}
+
+// upToDate holds a page that is written by its test, or writes it with -update.
+func upToDate(t *testing.T, page, want string) {
+	t.Helper()
+	path := filepath.Join("../..", filepath.FromSlash(page))
 	if *update {
-		if err := os.WriteFile(path, []byte(cli.Markdown()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -34,8 +40,8 @@ func TestDocumentation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(b), cli.Markdown()); diff != "" {
-		t.Errorf("docs/cli.md is out of date; \"go test ./internal/cli -update\" writes it\n%s", diff)
+	if diff := cmp.Diff(string(b), want); diff != "" {
+		t.Errorf("%s is out of date; \"go test ./internal/cli -update\" writes it\n%s", page, diff)
 	}
 }
 
