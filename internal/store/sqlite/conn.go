@@ -37,14 +37,26 @@ func (e *connError) Code() int { return e.code }
 // openConn opens the file, which must exist, and executes the pragmas.
 func openConn(path string, pragmas ...string) (*conn, error) {
 	c := &conn{tls: libc.NewTLS(), stmts: make(map[string]*stmt)}
+	if err := c.open(path); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	for _, p := range pragmas {
+		if err := c.exec("PRAGMA "+p, nil); err != nil {
+			return nil, errors.Join(fmt.Errorf("pragma %s: %w", p, err), c.close())
+		}
+	}
+	return c, nil
+}
+
+func (c *conn) open(path string) error {
 	name, err := libc.CString(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer libc.Xfree(c.tls, name)
 	out := sqlite3.Xsqlite3_malloc(c.tls, int32(unsafe.Sizeof(c.db)))
 	if out == 0 {
-		return nil, errNoMemory
+		return errNoMemory
 	}
 	defer sqlite3.Xsqlite3_free(c.tls, out)
 	// A path that begins with "file:" is not a URI here.
@@ -54,14 +66,9 @@ func openConn(path string, pragmas ...string) (*conn, error) {
 		rc = sqlite3.Xsqlite3_extended_result_codes(c.tls, c.db, 1)
 	}
 	if rc != sqlite3.SQLITE_OK {
-		return nil, errors.Join(c.fault(rc), c.close())
+		return c.fault(rc)
 	}
-	for _, p := range pragmas {
-		if err := c.exec("PRAGMA "+p, nil); err != nil {
-			return nil, errors.Join(fmt.Errorf("pragma %s: %w", p, err), c.close())
-		}
-	}
-	return c, nil
+	return nil
 }
 
 var errNoMemory = errors.New("sqlite: out of memory")

@@ -43,9 +43,7 @@ func (tx *txn) healthOf(endpoint int64) (*healthRow, error) {
 	if err != nil {
 		return nil, err
 	}
-	if known.LastSuccess.After(h.LastSuccess) {
-		h.LastSuccess = known.LastSuccess
-	}
+	h.Health = tx.w.memo.latest(endpoint, h.Health)
 	tx.health[endpoint] = h
 	return h, nil
 }
