@@ -25,7 +25,11 @@ func storeError(err error) error {
 		return later(time.Minute, "The service is short of disk space and takes nothing new; try again later.")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		return later(5*time.Second, "The service's store cannot be used now; try again.")
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled):
+		// A sender that closes its half of a connection counts as gone (net/http) but
+		// may still read.
+		return later(time.Second, "The request was broken off before it was answered; try again.")
+	case errors.Is(err, context.DeadlineExceeded):
 		return later(time.Second, "The request took too long; try again.")
 	case errors.Is(err, store.ErrOnceReused):
 		return posthorn.Errorf(posthorn.Invalid, "This Idempotency-Key was used for another request; take a new key for each request.")

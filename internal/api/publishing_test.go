@@ -202,15 +202,21 @@ func TestWhatPassesIsSaidToPass(t *testing.T) {
 	for _, c := range []struct {
 		err    error
 		status int
+		says   string
 	}{
-		{store.ErrOverloaded, 503}, {store.ErrFull, 503}, {store.ErrUnavailable, 503}, {store.ErrClosed, 503},
-		{fmt.Errorf("deep inside: %w", store.ErrFull), 503}, {fmt.Errorf("disk sda"), 500},
-		{&posthorn.Error{Code: posthorn.RateLimited, Message: "m", RetryAfter: time.Second}, 429},
+		{store.ErrOverloaded, 503, "More is waiting"}, {store.ErrFull, 503, "disk space"},
+		{store.ErrUnavailable, 503, "store"}, {store.ErrClosed, 503, "store"},
+		{context.Canceled, 503, "The request was broken off"}, {context.DeadlineExceeded, 503, "took too long"},
+		{fmt.Errorf("deep inside: %w", store.ErrFull), 503, "disk space"}, {fmt.Errorf("disk sda"), 500, "on our side"},
+		{&posthorn.Error{Code: posthorn.RateLimited, Message: "m", RetryAfter: time.Second}, 429, "m"},
 	} {
 		w := newWorld(t, func(cfg *Config) { cfg.Publish = refusing{cfg.Publish, c.err} })
 		got := w.do("acme", "POST", "/events", `{"type":"cases.updated","data":{}}`).faults(c.status)
 		if (got.header.Get("Retry-After") == "") != (c.status == 500) {
 			t.Errorf("%v: Retry-After %q", c.err, got.header.Get("Retry-After"))
+		}
+		if !strings.Contains(got.body, c.says) {
+			t.Errorf("%v is answered %s", c.err, got.body)
 		}
 		if strings.Contains(got.body, "sda") || strings.Contains(got.body, "deep") {
 			t.Errorf("%v is shown: %s", c.err, got.body)
