@@ -169,7 +169,7 @@ func (w *world) path() string { return filepath.Join(w.dir, fmt.Sprintf("posthor
 func (w *world) open() {
 	w.Helper()
 	s, err := sqlite.Open(w.Context(), sqlite.Options{
-		Path: w.path(), Synchronous: "OFF", Poll: -1, Now: w.now,
+		Path: w.path(), Synchronous: "OFF", Poll: -1, Now: w.now, Gather: 20,
 		FreeSpace: func(string) (uint64, uint64, error) {
 			if w.full.Load() {
 				return 1 << 20, 1 << 41, nil

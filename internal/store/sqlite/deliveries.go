@@ -54,15 +54,16 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 		return nil, 0, err
 	}
 	var l store.List[posthorn.Delivery]
+	w := s.deliveryWalk(&f, from, to)
 	err = s.snapshot(ctx, func(q querier) (err error) {
-		query, args := deliveryWalk(&f, from, to)
-		if l, err = walkDeliveries(ctx, q, &f, p.Limit, query, args); err != nil {
+		if l, err = w.deliveries(ctx, q, &f, p.Limit); err != nil {
 			return err
 		}
 		if f.Tenant == 0 && f.Event == 0 && f.Endpoint == 0 {
 			return nil // the walk met the late ones too
 		}
-		late, err := walkDeliveries(ctx, q, &f, p.Limit, lateWalk, []any{f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(p.Before)), store.PageRows + 1})
+		w := walk{query: lateWalk, args: []any{f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(p.Before)), store.PageRows + 1}}
+		late, err := w.deliveries(ctx, q, &f, p.Limit)
 		l = store.Merge(l, late)
 		return err
 	})
@@ -80,31 +81,31 @@ const lateWalk = `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY de
 	ORDER BY d.id DESC LIMIT ?6`
 
 // deliveryWalk is the query that meets the filter's deliveries, newest first,
-// by the narrowest index there is. There is none by tenant: a tenant's list
-// walks its events and the ids behind each. The + keeps SQLite from taking the
+// by the narrowest way there is: a tenant's list walks its events and the ids behind
+// each. The + keeps SQLite from taking the
 // page's bound for the end of that range, and from reading all that lies between.
-func deliveryWalk(f *store.DeliveryFilter, from, to int64) (query string, args []any) {
+func (s *Store) deliveryWalk(f *store.DeliveryFilter, from, to int64) walk {
 	switch {
 	case f.Event != 0:
-		return `SELECT ` + deliveryColumns + ` FROM events e CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
+		return walk{query: `SELECT ` + deliveryColumns + ` FROM events e CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
 			WHERE e.id = ? AND +d.id >= ? AND +d.id < ? ORDER BY d.id DESC LIMIT ?`,
-			[]any{int64(f.Event), from, to, store.PageRows + 1}
+			args: []any{int64(f.Event), from, to, store.PageRows + 1}}
 	case f.Endpoint != 0:
-		return `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY deliveries_endpoint CROSS JOIN events e ON e.id = d.event` + withOwners + `
-			WHERE d.endpoint = ? AND d.late = 0 AND d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`,
-			[]any{f.Endpoint, from, to, store.PageRows + 1}
+		return walk{query: `SELECT ` + deliveryColumns + ` FROM deliveries d CROSS JOIN events e ON e.id = d.event` + withOwners + `
+			WHERE d.id IN ` + listed + ` AND d.late = 0 ORDER BY d.id DESC LIMIT ?2`,
+			args: []any{store.PageRows + 1}, of: s.listing(deliveriesOf(f.Endpoint)), from: from, to: to}
 	case f.Tenant != 0:
-		return `SELECT ` + deliveryColumns + ` FROM events e INDEXED BY events_tenant CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
-			WHERE e.tenant = ?1 AND e.id >= ?2 AND e.id < ?3 AND +d.id < ?3 ORDER BY e.id DESC, d.id DESC LIMIT ?4`,
-			[]any{f.Tenant, from, to, store.PageRows + 1}
+		return walk{query: `SELECT ` + deliveryColumns + ` FROM events e CROSS JOIN deliveries d ON d.id > e.id AND d.id <= e.id + e.deliveries` + withOwners + `
+			WHERE e.id IN ` + listed + ` AND +d.id < ?2 ORDER BY e.id DESC, d.id DESC LIMIT ?3`,
+			args: []any{to, store.PageRows + 1}, of: s.listing(eventsOf(f.Tenant)), from: from, to: to}
 	}
-	return `SELECT ` + deliveryColumns + ` FROM deliveries d CROSS JOIN events e ON e.id = d.event` + withOwners + `
-		WHERE d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`, []any{from, to, store.PageRows + 1}
+	return walk{query: `SELECT ` + deliveryColumns + ` FROM deliveries d CROSS JOIN events e ON e.id = d.event` + withOwners + `
+		WHERE d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`, args: []any{from, to, store.PageRows + 1}}
 }
 
-func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int, query string, args []any) (store.List[posthorn.Delivery], error) {
+func (w *walk) deliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int) (store.List[posthorn.Delivery], error) {
 	l := store.List[posthorn.Delivery]{Limit: limit}
-	err := fill(ctx, q, query, args, func(r scanner) error {
+	left, err := w.run(ctx, q, func(r scanner) error {
 		d, log, err := scanDeliveryRow(r)
 		if err != nil {
 			return err
@@ -118,7 +119,10 @@ func walkDeliveries(ctx context.Context, q querier, f *store.DeliveryFilter, lim
 		}
 		return l.Row(d.ID, d, keep)
 	})
-	return l, err
+	if left != 0 {
+		l.Next = left
+	}
+	return l, pageEnd(err)
 }
 
 // DeliveryByID implements [store.Log].

@@ -45,7 +45,13 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 
 func (s *Store) nextOfReplay(ctx context.Context, id int64, limit int) (*feed, error) {
 	f := &feed{}
-	err := s.snapshot(ctx, func(q querier) error {
+	// What it selects and from where never changes.
+	r, err := one(ctx, s, scanReplay, `SELECT `+replayColumns+fromReplays+`WHERE r.id = ?`, id)
+	if err != nil {
+		return f, err
+	}
+	list := s.candidateList(r.Tenant, r.Endpoint, &r.Selection)
+	err = s.snapshot(ctx, func(q querier) error {
 		err := scanReplayInto(q.QueryRowContext(ctx, `SELECT `+replayColumns+`, r.cursor, r.bound`+fromReplays+`WHERE r.id = ?`, id), &f.replay, (*int64)(&f.cursor), (*int64)(&f.bound))
 		if errors.Is(err, sql.ErrNoRows) {
 			return store.ErrNotFound
@@ -66,7 +72,7 @@ func (s *Store) nextOfReplay(ctx context.Context, id int64, limit int) (*feed, e
 		if limit <= 0 {
 			return nil
 		}
-		return walkCandidates(ctx, q, &e, &f.replay.Selection, f.cursor, f.bound, true, func(c *store.Candidate) error {
+		return list.walkCandidates(ctx, q, &e, &f.replay.Selection, f.cursor, f.bound, true, func(c *store.Candidate) error {
 			if len(f.candidates) == limit {
 				f.last, f.end = f.candidates[limit-1].Place(), false
 				return store.ErrPageFull
@@ -168,6 +174,7 @@ func (tx *txn) insertLate(r *posthorn.Replay, c *store.Candidate, now time.Time)
 	if err != nil {
 		return 0, err
 	}
+	tx.post(deliveriesOf(r.Endpoint), int64(id))
 	tx.move(r.Tenant, r.Endpoint, nowhere, owned)
 	return id, tx.exec(`INSERT INTO deliveries (id, event, tenant, endpoint, state, place, next_at, replay_id, late) VALUES (?, ?, ?, ?, 0, 1, ?, ?, 1)`,
 		int64(id), int64(c.Event), r.Tenant, r.Endpoint, nanos(now)+ownedOffset, r.ID)

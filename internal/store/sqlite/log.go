@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -26,16 +25,25 @@ func scanEventInto(r scanner, e *posthorn.Event, more ...any) error {
 	return err
 }
 
-// fill runs a query and gives its rows to scan until the page is full.
+// fill runs a query and gives its rows to scan until it returns an error, which comes
+// back; see [pageEnd].
 func fill(ctx context.Context, q querier, query string, args []any, scan func(scanner) error) error {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return readError(ctx, err)
 	}
-	if err := eachRow(rows, scan); err != nil && err != store.ErrPageFull {
-		return readError(ctx, err)
+	if err = eachRow(rows, scan); err != nil && err != store.ErrPageFull {
+		err = readError(ctx, err)
 	}
-	return nil
+	return err
+}
+
+// pageEnd takes the end of a page for no error.
+func pageEnd(err error) error {
+	if err == store.ErrPageFull {
+		return nil
+	}
+	return err
 }
 
 // bounds turns times of acceptance into bounds of ids: from <= id < to. An id
@@ -65,23 +73,34 @@ func (s *Store) Events(ctx context.Context, f store.EventFilter, p store.Page) (
 	if err != nil {
 		return nil, 0, err
 	}
-	query, args := `SELECT `+eventColumns+` FROM events e WHERE e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`, []any{from, to, store.PageRows + 1}
-	if f.Tenant != 0 {
-		query = `SELECT ` + eventColumns + ` FROM events e INDEXED BY events_tenant WHERE e.tenant = ? AND e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`
-		args = slices.Insert(args, 0, any(f.Tenant))
-	}
+	w := s.eventWalk(f.Tenant, from, to)
 	l := store.List[posthorn.Event]{Limit: p.Limit}
-	err = fill(ctx, s.readers, query, args, func(r scanner) error {
-		e, err := scanEvent(r)
-		if err != nil {
-			return err
+	err = s.snapshot(ctx, func(q querier) error {
+		left, err := w.run(ctx, q, func(r scanner) error {
+			e, err := scanEvent(r)
+			if err != nil {
+				return err
+			}
+			return l.Row(e.ID, e, f.Selects(&e))
+		})
+		if left != 0 {
+			l.Next = left
 		}
-		return l.Row(e.ID, e, f.Selects(&e))
+		return pageEnd(err)
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("list events: %w", err)
 	}
 	return l.Items, l.Next, nil
+}
+
+func (s *Store) eventWalk(tenant, from, to int64) walk {
+	if tenant == 0 {
+		return walk{query: `SELECT ` + eventColumns + ` FROM events e WHERE e.id >= ? AND e.id < ? ORDER BY e.id DESC LIMIT ?`,
+			args: []any{from, to, store.PageRows + 1}}
+	}
+	return walk{query: `SELECT ` + eventColumns + ` FROM events e WHERE e.id IN ` + listed + ` ORDER BY e.id DESC LIMIT ?2`,
+		args: []any{store.PageRows + 1}, of: s.listing(eventsOf(tenant)), from: from, to: to}
 }
 
 // EventByRef implements [store.Log].

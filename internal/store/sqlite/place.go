@@ -153,6 +153,9 @@ func (tx *txn) recover() error {
 	if err := tx.recoverLines(); err != nil {
 		return err
 	}
+	if err := tx.recoverPostings(); err != nil {
+		return err
+	}
 	return tx.countOpen()
 }
 

@@ -24,7 +24,7 @@ type prepared map[string]*sql.Stmt
 
 func prepare(ctx context.Context, readers *sql.DB) (prepared, error) {
 	p := make(prepared)
-	for _, query := range []string{selectTarget, selectTargetState, selectSigning, selectHealth, selectPayload} {
+	for _, query := range []string{selectTarget, selectTargetState, selectSigning, selectHealth, selectPayload, selectNewer, selectOlder} {
 		s, err := readers.PrepareContext(ctx, query)
 		if err != nil {
 			return nil, err // closing the readers closes what was prepared

@@ -150,6 +150,7 @@ func (tx *txn) publishEvent(p *store.Publication, e *store.NewEvent) (store.Acce
 		len(e.Targets), len(e.Body), e.Source, e.Subject, e.SourceID); err != nil {
 		return store.Accepted{}, err
 	}
+	tx.post(eventsOf(p.Tenant), int64(id))
 	if err := tx.exec(`INSERT INTO payloads (event, body) VALUES (?, ?)`, int64(id), e.Body); err != nil {
 		return store.Accepted{}, err
 	}
@@ -181,10 +182,12 @@ func (tx *txn) insertDeliveries(p *store.Publication, e *store.NewEvent, event p
 		case t.Parked:
 			at, next = parked, nanos(p.At)
 		}
+		id := int64(event) + 1 + int64(i)
 		if err := tx.exec(`INSERT INTO deliveries (id, event, tenant, endpoint, state, place, next_at, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			int64(event)+1+int64(i), int64(event), p.Tenant, t.Endpoint, int64(state), int64(at), next, string(reason)); err != nil {
+			id, int64(event), p.Tenant, t.Endpoint, int64(state), int64(at), next, string(reason)); err != nil {
 			return 0, err
 		}
+		tx.post(deliveriesOf(t.Endpoint), id)
 		tx.move(p.Tenant, t.Endpoint, nowhere, at)
 	}
 	return open, nil

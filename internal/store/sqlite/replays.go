@@ -31,27 +31,35 @@ func scanReplayInto(r scanner, p *posthorn.Replay, more ...any) error {
 	return err
 }
 
+// candidateList is the list that a selection is looked for in.
+func (s *Store) candidateList(tenant, endpoint int64, sel *posthorn.ReplaySelection) *listing {
+	if sel.Missing {
+		return s.listing(eventsOf(tenant))
+	}
+	return s.listing(deliveriesOf(endpoint))
+}
+
 // walkCandidates calls meet for what the selection finds above after and below
 // bound, in the order of a replay, until meet returns store.ErrPageFull.
-func walkCandidates(ctx context.Context, q querier, e *posthorn.Endpoint, sel *posthorn.ReplaySelection, after, bound posthorn.ID, log bool, meet func(*store.Candidate) error) error {
+func (l *listing) walkCandidates(ctx context.Context, q querier, e *posthorn.Endpoint, sel *posthorn.ReplaySelection, after, bound posthorn.ID, log bool, meet func(*store.Candidate) error) error {
 	until := below(0)
 	if !sel.Until.IsZero() {
 		until = nanos(sel.Until)
 	}
-	query := `SELECT d.id, d.event, e.key, e.type, d.state, e.accepted_at, CASE WHEN ?7 THEN d.log END
-		FROM deliveries d INDEXED BY deliveries_endpoint CROSS JOIN events e ON e.id = d.event
-		WHERE d.endpoint = ?1 AND d.id > ?2 AND d.id < ?3 AND d.place = 0 AND (1 << d.state) & ?6 <> 0
-		AND e.kind <> 1 AND e.accepted_at >= ?4 AND e.accepted_at < ?5 ORDER BY d.id`
-	args := []any{e.ID, int64(after), int64(bound), nanos(sel.Since), until, store.SelectedStates(sel), log}
+	query := `SELECT d.id, d.event, e.key, e.type, d.state, e.accepted_at, CASE WHEN ?5 THEN d.log END
+		FROM deliveries d CROSS JOIN events e ON e.id = d.event
+		WHERE d.id IN ` + listed + ` AND d.place = 0 AND (1 << d.state) & ?4 <> 0
+		AND e.kind <> 1 AND e.accepted_at >= ?2 AND e.accepted_at < ?3 ORDER BY d.id LIMIT ?6`
+	args := []any{nanos(sel.Since), until, store.SelectedStates(sel), log, listSliceMost}
 	if sel.Missing {
-		query = `SELECT 0, e.id, e.key, e.type, 0, e.accepted_at, NULL FROM events e INDEXED BY events_tenant
-			WHERE e.tenant = ?6 AND e.id > ?2 AND e.id < ?3 AND e.kind = 0 AND e.accepted_at >= ?4 AND e.accepted_at < ?5
-			AND NOT EXISTS (SELECT 1 FROM deliveries d NOT INDEXED WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.endpoint = ?1)
-			AND NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_late_event WHERE d.late = 1 AND d.event = e.id AND d.endpoint = ?1)
-			ORDER BY e.id`
-		args = []any{e.ID, int64(after), int64(bound), nanos(sel.Since), min(until, nanos(e.CreatedAt)), e.Tenant}
+		query = `SELECT 0, e.id, e.key, e.type, 0, e.accepted_at, NULL FROM events e
+			WHERE e.id IN ` + listed + ` AND e.kind = 0 AND e.accepted_at >= ?2 AND e.accepted_at < ?3
+			AND NOT EXISTS (SELECT 1 FROM deliveries d NOT INDEXED WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.endpoint = ?4)
+			AND NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_late_event WHERE d.late = 1 AND d.event = e.id AND d.endpoint = ?4)
+			ORDER BY e.id LIMIT ?5`
+		args = []any{nanos(sel.Since), min(until, nanos(e.CreatedAt)), e.ID, listSliceMost}
 	}
-	return fill(ctx, q, query, args, func(r scanner) error {
+	scan := func(r scanner) error {
 		var c store.Candidate
 		var event posthorn.Event
 		var state posthorn.State
@@ -67,7 +75,10 @@ func walkCandidates(ctx context.Context, q querier, e *posthorn.Endpoint, sel *p
 			c.State = posthorn.ShownState(state.String())
 		}
 		return meet(&c)
-	})
+	}
+	return pageEnd(l.oldest(ctx, q, int64(after), int64(bound), func(ids []int64) error {
+		return fill(ctx, q, query, append([]any{encodeIDs(ids)}, args...), scan)
+	}))
 }
 
 // livingEndpoint finds an endpoint that was not deleted.
@@ -84,8 +95,10 @@ func livingEndpoint(ctx context.Context, q querier, tenant, endpoint int64) (e p
 
 // PlanReplay implements [store.Replays].
 func (s *Store) PlanReplay(ctx context.Context, tenant, endpoint int64, sel posthorn.ReplaySelection) (plan store.ReplayPlan, err error) {
+	// Before anything is looked at: what ends later is none of the replay's.
+	plan.At = s.writer.now()
+	list := s.candidateList(tenant, endpoint, &sel)
 	err = s.snapshot(ctx, func(q querier) error {
-		plan = store.ReplayPlan{At: s.writer.now()}
 		e, err := livingEndpoint(ctx, q, tenant, endpoint)
 		if err != nil {
 			return err
@@ -98,7 +111,7 @@ func (s *Store) PlanReplay(ctx context.Context, tenant, endpoint int64, sel post
 		if !sel.Since.IsZero() {
 			plan.From = posthorn.MakeID(sel.Since, 0, 0) - 1
 		}
-		return walkCandidates(ctx, q, &e, &sel, plan.From, plan.Bound, false, func(c *store.Candidate) error {
+		return list.walkCandidates(ctx, q, &e, &sel, plan.From, plan.Bound, false, func(c *store.Candidate) error {
 			plan.Plan(c)
 			return nil
 		})

@@ -55,11 +55,10 @@ func (sw *sweep) deleteDeliveries() error {
 	n, err := sw.tx.execCount(`DELETE FROM deliveries WHERE id IN
 		(SELECT id FROM deliveries NOT INDEXED WHERE id < ? AND place = 0 ORDER BY id LIMIT ?)`,
 		int64(sw.before(sw.keep.Deliveries+store.ExpiredShown)), sw.budget)
-	sw.Deliveries += n
-	sw.budget -= n
 	if err != nil || n == 0 {
 		return err
 	}
+	sw.deleted(n)
 	return sw.tx.setMeta("last_id", int64(sw.tx.last)) // the highest id must not be forgotten with its row
 }
 

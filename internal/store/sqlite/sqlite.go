@@ -51,6 +51,9 @@ type Options struct {
 	// Synchronous is FULL by default. Tests may say OFF, which loses commits
 	// when the machine stops, but not when the process does.
 	Synchronous string
+	// Gather is how many new entries of lists stand in memory at most before they are
+	// written; 0 is 262,144, 8 bytes each. Tests have few.
+	Gather int
 	// Poll is how often changes by other processes are looked for; 0 is half a
 	// second, below 0 is never.
 	Poll time.Duration

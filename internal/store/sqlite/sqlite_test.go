@@ -34,9 +34,14 @@ func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return open(t, sqlite.Options{}) })
 }
 
+// Each commit moves entries of lists from the memory into their table.
+func TestConformanceWithLittleGathered(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t, sqlite.Options{Gather: 2}) })
+}
+
 func TestModel(t *testing.T) {
 	storetest.RunModel(t, func(t *testing.T, now func() time.Time) (store.Store, func() store.Store) {
-		o := sqlite.Options{Path: filepath.Join(t.TempDir(), "posthorn.db"), Now: now}
+		o := sqlite.Options{Path: filepath.Join(t.TempDir(), "posthorn.db"), Now: now, Gather: 7}
 		return open(t, o), func() store.Store { return open(t, o) }
 	})
 }

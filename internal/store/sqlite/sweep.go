@@ -13,19 +13,27 @@ import (
 // sweepRows bounds what one slice of Sweep reads and changes.
 const sweepRows = 1000
 
-// sweeper is where the sweep goes on.
+// sweeper is what is known from one slice to the next.
 type sweeper struct {
-	mu       sync.Mutex
-	settled  posthorn.ID // open deliveries up to here were settled as expired
-	statsFor int64       // statistics of endpoints up to here were looked at
-	logsFor  posthorn.ID // attempts of deliveries up to here were erased
+	mu sync.Mutex
+	sweepState
+
+	stale     bool // the log may hold payloads that were deleted
+	emptiedAt time.Time
+}
+
+// sweepState is where the sweep goes on.
+type sweepState struct {
+	settled   posthorn.ID // open deliveries up to here were settled as expired
+	statsFor  int64       // statistics of endpoints up to here were looked at
+	logsFor   posthorn.ID // attempts of deliveries up to here were erased
+	erasedFor int64       // deleted endpoints up to here were looked at
 
 	payloadsFor posthorn.ID // those of events up to here were erased
 	blanked     int         // bodies since freePayloads last ran
 	begun       bool        // freePayloads has run since the file was opened
 
-	stale     bool // the log may hold payloads that were deleted
-	emptiedAt time.Time
+	lists compaction
 }
 
 // reopened has what was opened again looked at once more: it may be past its time.
@@ -45,8 +53,8 @@ type sweep struct {
 	keep   store.Retention
 	budget int
 	store.Swept
-	bytes   int64    // of payloads that were deleted
-	sweeper *sweeper // the state after the slice
+	bytes   int64      // of payloads that were deleted
+	sweeper sweepState // after the slice
 }
 
 // Sweep implements [store.Keeper]. A slice touches at most about a thousand
@@ -58,18 +66,14 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	s.sweeper.mu.Lock()
 	defer s.sweeper.mu.Unlock()
 	var sw sweep
-	var after sweeper
 	err := s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
-		after = sweeper{settled: s.sweeper.settled, statsFor: s.sweeper.statsFor, logsFor: s.sweeper.logsFor,
-			payloadsFor: s.sweeper.payloadsFor, blanked: s.sweeper.blanked, begun: s.sweeper.begun}
-		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, sweeper: &after}
+		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, sweeper: s.sweeper.sweepState}
 		return sw.run()
 	}})
 	if err != nil {
 		return store.Swept{}, err
 	}
-	s.sweeper.settled, s.sweeper.statsFor, s.sweeper.logsFor = after.settled, after.statsFor, after.logsFor
-	s.sweeper.payloadsFor, s.sweeper.blanked, s.sweeper.begun = after.payloadsFor, after.blanked, after.begun
+	s.sweeper.sweepState = sw.sweeper
 	s.sweeper.stale = s.sweeper.stale || sw.Events+sw.Payloads+sw.Logs > 0
 	if sw.More {
 		return sw.Swept, nil
@@ -89,7 +93,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 
 func (sw *sweep) run() error {
 	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
-		sw.eraseTenants, sw.eraseEndpoints, sw.freePayloads, sw.dropExpired, sw.dropStats, sw.dropAudit}
+		sw.eraseTenants, sw.eraseEndpoints, sw.compactLists, sw.freePayloads, sw.dropExpired, sw.dropStats, sw.dropAudit}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -206,7 +210,7 @@ func (sw *sweep) deleteOld() error {
 		return nil
 	}
 	bound := sw.before(sw.keep.Events + store.ExpiredShown)
-	return sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE erased_at WHEN 0 THEN size ELSE 0 END FROM events NOT INDEXED WHERE id < ? ORDER BY id LIMIT ?`, int64(bound))
+	return sw.deleteEvents(`SELECT `+oldEventColumns+` FROM events NOT INDEXED WHERE id < ? ORDER BY id LIMIT ?`, int64(bound))
 }
 
 // before is the lowest id that an event accepted so long ago can have.
@@ -222,9 +226,11 @@ type oldEvent struct {
 	bytes      int64 // of its payload; 0 when that is gone
 }
 
+const oldEventColumns = `id, tenant, key, deliveries, CASE erased_at WHEN 0 THEN size ELSE 0 END`
+
 // deleteEvents deletes the events that the query finds, as far as the budget
 // goes.
-func (sw *sweep) deleteEvents(query string, arg int64) error {
+func (sw *sweep) deleteEvents(query string, arg any) error {
 	if sw.budget <= 0 {
 		return nil
 	}
@@ -275,8 +281,8 @@ func (sw *sweep) deleteEvent(e oldEvent) error {
 	if err != nil {
 		return err
 	}
-	sw.Deliveries += n
-	if sw.budget -= n; sw.budget <= 0 {
+	sw.deleted(n)
+	if sw.budget <= 0 {
 		return nil // perhaps not all
 	}
 	if e.key != "" {
@@ -293,8 +299,16 @@ func (sw *sweep) deleteEvent(e oldEvent) error {
 	}
 	sw.Events++
 	sw.bytes += e.bytes
+	sw.deleted(0)
 	sw.budget--
 	return nil
+}
+
+// deleted counts deleted deliveries. The lists still have what was deleted.
+func (sw *sweep) deleted(deliveries int) {
+	sw.Deliveries += deliveries
+	sw.budget -= deliveries
+	sw.sweeper.lists.due = true
 }
 
 // eraseTenants erases what deleted tenants left, once it is settled.
@@ -306,14 +320,16 @@ func (sw *sweep) eraseTenants() error {
 	for _, id := range tenants {
 		before := sw.Swept
 		sw.bytes = 0
-		if err := sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE erased_at WHEN 0 THEN size ELSE 0 END FROM events INDEXED BY events_tenant WHERE tenant = ? ORDER BY id LIMIT ?`, id); err != nil {
+		gone, err := sw.eraseEvents(id)
+		if err != nil {
 			return err
 		}
 		if err := sw.tx.exec(`UPDATE deletions SET events = events + ?, deliveries = deliveries + ?, payload_bytes = payload_bytes + ? WHERE tenant = ?`,
 			sw.Events-before.Events, sw.Deliveries-before.Deliveries, sw.bytes, id); err != nil {
 			return err
 		}
-		if sw.budget <= 0 {
+		if !gone || sw.budget <= 0 {
+			sw.budget = 0
 			return nil
 		}
 		n, err := sw.tx.execCount(`DELETE FROM idempotency WHERE tenant = ?1 AND (kind, key) IN
@@ -341,10 +357,25 @@ func (sw *sweep) eraseTenants() error {
 
 // eraseEndpoints erases deleted endpoints that no delivery names any more.
 func (sw *sweep) eraseEndpoints() error {
-	endpoints, err := sw.tx.ids(`SELECT p.id FROM endpoints p INDEXED BY endpoints_deleted WHERE p.deleted_at <> 0 AND p.settled = 1
-		AND NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_endpoint WHERE d.endpoint = p.id) LIMIT ?`, min(sw.budget, 100))
+	const most = 100
+	settled, err := sw.tx.ids(`SELECT id FROM endpoints INDEXED BY endpoints_deleted WHERE deleted_at <> 0 AND settled = 1 AND id > ? ORDER BY id LIMIT ?`,
+		sw.sweeper.erasedFor, most)
 	if err != nil {
 		return err
+	}
+	sw.sweeper.erasedFor = 0
+	if len(settled) == most {
+		sw.sweeper.erasedFor, sw.More = settled[most-1], true
+	}
+	var endpoints []int64
+	for _, id := range settled {
+		named, err := sw.tx.anyOf(deliveriesOf(id))
+		if err != nil {
+			return err
+		}
+		if !named {
+			endpoints = append(endpoints, id)
+		}
 	}
 	if len(endpoints) > 0 { // so that none of theirs is added later
 		if err := sw.tx.mergeStats(0); err != nil {
@@ -364,9 +395,6 @@ func (sw *sweep) eraseEndpoints() error {
 		}
 		sw.tx.health[id] = &healthRow{gone: true}
 		sw.budget--
-	}
-	if len(endpoints) == 100 {
-		sw.More = true
 	}
 	return nil
 }

@@ -27,6 +27,11 @@ type txn struct {
 	hours   store.Hours
 	merged  []store.HourKey // logged statistics that were added up
 	replays store.ReplayCounts
+
+	posted   []posting
+	moved    int // lists that were moved into the table
+	allMoved bool
+	gone     map[listKey]int64
 }
 
 func newTxn(w *writer) *txn {
@@ -37,6 +42,7 @@ func newTxn(w *writer) *txn {
 		health:  make(map[int64]*healthRow),
 		hours:   make(store.Hours),
 		replays: make(store.ReplayCounts),
+		posted:  w.postings.buf[:0],
 	}
 }
 
@@ -64,7 +70,10 @@ func (tx *txn) run(group []*op) error {
 	if err := tx.logStats(); err != nil {
 		return err
 	}
-	return tx.writeReplays()
+	if err := tx.writeReplays(); err != nil {
+		return err
+	}
+	return tx.movePostings()
 }
 
 func (tx *txn) exec(query string, args ...any) error {

@@ -41,7 +41,9 @@ type writer struct {
 
 	open  *openCounts
 	stats statsLog
-	memo  memo
+	// postings are the lists' entries that are not in their table.
+	postings postings
+	memo     memo
 	// lines are the ordered endpoints that live.
 	lines map[int64]struct{}
 }
@@ -53,7 +55,7 @@ func newWriter(ctx context.Context, o Options, tell func(store.Notice)) (*writer
 		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
 		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
 		committed: func() {}, between: make(chan func()),
-		open: newOpenCounts(), memo: memo{most: memoMost},
+		open: newOpenCounts(), memo: memo{most: memoMost}, postings: newPostings(o.Gather),
 	}
 	var err error
 	if w.conn, err = openConn(o.Path, writerPragmas(o)...); err != nil {
@@ -202,6 +204,7 @@ func (w *writer) try(group []*op) error {
 	w.open.apply(tx.moves)
 	w.keepStats(tx)
 	w.memo.keep(tx.health)
+	w.postings.keep(tx)
 	w.reline(tx.lines)
 	for _, n := range tx.notices {
 		w.tell(n)
