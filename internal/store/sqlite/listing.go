@@ -55,7 +55,7 @@ func (l *listing) newest(ctx context.Context, q querier, from, to int64, each fu
 	if err := l.load(ctx, q); err != nil {
 		return err
 	}
-	recent := within(l.recent, from, to)
+	recent := slices.Clone(within(l.recent, from, to))
 	slices.Reverse(recent)
 	if err := inSlices(recent, each); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -339,4 +341,112 @@ func (w *listWorld) older() {
 	if want != got {
 		w.Fatalf("the older schema is\n%s\nwant\n%s", got, want)
 	}
+}
+
+// What was answered is in the lists of whoever asks then, while entries move from the
+// memory into the table all the time.
+func TestListsBesideAWriter(t *testing.T) {
+	w := newListWorld(t)
+	w.addTenant()
+	tenant := w.tenants[0]
+	w.addEndpoint(tenant)
+	var mu sync.Mutex
+	var answered []posthorn.ID
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		set, err := w.EndpointSet(t.Context(), tenant.ID)
+		if err != nil {
+			t.Error(err)
+		}
+		for range 3000 {
+			a, err := w.Publish(t.Context(), store.Publication{Tenant: tenant.ID, SetVersion: set.Version, At: w.now, BacklogLimit: 10_000, Events: []store.NewEvent{{
+				Type: "cases.updated", OccurredAt: w.now, Body: posthorn.AppendBody(nil, "", "cases.updated", w.now, []byte(`{}`)),
+				Targets: []store.PublishTarget{{Endpoint: tenant.endpoints[0].ID}},
+			}}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			answered = append(answered, a[0].ID)
+			mu.Unlock()
+		}
+	})
+	looked := 0
+	for n := 0; n < 3000 && !t.Failed(); looked++ {
+		mu.Lock()
+		want := slices.Clone(answered[max(0, len(answered)-500):])
+		n = len(answered)
+		mu.Unlock()
+		slices.Reverse(want)
+		for what, list := range map[string]func() ([]posthorn.ID, error){
+			"event": func() (ids []posthorn.ID, err error) {
+				list, _, err := w.Events(t.Context(), store.EventFilter{Tenant: tenant.ID}, store.Page{Limit: 2000})
+				for _, e := range list {
+					ids = append(ids, e.ID)
+				}
+				return ids, err
+			},
+			"delivery": func() (ids []posthorn.ID, err error) {
+				list, _, err := w.Deliveries(t.Context(), store.DeliveryFilter{Endpoint: tenant.endpoints[0].ID}, store.Page{Limit: 2000})
+				for _, d := range list {
+					ids = append(ids, d.Event)
+				}
+				return ids, err
+			},
+		} {
+			got, err := list()
+			w.must(err)
+			if !slices.IsSortedFunc(got, func(a, b posthorn.ID) int { return cmp.Compare(b, a) }) || len(slices.Compact(slices.Clone(got))) != len(got) {
+				t.Errorf("the %s list is not in order: %x", what, got)
+			}
+			// More may have come since; of what was answered before nothing is missing.
+			if len(want) > 0 {
+				from := slices.Index(got, want[0])
+				if from < 0 || from+len(want) > len(got) || !slices.Equal(got[from:from+len(want)], want) {
+					t.Errorf("the %s list lacks some of the last %d of %d that were answered", what, len(want), n)
+				}
+			}
+		}
+	}
+	publishing.Wait()
+	t.Logf("looked %d times", looked)
+}
+
+// A page that meets only ids of what was deleted ends, and the next one goes on.
+func TestAPageEndsAmongWhatWasDeleted(t *testing.T) {
+	w := newListWorld(t)
+	w.addTenant()
+	tenant := w.tenants[0]
+	w.addEndpoint(tenant)
+	for range 4000 {
+		w.publish(tenant)
+	}
+	db, err := sql.Open("sqlite", w.path)
+	w.must(err)
+	defer db.Close()
+	ids := read(w, db, `SELECT id FROM deliveries ORDER BY id`)
+	events := read(w, db, `SELECT id FROM events ORDER BY id`)
+	for _, table := range []string{"events", "deliveries"} {
+		_, err := db.Exec(`DELETE FROM `+table+` WHERE id >= ? AND id < ?`, int64(events[9]), int64(events[len(events)-9]))
+		w.must(err)
+	}
+	f := store.DeliveryFilter{Endpoint: tenant.endpoints[0].ID}
+	pages, got := 0, []posthorn.ID(nil)
+	for p := (store.Page{Limit: 50}); ; pages++ {
+		list, next, err := w.Deliveries(t.Context(), f, p)
+		w.must(err)
+		for _, d := range list {
+			got = append(got, d.ID)
+		}
+		if p.Before = next; next == 0 {
+			break
+		}
+	}
+	want := read(w, db, `SELECT id FROM deliveries ORDER BY id DESC`)
+	w.same("deliveries", want, got)
+	if least := len(ids) / (2 * store.PageRows); pages < least {
+		t.Errorf("%d pages for %d ids, of which each may look at %d", pages, len(ids), store.PageRows)
+	}
+	w.same("the tenant's deliveries", want, w.deliveries(w.Store, store.DeliveryFilter{Tenant: tenant.ID}))
 }
