@@ -52,3 +52,39 @@ func (s *Store) HoldSnapshot(t testing.TB) (release func()) {
 
 // Remember keeps the health of so many endpoints in memory.
 func (s *Store) Remember(endpoints int) { s.writer.memo.most = endpoints }
+
+// Gathered is how many entries of lists are in memory.
+func (s *Store) Gathered() (n int) {
+	p := s.writer.postings
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, lists := range []map[listKey][]int64{p.recent, p.moving} {
+		for _, ids := range lists {
+			n += len(ids)
+		}
+	}
+	return n
+}
+
+// PostedTwice is how many entries more than one row of a list has.
+func (s *Store) PostedTwice(ctx context.Context) (n int, err error) {
+	seen := make(map[posting]bool)
+	_, err = all(ctx, s.readers, func(r scanner) (_ struct{}, err error) {
+		var list listKey
+		var last int64
+		var blob []byte
+		if err := r.Scan((*int64)(&list), &last, &blob); err != nil {
+			return struct{}{}, err
+		}
+		ids, err := appendUnpacked(nil, last, blob)
+		for _, id := range ids {
+			e := posting{list, id}
+			if seen[e] {
+				n++
+			}
+			seen[e] = true
+		}
+		return struct{}{}, err
+	}, `SELECT list, last, ids FROM postings`)
+	return n, err
+}

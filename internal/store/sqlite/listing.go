@@ -125,7 +125,7 @@ func (l *listing) load(ctx context.Context, q querier) error {
 	if owner < 0 {
 		query, owner = `SELECT id FROM events WHERE id > ? AND tenant = ? ORDER BY id`, -owner
 	}
-	l.recent, err = all(ctx, q, scanID, query, at.from(l.list), owner)
+	l.recent, err = all(ctx, q, scanID, query, at.posted, owner)
 	l.absent = err != nil
 	return err
 }

@@ -49,6 +49,7 @@ const (
 // writer changes them, others read.
 type postings struct {
 	most int // that are gathered
+	pace int // rows that a transaction moves at least
 
 	mu     sync.RWMutex
 	recent map[listKey][]int64
@@ -59,11 +60,13 @@ type postings struct {
 	count int       // of recent
 	order []listKey // the lists of moving that are not in the table yet, ascending
 	bound int64     // 0 while nothing is moving
+	begun bool      // the file has the bound
 	buf   []posting // of the next transaction
 }
 
-func newPostings(most int) postings {
-	return postings{most: cmp.Or(most, postingsMost), recent: make(map[listKey][]int64)}
+func newPostings(most int) *postings {
+	most = cmp.Or(most, postingsMost)
+	return &postings{most: most, pace: min(postingRows, 1+most/16), recent: make(map[listKey][]int64)}
 }
 
 // of is a copy of a list's entries.
@@ -96,8 +99,9 @@ func (p *postings) keep(tx *txn) {
 		p.count++
 	}
 	p.buf = tx.posted[:0]
+	p.begun = p.begun || tx.begun
 	if tx.allMoved {
-		p.moving, p.bound = nil, 0
+		p.moving, p.bound, p.begun = nil, 0, false
 	}
 	begin := p.bound == 0 && p.enough()
 	if begin {
@@ -145,22 +149,22 @@ func above(ids []int64, id int64) []int64 {
 	return ids[i:]
 }
 
-// What of meta says how far the table is: entries up to posted are in it, and those up
-// to posting of the lists up to posting_list; posting is 0 while nothing is moving.
+// What of meta says how far the table is: entries up to posted are in it, those up to
+// posting are on their way, 0 while none are. Who begins anew where another process
+// died writes the same rows once more.
 const (
-	metaPosted      = "posted"
-	metaPosting     = "posting"
-	metaPostingList = "posting_list"
+	metaPosted  = "posted"
+	metaPosting = "posting"
 )
 
 // movePostings takes some lists further into the table. Nothing waits for it, so it
 // leaves what is left of a full disk to others.
 func (tx *txn) movePostings() error {
-	p := &tx.w.postings
+	p := tx.w.postings
 	if p.bound == 0 || tx.w.spaceIsLow() {
 		return nil
 	}
-	rows := postingRows + len(tx.posted)/4
+	rows := p.pace + len(tx.posted)/4
 	for tx.moved < len(p.order) && rows > 0 {
 		list := p.order[tx.moved]
 		tx.moved++
@@ -174,10 +178,11 @@ func (tx *txn) movePostings() error {
 		tx.allMoved = true
 		return tx.setPosted(p.bound)
 	}
-	if err := tx.setMeta(metaPosting, p.bound); err != nil {
-		return err
+	if p.begun {
+		return nil
 	}
-	return tx.setMeta(metaPostingList, int64(p.order[tx.moved-1]))
+	tx.begun = true
+	return tx.setMeta(metaPosting, p.bound)
 }
 
 func (tx *txn) setPosted(bound int64) error {
@@ -223,12 +228,9 @@ func appendUnpacked(ids []int64, last int64, blob []byte) ([]int64, error) {
 }
 
 // postedState is what the file says of its postings.
-type postedState struct {
-	posted, posting int64
-	list            listKey
-}
+type postedState struct{ posted, posting int64 }
 
-const selectPosted = `SELECT key, value FROM meta WHERE key IN ('` + metaPosted + `', '` + metaPosting + `', '` + metaPostingList + `')`
+const selectPosted = `SELECT key, value FROM meta WHERE key IN ('` + metaPosted + `', '` + metaPosting + `')`
 
 func (s *postedState) scan(r scanner) error {
 	var key string
@@ -239,18 +241,8 @@ func (s *postedState) scan(r scanner) error {
 		s.posted = value
 	case metaPosting:
 		s.posting = value
-	case metaPostingList:
-		s.list = listKey(value)
 	}
 	return err
-}
-
-// from is the id above which a list's entries are not in the table.
-func (s *postedState) from(list listKey) int64 {
-	if s.posting != 0 && list <= s.list {
-		return s.posting
-	}
-	return s.posted
 }
 
 // recoverPostings reads what is not in the table. Of a file that has much of it, as
@@ -260,7 +252,7 @@ func (tx *txn) recoverPostings() error {
 	if err := tx.rows(selectPosted, nil, at.scan); err != nil {
 		return err
 	}
-	p := &tx.w.postings
+	p := tx.w.postings
 	for {
 		far, err := tx.farFrom(at.posted)
 		if err != nil {
@@ -273,7 +265,7 @@ func (tx *txn) recoverPostings() error {
 			far = at.posting
 		}
 		entries := make(map[listKey][]int64)
-		if err := tx.unposted(&at, far, func(e posting) { entries[e.list] = append(entries[e.list], e.id) }); err != nil {
+		if err := tx.unposted(at.posted, far, func(e posting) { entries[e.list] = append(entries[e.list], e.id) }); err != nil {
 			return err
 		}
 		for _, list := range slices.Sorted(maps.Keys(entries)) {
@@ -287,7 +279,7 @@ func (tx *txn) recoverPostings() error {
 		at = postedState{posted: far}
 	}
 	p.moving = make(map[listKey][]int64)
-	err := tx.unposted(&at, math.MaxInt64, func(e posting) {
+	err := tx.unposted(at.posted, math.MaxInt64, func(e posting) {
 		if e.id <= at.posting {
 			p.moving[e.list] = append(p.moving[e.list], e.id)
 			return
@@ -296,6 +288,7 @@ func (tx *txn) recoverPostings() error {
 		p.count++
 	})
 	p.begin(at.posting)
+	p.begun = at.posting != 0
 	return err
 }
 
@@ -317,18 +310,18 @@ func (tx *txn) farFrom(id int64) (far int64, err error) {
 	return far, nil
 }
 
-// unposted calls each for what the table does not have up to an id; the entries of a
-// list come in ascending order.
-func (tx *txn) unposted(at *postedState, upTo int64, each func(posting)) error {
+// unposted calls each for the entries above an id, up to another; those of a list come
+// in ascending order.
+func (tx *txn) unposted(posted, upTo int64, each func(posting)) error {
 	meet := func(r scanner) error {
 		var e posting
 		err := r.Scan((*int64)(&e.list), &e.id)
-		if err == nil && e.id > at.from(e.list) {
+		if err == nil {
 			each(e)
 		}
 		return err
 	}
 	return errors.Join(
-		tx.rows(`SELECT endpoint, id FROM deliveries NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id`, []any{at.posted, upTo}, meet),
-		tx.rows(`SELECT -tenant, id FROM events NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id`, []any{at.posted, upTo}, meet))
+		tx.rows(`SELECT endpoint, id FROM deliveries NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id`, []any{posted, upTo}, meet),
+		tx.rows(`SELECT -tenant, id FROM events NOT INDEXED WHERE id > ? AND id <= ? ORDER BY id`, []any{posted, upTo}, meet))
 }

@@ -132,11 +132,7 @@ func (sw *sweep) eraseEvents(tenant int64) (gone bool, err error) {
 		}
 		sw.tx.forget(list, ids[len(ids)-1])
 	}
-	if sw.budget <= 0 {
-		return false, nil
-	}
-	sw.tx.forget(list, math.MaxInt64)
-	return true, nil
+	return sw.budget > 0, nil
 }
 
 // compactLists takes out of the lists' rows what retention has deleted. It goes

@@ -29,8 +29,9 @@ type txn struct {
 	replays store.ReplayCounts
 
 	posted   []posting
-	moved    int // lists that were moved into the table
-	allMoved bool
+	moved    int  // lists that were moved into the table
+	begun    bool // with the first of them
+	allMoved bool // with the last
 	gone     map[listKey]int64
 }
 

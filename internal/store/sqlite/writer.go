@@ -42,7 +42,7 @@ type writer struct {
 	open  *openCounts
 	stats statsLog
 	// postings are the lists' entries that are not in their table.
-	postings postings
+	postings *postings
 	memo     memo
 	// lines are the ordered endpoints that live.
 	lines map[int64]struct{}
