@@ -186,11 +186,17 @@ func (w *world) setStatus(e target, status string) {
 	}
 }
 
-// kill ends the process by SIGKILL, and waits until the receivers have read what
-// it sent: what they get from then on is of the next process.
+// kill ends the process by SIGKILL.
 func (w *world) kill() {
 	w.t.Helper()
 	w.server.Kill()
+	w.gone()
+}
+
+// gone waits until the receivers have read what the process sent that has ended: what
+// they get from then on is of the next one.
+func (w *world) gone() {
+	w.t.Helper()
 	w.fence()
 	if err := proof.Until(w.ctx, time.Millisecond, func() (bool, error) { return w.connections.Load() == 0, nil }); err != nil {
 		w.t.Fatalf("%d connections of the dead process stay open: %v", w.connections.Load(), err)

@@ -110,7 +110,7 @@ func TestSecondSignal(t *testing.T) {
 	if took := time.Since(asked); took > 2*time.Second || code == 0 {
 		t.Errorf("exit code %d, %s after the second SIGTERM; want another than 0, at once", code, took)
 	}
-	w.ledger.killed() // what was answered and not recorded comes again
+	w.gone() // what was answered and not recorded comes again
 	w.stuck.Store(false)
 	w.relaunch()
 	w.ready()
