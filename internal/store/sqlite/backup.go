@@ -121,7 +121,8 @@ func markBackup(ctx context.Context, path string, at time.Time) (err error) {
 }
 
 // Verify checks a backup: every page and index, that each delivery has its event
-// and each event its payload, and the schema's version. It changes nothing.
+// and each event its payload, that lists can be read, and that the schema is not a newer
+// version's; an older one is brought to this version when it is served. It changes nothing.
 func Verify(ctx context.Context, path string) (inv store.Inventory, err error) {
 	if err := checkFile(path, false); err != nil {
 		return inv, explainOpen(path, err)
@@ -137,7 +138,11 @@ func Verify(ctx context.Context, path string) (inv store.Inventory, err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
-	if err := checkVersion(ctx, db, path); err != nil {
+	version, _, err := checkNotNewer(ctx, db, path)
+	if err == nil && version == 0 {
+		err = fmt.Errorf("%w: it holds no table of Posthorn", ErrCorrupt)
+	}
+	if err != nil {
 		return inv, explainOpen(path, err)
 	}
 	var verdict string
@@ -157,6 +162,15 @@ func Verify(ctx context.Context, path string) (inv store.Inventory, err error) {
 		}
 		if bad {
 			return inv, explainOpen(path, fmt.Errorf("%w: %s", ErrCorrupt, check.fault))
+		}
+	}
+	if version >= postingsVersion {
+		err := fill(ctx, db, `SELECT last, ids FROM postings`, nil, func(r scanner) error {
+			_, err := scanPostings(nil, r)
+			return err
+		})
+		if err != nil {
+			return inv, explainOpen(path, err)
 		}
 	}
 	err = db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM tenants WHERE deleted_at = 0), (SELECT count(*) FROM endpoints WHERE deleted_at = 0),

@@ -67,20 +67,25 @@ func migrate(ctx context.Context, db *sql.DB, path string) (from, to int64, err 
 
 // checkVersion is for processes that may not migrate.
 func checkVersion(ctx context.Context, db *sql.DB, path string) error {
+	file, binary, err := checkNotNewer(ctx, db, path)
+	if err == nil && file < binary {
+		err = fmt.Errorf("its schema version is %d and this posthorn needs %d; run `posthorn migrate`", file, binary)
+	}
+	return err
+}
+
+// checkNotNewer is for what is migrated before it is used. It returns what versions
+// does.
+func checkNotNewer(ctx context.Context, db *sql.DB, path string) (file, binary int64, err error) {
 	p, err := newProvider(db)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	file, binary, err := versions(ctx, db, p)
-	switch {
-	case err != nil:
-		return err
-	case file > binary:
-		return &NewerError{Path: path, File: file, Binary: binary}
-	case file < binary:
-		return fmt.Errorf("its schema version is %d and this posthorn needs %d; run `posthorn migrate`", file, binary)
+	file, binary, err = versions(ctx, db, p)
+	if err == nil && file > binary {
+		err = &NewerError{Path: path, File: file, Binary: binary}
 	}
-	return nil
+	return file, binary, err
 }
 
 // versions returns the schema's version in the file, 0 for an empty one, and

@@ -24,6 +24,9 @@ type listKey int64
 func deliveriesOf(endpoint int64) listKey { return listKey(endpoint) }
 func eventsOf(tenant int64) listKey       { return listKey(-tenant) }
 
+// postingsVersion is the schema's version from which on there is the table.
+const postingsVersion = 2
+
 // posting is an entry of a list.
 type posting struct {
 	list listKey

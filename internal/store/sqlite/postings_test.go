@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -495,4 +496,60 @@ func TestAPageEndsAmongWhatWasDeleted(t *testing.T) {
 		t.Errorf("%d pages for %d ids, of which each may look at %d", pages, len(ids), store.PageRows)
 	}
 	w.same("the tenant's deliveries", want, w.deliveries(w.Store, store.DeliveryFilter{Tenant: tenant.ID}))
+}
+
+// A backup of an older version is taken, and brought to this one when it is served.
+func TestAnOlderBackupIsRestored(t *testing.T) {
+	w := newListWorld(t)
+	w.addTenant()
+	w.addEndpoint(w.tenants[0])
+	for range 50 {
+		w.publish(w.tenants[0])
+	}
+	w.must(w.Close())
+	w.older()
+	backup, restored := w.path, filepath.Join(t.TempDir(), "restored.db")
+	if _, _, err := sqlite.Restore(t.Context(), backup, restored, w.now); err != nil {
+		t.Fatal(err)
+	}
+	w.path = restored
+	w.open()
+	w.check(w.tenants[0])
+}
+
+// A row of lists that cannot be read makes a bad backup, and what the design says
+// mends it.
+func TestADamagedRowOfLists(t *testing.T) {
+	w := newListWorld(t)
+	w.must(w.Close())
+	w.gather = 5
+	w.open()
+	w.addTenant()
+	tenant := w.tenants[0]
+	w.addEndpoint(tenant)
+	for range 50 {
+		w.publish(tenant)
+	}
+	w.must(w.Close())
+	db, err := sql.Open("sqlite", w.path)
+	w.must(err)
+	defer db.Close()
+	do := func(query string) {
+		t.Helper()
+		_, err := db.Exec(query)
+		w.must(err)
+	}
+	do(`UPDATE postings SET ids = x'00ff'`)
+	if _, err := sqlite.Verify(t.Context(), w.path); !errors.Is(err, sqlite.ErrCorrupt) {
+		t.Errorf("verified: %v", err)
+	}
+	w.open()
+	if _, _, err := w.Events(t.Context(), store.EventFilter{Tenant: tenant.ID}, store.Page{Limit: 1000}); !errors.Is(err, sqlite.ErrCorrupt) {
+		t.Errorf("listed: %v", err)
+	}
+	w.must(w.Close())
+	do(`DELETE FROM postings`)
+	do(`DELETE FROM meta WHERE key IN ('posted', 'posting')`)
+	w.open()
+	w.check(tenant)
 }
