@@ -4,7 +4,6 @@ package sqlite_test
 
 import (
 	"bytes"
-	"database/sql"
 	"errors"
 	"io/fs"
 	"os"
@@ -97,18 +96,6 @@ func TestNewerFileIsLeftAlone(t *testing.T) {
 		if !ok || newer.File != 99 || newer.Binary < 1 || newer.Binary >= 99 {
 			t.Errorf("%s: %v", name, newer)
 		}
-	}
-}
-
-func execute(t *testing.T, path, query string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec(query); err != nil {
-		t.Fatal(err)
 	}
 }
 

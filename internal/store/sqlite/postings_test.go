@@ -531,15 +531,7 @@ func TestADamagedRowOfLists(t *testing.T) {
 		w.publish(tenant)
 	}
 	w.must(w.Close())
-	db, err := sql.Open("sqlite", w.path)
-	w.must(err)
-	defer db.Close()
-	do := func(query string) {
-		t.Helper()
-		_, err := db.Exec(query)
-		w.must(err)
-	}
-	do(`UPDATE postings SET ids = x'00ff'`)
+	execute(t, w.path, `UPDATE postings SET ids = x'00ff'`)
 	if _, err := sqlite.Verify(t.Context(), w.path); !errors.Is(err, sqlite.ErrCorrupt) {
 		t.Errorf("verified: %v", err)
 	}
@@ -548,8 +540,7 @@ func TestADamagedRowOfLists(t *testing.T) {
 		t.Errorf("listed: %v", err)
 	}
 	w.must(w.Close())
-	do(`DELETE FROM postings`)
-	do(`DELETE FROM meta WHERE key IN ('posted', 'posting')`)
+	execute(t, w.path, `DELETE FROM postings; DELETE FROM meta WHERE key IN ('posted', 'posting')`)
 	w.open()
 	w.check(tenant)
 }

@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"database/sql"
 	"path/filepath"
 	"testing"
 	"time"
@@ -44,4 +45,17 @@ func TestModel(t *testing.T) {
 		o := sqlite.Options{Path: filepath.Join(t.TempDir(), "posthorn.db"), Now: now, Gather: 7}
 		return open(t, o), func() store.Store { return open(t, o) }
 	})
+}
+
+// execute changes a file as nobody should.
+func execute(t *testing.T, path, query string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(query); err != nil {
+		t.Fatal(err)
+	}
 }
