@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -81,9 +82,9 @@ const lateWalk = `SELECT ` + deliveryColumns + ` FROM deliveries d INDEXED BY de
 	ORDER BY d.id DESC LIMIT ?6`
 
 // deliveryWalk is the query that meets the filter's deliveries, newest first,
-// by the narrowest way there is: a tenant's list walks its events and the ids behind
-// each. The + keeps SQLite from taking the
-// page's bound for the end of that range, and from reading all that lies between.
+// by the narrowest way there is: a tenant's list walks its events and the ids
+// behind each. The + keeps SQLite from taking the page's bound for the end of
+// that range, and from reading all that lies between.
 func (s *Store) deliveryWalk(f *store.DeliveryFilter, from, to int64) walk {
 	switch {
 	case f.Event != 0:
@@ -119,9 +120,7 @@ func (w *walk) deliveries(ctx context.Context, q querier, f *store.DeliveryFilte
 		}
 		return l.Row(d.ID, d, keep)
 	})
-	if left != 0 {
-		l.Next = left
-	}
+	l.Next = cmp.Or(left, l.Next)
 	return l, pageEnd(err)
 }
 

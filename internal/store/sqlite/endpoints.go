@@ -143,7 +143,7 @@ func (s *Store) EndpointsOf(ctx context.Context, tenant int64, before string, li
 	bound := below(0)
 	if before != "" {
 		var err error
-		bound, err = one(ctx, s, func(r scanner) (id int64, err error) { return id, r.Scan(&id) },
+		bound, err = one(ctx, s, scanInt,
 			`SELECT id FROM endpoints WHERE ref = ? AND tenant = ?`, before, tenant)
 		if err != nil {
 			return nil, err
@@ -285,8 +285,7 @@ func (s *Store) snapshot(ctx context.Context, fn func(querier) error) error {
 // EndpointSet implements [store.Endpoints].
 func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.EndpointSet, err error) {
 	err = s.snapshot(ctx, func(q querier) error {
-		versions, err := all(ctx, q, func(r scanner) (v int64, err error) { return v, r.Scan(&v) },
-			`SELECT set_version FROM tenants WHERE id = ? AND deleted_at = 0`, tenant)
+		versions, err := all(ctx, q, scanInt, `SELECT set_version FROM tenants WHERE id = ? AND deleted_at = 0`, tenant)
 		if err != nil {
 			return err
 		}

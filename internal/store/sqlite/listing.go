@@ -125,14 +125,9 @@ func (l *listing) load(ctx context.Context, q querier) error {
 	if owner < 0 {
 		query, owner = `SELECT id FROM events WHERE id > ? AND tenant = ? ORDER BY id`, -owner
 	}
-	l.recent, err = all(ctx, q, scanID, query, at.posted, owner)
+	l.recent, err = all(ctx, q, scanInt, query, at.posted, owner)
 	l.absent = err != nil
 	return err
-}
-
-func scanID(r scanner) (id int64, err error) {
-	err = r.Scan(&id)
-	return id, err
 }
 
 func readPostings(ctx context.Context, q querier, query string, args ...any) (ids []int64, err error) {

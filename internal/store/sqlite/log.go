@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -83,9 +84,7 @@ func (s *Store) Events(ctx context.Context, f store.EventFilter, p store.Page) (
 			}
 			return l.Row(e.ID, e, f.Selects(&e))
 		})
-		if left != 0 {
-			l.Next = left
-		}
+		l.Next = cmp.Or(left, l.Next)
 		return pageEnd(err)
 	})
 	if err != nil {
@@ -107,8 +106,7 @@ func (s *Store) eventWalk(tenant, from, to int64) walk {
 func (s *Store) EventByRef(ctx context.Context, tenant int64, ref string) (posthorn.Event, error) {
 	id, generated := posthorn.ParseID(posthorn.EventPrefix, ref)
 	if !generated {
-		found, err := one(ctx, s, func(r scanner) (id int64, err error) { return id, r.Scan(&id) },
-			`SELECT event FROM idempotency WHERE tenant = ? AND kind = 1 AND key = ?`, tenant, ref)
+		found, err := one(ctx, s, scanInt, `SELECT event FROM idempotency WHERE tenant = ? AND kind = 1 AND key = ?`, tenant, ref)
 		if err != nil {
 			return posthorn.Event{}, err
 		}

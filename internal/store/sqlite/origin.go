@@ -127,7 +127,7 @@ func source(t store.Table) string {
 
 // Count implements [store.Origin].
 func (o *Origin) Count(ctx context.Context, t store.Table) (n int64, err error) {
-	return one(ctx, o.s, func(r scanner) (n int64, err error) { return n, r.Scan(&n) }, `SELECT count(*) FROM `+source(t))
+	return one(ctx, o.s, scanInt, `SELECT count(*) FROM `+source(t))
 }
 
 // Rows implements [store.Origin].
@@ -176,7 +176,7 @@ func (o *Origin) Rows(ctx context.Context, t store.Table) iter.Seq2[[]any, error
 
 // Sequence implements [store.Origin].
 func (o *Origin) Sequence(ctx context.Context, table string) (int64, error) {
-	return one(ctx, o.s, func(r scanner) (n int64, err error) { return n, r.Scan(&n) },
+	return one(ctx, o.s, scanInt,
 		`SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)`, table)
 }
 

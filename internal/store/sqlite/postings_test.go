@@ -42,13 +42,14 @@ type listTenant struct {
 	endpoints []posthorn.Endpoint
 }
 
-func newListWorld(t *testing.T) *listWorld {
+// newListWorld opens a new store that gathers so many entries; 0 for any.
+func newListWorld(t *testing.T, gather int) *listWorld {
 	seed := rand.Uint64()
 	if s, err := strconv.ParseUint(os.Getenv("POSTHORN_TEST_SEED"), 10, 64); err == nil {
 		seed = s
 	}
 	t.Logf("POSTHORN_TEST_SEED=%d", seed)
-	w := &listWorld{T: t, Rand: rand.New(rand.NewPCG(seed, 0)), now: time.Now().UTC(), path: filepath.Join(t.TempDir(), "a.db")}
+	w := &listWorld{T: t, gather: gather, Rand: rand.New(rand.NewPCG(seed, 0)), now: time.Now().UTC(), path: filepath.Join(t.TempDir(), "a.db")}
 	w.pass(0)
 	w.open()
 	return w
@@ -101,6 +102,18 @@ func (w *listWorld) publish(t *listTenant) {
 	}
 	_, err = w.Publish(w.Context(), p)
 	w.must(err)
+}
+
+// publishOne publishes an event to one endpoint.
+func (w *listWorld) publishOne(t *listTenant, version int64, to posthorn.Endpoint) (posthorn.ID, error) {
+	a, err := w.Publish(w.Context(), store.Publication{Tenant: t.ID, SetVersion: version, At: w.now, BacklogLimit: 10_000, Events: []store.NewEvent{{
+		Type: "cases.updated", OccurredAt: w.now, Body: posthorn.AppendBody(nil, "", "cases.updated", w.now, []byte(`{}`)),
+		Targets: []store.PublishTarget{{Endpoint: to.ID}},
+	}}})
+	if err != nil {
+		return 0, err
+	}
+	return a[0].ID, nil
 }
 
 func (w *listWorld) sweep() {
@@ -254,7 +267,7 @@ func TestListsHaveWhatTheTablesHave(t *testing.T) {
 	for range 4 {
 		t.Run("", func(t *testing.T) {
 			t.Parallel()
-			w := newListWorld(t)
+			w := newListWorld(t, 0)
 			for range 300 {
 				w.step()
 			}
@@ -305,7 +318,7 @@ var firstSchema embed.FS
 
 // A file of the version before, which had indexes in the place of lists, is read whole.
 func TestListsOfAnOlderFile(t *testing.T) {
-	w := newListWorld(t)
+	w := newListWorld(t, 0)
 	w.addTenant()
 	tenant := w.tenants[0]
 	for range 5 {
@@ -358,10 +371,7 @@ func (w *listWorld) older() {
 // What was answered is in the lists of whoever asks then, while entries move from the
 // memory into the table all the time.
 func TestListsBesideAWriter(t *testing.T) {
-	w := newListWorld(t)
-	w.must(w.Close())
-	w.gather = 8
-	w.open()
+	w := newListWorld(t, 8)
 	w.addTenant()
 	tenant := w.tenants[0]
 	w.addEndpoint(tenant)
@@ -374,16 +384,13 @@ func TestListsBesideAWriter(t *testing.T) {
 			t.Error(err)
 		}
 		for range 6000 {
-			a, err := w.Publish(t.Context(), store.Publication{Tenant: tenant.ID, SetVersion: set.Version, At: w.now, BacklogLimit: 10_000, Events: []store.NewEvent{{
-				Type: "cases.updated", OccurredAt: w.now, Body: posthorn.AppendBody(nil, "", "cases.updated", w.now, []byte(`{}`)),
-				Targets: []store.PublishTarget{{Endpoint: tenant.endpoints[0].ID}},
-			}}})
+			id, err := w.publishOne(tenant, set.Version, tenant.endpoints[0])
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			mu.Lock()
-			answered = append(answered, a[0].ID)
+			answered = append(answered, id)
 			mu.Unlock()
 		}
 	})
@@ -428,8 +435,7 @@ func TestListsBesideAWriter(t *testing.T) {
 
 // A process that dies while entries move goes on where it was: none is written twice.
 func TestMovingGoesOnAfterAKill(t *testing.T) {
-	w := newListWorld(t)
-	w.gather = 64
+	w := newListWorld(t, 64)
 	w.addTenant()
 	tenant := w.tenants[0]
 	for range 20 {
@@ -438,10 +444,7 @@ func TestMovingGoesOnAfterAKill(t *testing.T) {
 	set, err := w.EndpointSet(t.Context(), tenant.ID)
 	w.must(err)
 	publish := func() {
-		_, err := w.Publish(t.Context(), store.Publication{Tenant: tenant.ID, SetVersion: set.Version, At: w.now, BacklogLimit: 10_000, Events: []store.NewEvent{{
-			Type: "cases.updated", OccurredAt: w.now, Body: posthorn.AppendBody(nil, "", "cases.updated", w.now, []byte(`{}`)),
-			Targets: []store.PublishTarget{{Endpoint: pick(w.Rand, tenant.endpoints).ID}},
-		}}})
+		_, err := w.publishOne(tenant, set.Version, pick(w.Rand, tenant.endpoints))
 		w.must(err)
 	}
 	for range 40 {
@@ -462,7 +465,7 @@ func TestMovingGoesOnAfterAKill(t *testing.T) {
 
 // A page that meets only ids of what was deleted ends, and the next one goes on.
 func TestAPageEndsAmongWhatWasDeleted(t *testing.T) {
-	w := newListWorld(t)
+	w := newListWorld(t, 0)
 	w.addTenant()
 	tenant := w.tenants[0]
 	w.addEndpoint(tenant)
@@ -500,7 +503,7 @@ func TestAPageEndsAmongWhatWasDeleted(t *testing.T) {
 
 // A backup of an older version is taken, and brought to this one when it is served.
 func TestAnOlderBackupIsRestored(t *testing.T) {
-	w := newListWorld(t)
+	w := newListWorld(t, 0)
 	w.addTenant()
 	w.addEndpoint(w.tenants[0])
 	for range 50 {
@@ -520,10 +523,7 @@ func TestAnOlderBackupIsRestored(t *testing.T) {
 // A row of lists that cannot be read makes a bad backup, and what the design says
 // mends it.
 func TestADamagedRowOfLists(t *testing.T) {
-	w := newListWorld(t)
-	w.must(w.Close())
-	w.gather = 5
-	w.open()
+	w := newListWorld(t, 5)
 	w.addTenant()
 	tenant := w.tenants[0]
 	w.addEndpoint(tenant)

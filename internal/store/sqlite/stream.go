@@ -78,7 +78,7 @@ func (l *listing) match(ctx context.Context, q querier, rows []store.StreamRow) 
 	last := rows[len(rows)-1].Event
 	i := 0
 	return l.oldest(ctx, q, int64(rows[0].Event.ID), int64(last.ID)+int64(last.Deliveries)+1, func(ids []int64) error {
-		living, err := all(ctx, q, scanID, selectLiving(l.list), encodeIDs(ids))
+		living, err := all(ctx, q, scanInt, selectLiving(l.list), encodeIDs(ids))
 		for _, id := range living {
 			for i < len(rows) && int64(rows[i].Event.ID)+int64(rows[i].Event.Deliveries) < id {
 				i++

@@ -328,7 +328,7 @@ func (sw *sweep) eraseTenants() error {
 			sw.Events-before.Events, sw.Deliveries-before.Deliveries, sw.bytes, id); err != nil {
 			return err
 		}
-		if !gone || sw.budget <= 0 {
+		if !gone {
 			sw.budget = 0
 			return nil
 		}

@@ -97,7 +97,7 @@ func (tx *txn) deletePostings(list listKey, last int64) error {
 }
 
 // eraseEvents erases a tenant's events as far as the budget goes, oldest first, and
-// reports whether none is left.
+// reports whether none is left, and some of the budget.
 func (sw *sweep) eraseEvents(tenant int64) (gone bool, err error) {
 	list := eventsOf(tenant)
 	const query = `SELECT ` + oldEventColumns + ` FROM events WHERE id IN ` + listed + ` ORDER BY id LIMIT ?2`

@@ -186,7 +186,7 @@ func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) erro
 
 // Sending implements [store.Tenants].
 func (s *Store) Sending(ctx context.Context) (bool, error) {
-	off, err := one(ctx, s, func(r scanner) (n int64, err error) { return n, r.Scan(&n) },
+	off, err := one(ctx, s, scanInt,
 		`SELECT value FROM meta WHERE key = 'sending_off'`)
 	if errors.Is(err, store.ErrNotFound) {
 		return true, nil
@@ -254,6 +254,12 @@ func all[T any](ctx context.Context, q querier, scan func(scanner) (T, error), q
 		return nil, readError(ctx, err)
 	}
 	return list, nil
+}
+
+// scanInt reads a row of one number, for one and all.
+func scanInt(r scanner) (n int64, err error) {
+	err = r.Scan(&n)
+	return n, err
 }
 
 // below is the bound of a list that goes on before an id; 0 has none.

@@ -18,7 +18,7 @@ func (tx *txn) note(t store.Turn, tenant, endpoint int64, at time.Time) error {
 
 // WarningsDue implements [store.Endpoints].
 func (s *Store) WarningsDue(ctx context.Context, since time.Time, limit int) ([]int64, error) {
-	return all(ctx, s.readers, func(r scanner) (id int64, err error) { return id, r.Scan(&id) },
+	return all(ctx, s.readers, scanInt,
 		`SELECT h.endpoint FROM endpoint_health h INDEXED BY endpoint_health_unwarned CROSS JOIN endpoints p ON p.id = h.endpoint
 		WHERE h.warned_at = 0 AND h.last_error <> '' AND h.failing_since > 0 AND h.failing_since <= ?
 		AND p.status = 'active' AND p.deleted_at = 0 ORDER BY h.failing_since LIMIT ?`, nanos(since), limit)
