@@ -15,9 +15,9 @@ import (
 type Lanes interface {
 	// Recall lets go of a delivery that waits in memory and reports whether there
 	// was one.
-	Recall(endpoint int64, id posthorn.ID) bool
+	Recall(endpoint int64, id posthorn.ID) (store.Hold, bool)
 	// GiveBack undoes a Recall.
-	GiveBack(endpoint int64, id posthorn.ID)
+	GiveBack(endpoint int64, h store.Hold)
 	// Wake has what is due looked for at once.
 	Wake()
 }
@@ -105,31 +105,41 @@ func conflictOr(err error, what string) error {
 	return missing(err, what)
 }
 
+// recalled is a delivery that the engine let go of.
+type recalled struct {
+	endpoint int64
+	hold     store.Hold
+}
+
 // recall has the engine let go of those that wait in its memory.
-func (s *server) recall(pending []posthorn.Delivery) (held []posthorn.Delivery) {
+func (s *server) recall(pending []posthorn.Delivery) (held []recalled) {
 	if s.Lanes == nil {
 		return nil
 	}
 	for _, d := range pending {
-		if d.Progress.State == posthorn.Pending && s.Lanes.Recall(d.Endpoint, d.ID) {
-			held = append(held, d)
+		if d.Progress.State != posthorn.Pending {
+			continue
+		}
+		if h, ok := s.Lanes.Recall(d.Endpoint, d.ID); ok {
+			held = append(held, recalled{d.Endpoint, h})
 		}
 	}
 	return held
 }
 
 // retry has the store open what the order names. What the engine let go of is given
-// back unless the store has moved it.
+// back unless the store has moved it, or will when it knows what became of its
+// commit.
 func (s *server) retry(q *request, o store.RetryOrder, known []posthorn.Delivery, answer func([]store.Retried) []byte) ([]store.Retried, error) {
 	held := s.recall(known)
-	for _, d := range held {
-		o.Held = append(o.Held, d.ID)
+	for _, r := range held {
+		o.Held = append(o.Held, r.hold)
 	}
 	list, err := s.Store.Retry(q.Context(), q.change(), o, answer)
-	for _, d := range held {
-		moved := slices.ContainsFunc(list, func(r store.Retried) bool { return r.ID == d.ID && r.Refused == nil })
-		if err != nil || !moved {
-			s.Lanes.GiveBack(d.Endpoint, d.ID)
+	for _, r := range held {
+		moved := slices.ContainsFunc(list, func(d store.Retried) bool { return d.ID == r.hold.ID && d.Refused == nil })
+		if !moved && !errors.Is(err, store.ErrUnsettled) {
+			s.Lanes.GiveBack(r.endpoint, r.hold)
 		}
 	}
 	if err == nil && s.Lanes != nil {

@@ -72,9 +72,11 @@ func (idleSlot) Stored()           {}
 func (idleSlot) Release()          {}
 
 // Recall lets go of everything: nothing is kept.
-func (idleLanes) Recall(int64, posthorn.ID) bool { return true }
-func (idleLanes) GiveBack(int64, posthorn.ID)    {}
-func (idleLanes) Wake()                          {}
+func (idleLanes) Recall(_ int64, id posthorn.ID) (store.Hold, bool) {
+	return store.Hold{ID: id}, true
+}
+func (idleLanes) GiveBack(int64, store.Hold) {}
+func (idleLanes) Wake()                      {}
 
 type syncBuffer struct {
 	mu sync.Mutex

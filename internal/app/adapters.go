@@ -30,7 +30,6 @@ func (l lanes) ReserveParked(endpoint int64) publish.Slot { return l.Engine.Rese
 type sender struct {
 	client *send.Client
 	keys   *secretbox.Keyring
-	may    func(context.Context, posthorn.ID) bool
 	now    func() time.Time
 	log    *slog.Logger
 
@@ -50,17 +49,14 @@ type opening struct {
 
 const maxOpened = 20_000
 
-func newSender(client *send.Client, keys *secretbox.Keyring, may func(context.Context, posthorn.ID) bool, now func() time.Time, log *slog.Logger) *sender {
-	return &sender{client: client, keys: keys, may: may, now: now, log: log, opened: map[int64]opening{}}
+func newSender(client *send.Client, keys *secretbox.Keyring, now func() time.Time, log *slog.Logger) *sender {
+	return &sender{client: client, keys: keys, now: now, log: log, opened: map[int64]opening{}}
 }
 
 // Send makes one attempt. A secret that cannot be opened is a fault of our own
 // side: class local, nothing is sent.
 func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
 	number := w.Progress.Attempts + 1
-	if !s.may(ctx, w.ID) {
-		return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "another node has the delivery"}
-	}
 	signers := make([]*webhook.Signer, 0, len(t.Secrets))
 	for i := range t.Secrets {
 		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !s.now().Before(expires) {

@@ -96,7 +96,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		return nil, err
 	}
 	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
-	sender := newSender(n.client, n.keys, mayAttempt(n.store), n.now, log)
+	sender := newSender(n.client, n.keys, n.now, log)
 	n.engine = lane.New(lane.Config{
 		Store:       n.store,
 		Sender:      sender,

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres"
@@ -55,22 +54,6 @@ func Migrate(ctx context.Context, path string) (from, to int64, err error) {
 	}
 	from, to, err = sqlite.Migrate(ctx, path)
 	return from, to, lockedIsConflict(err)
-}
-
-// leaseholder is a store whose deliveries belong to a node only as long as its
-// lease holds.
-type leaseholder interface {
-	// MayAttempt waits for the lease and reports whether the delivery is still
-	// this node's.
-	MayAttempt(ctx context.Context, id posthorn.ID) bool
-}
-
-// mayAttempt is what is asked before each attempt.
-func mayAttempt(s store.Store) func(context.Context, posthorn.ID) bool {
-	if l, ok := s.(leaseholder); ok {
-		return l.MayAttempt
-	}
-	return func(context.Context, posthorn.ID) bool { return true }
 }
 
 // trouble is what /readyz says of a store that cannot be written to: nothing of

@@ -66,11 +66,14 @@ func (t *tester) attempt(w *store.Work) {
 		t.giveBack(w)
 		return
 	}
+	if !t.store.MayAttempt(t.ctx, w.Hold()) {
+		return
+	}
 	a := t.sender.Send(t.ctx, &target, w)
 	done := make(chan struct{})
 	o := lane.Observation{Work: w, Target: &target, Attempt: a}
 	t.store.Record(store.Result{
-		ID: w.ID, Endpoint: w.Endpoint, Tenant: w.Tenant, Tries: w.Progress.Tries, Attempt: a,
+		ID: w.ID, Endpoint: w.Endpoint, Tenant: w.Tenant, Gen: w.Gen, Tries: w.Progress.Tries, Attempt: a,
 		EndedAt: t.sender.now(), Policy: t.policy, Kind: w.Kind,
 	}, func(rec store.Recorded, err error) {
 		o.Recorded, o.Err = rec, err
@@ -85,7 +88,7 @@ func (t *tester) attempt(w *store.Work) {
 
 // giveBack puts the delivery behind what waits for its endpoint.
 func (t *tester) giveBack(w *store.Work) {
-	if err := t.store.Park(context.WithoutCancel(t.ctx), []posthorn.ID{w.ID}); err == nil {
+	if err := t.store.Park(context.WithoutCancel(t.ctx), []store.Hold{w.Hold()}); err == nil {
 		t.look(w)
 	} // else the next start finds it
 }

@@ -45,11 +45,13 @@ func (e *Engine) attempt(it *item) {
 	if w.Body == nil {
 		w.Body, unread = e.cfg.Store.Payload(e.attemptCtx, w.Event)
 	}
-	if e.erased.has(w.Event) {
+	mine := e.cfg.Store.MayAttempt(e.attemptCtx, w.Hold())
+	// Nothing below waits: what is asked here is true when the request begins.
+	if !mine && e.attemptCtx.Err() == nil || e.erased.has(w.Event) {
 		e.drop(it)
 		return
 	}
-	if !it.current() {
+	if !mine || !it.current() {
 		e.putBack(it)
 		return
 	}
@@ -71,7 +73,7 @@ func (e *Engine) attempt(it *item) {
 		policy = policy.Once()
 	}
 	rec, err := e.record(store.Result{
-		ID: w.ID, Endpoint: w.Endpoint, Tenant: w.Tenant, Tries: w.Progress.Tries,
+		ID: w.ID, Endpoint: w.Endpoint, Tenant: w.Tenant, Gen: w.Gen, Tries: w.Progress.Tries,
 		Attempt: a, EndedAt: ended, Random: e.cfg.Random(),
 		Policy: policy, Kind: w.Kind,
 	})
@@ -128,9 +130,9 @@ func (e *Engine) trim(l *lane, now time.Time) {
 	for keep.n < failingQueue {
 		keep.push(l.queue.pop())
 	}
-	ids := e.ids(&l.queue)
+	back := e.holds(&l.queue)
 	l.queue = keep
-	e.giveBack(l, ids)
+	e.giveBack(l, back)
 }
 
 // putBack undoes the start of an attempt that a notice overtook.
@@ -144,7 +146,7 @@ func (e *Engine) putBack(it *item) {
 	case l.gone:
 	case l.known() && !l.active, it.cancels != l.cancels, l.ordered && !it.work.Aside:
 		e.breakLine(l, time.Time{})
-		e.giveBack(l, []posthorn.ID{it.work.ID})
+		e.giveBack(l, []store.Hold{it.work.Hold()})
 	default:
 		it.cost = int64(len(it.work.Body)) + itemOverhead
 		e.count(it)
@@ -159,13 +161,19 @@ func (e *Engine) putBack(it *item) {
 	e.checkQuiet()
 }
 
-// drop undoes the start of an attempt whose delivery was finished by the store.
+// drop undoes the start of an attempt whose delivery was finished by the store, or
+// is another process's by now.
 func (e *Engine) drop(it *item) {
+	e.cfg.Store.Forget(it.work.Hold())
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	l := it.lane
 	e.free(it)
-	it.lane.leave(it)
-	e.settle(it.lane)
+	l.leave(it)
+	if l.ordered && !it.work.Aside {
+		e.breakLine(l, time.Time{}) // somebody else has the line
+	}
+	e.settle(l)
 	e.dispatch()
 	e.checkQuiet()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -106,7 +105,7 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 	case t.Parked && (first || l.backlog == backlogNone), joins && l.queue.n+l.behind.n > 0:
 		l.returns++
 		// What is in memory goes behind what is parked. The store keeps the order.
-		e.giveBack(l, append(e.ids(&l.queue), e.ids(&l.behind)...))
+		e.giveBack(l, append(e.holds(&l.queue), e.holds(&l.behind)...))
 		l.fresh = l.fresh || t.Parked
 	case t.Parked:
 		l.fresh = true
@@ -143,7 +142,7 @@ func (e *Engine) refill(l *lane) error {
 		claimed.push(it)
 	}
 	if returns != l.returns { // older ones may be on their way to the store
-		e.giveBack(l, e.ids(&claimed))
+		e.giveBack(l, e.holds(&claimed))
 	}
 	e.sortOut(l, &claimed)
 	if !next.IsZero() {
@@ -195,24 +194,24 @@ func (e *Engine) backlogFound(endpoint int64) {
 // parking is a delivery on its way back to the store.
 type parking struct {
 	lane *lane
-	id   posthorn.ID
+	hold store.Hold
 }
 
 // giveBack hands owned deliveries to the parker. From here on the lane has a
 // backlog; what waited behind one that was closing goes with them.
-func (e *Engine) giveBack(l *lane, ids []posthorn.ID) {
+func (e *Engine) giveBack(l *lane, holds []store.Hold) {
 	if l.backlog == backlogClosing {
-		ids = append(ids, e.ids(&l.behind)...)
+		holds = append(holds, e.holds(&l.behind)...)
 		l.returns++
 	}
 	l.backlog = backlogDraining
-	if len(ids) == 0 {
+	if len(holds) == 0 {
 		return
 	}
 	l.returns++
-	l.parking += len(ids)
-	for _, id := range ids {
-		e.parking = append(e.parking, parking{l, id})
+	l.parking += len(holds)
+	for _, h := range holds {
+		e.parking = append(e.parking, parking{l, h})
 	}
 	e.parked.Broadcast()
 }
@@ -248,16 +247,16 @@ func (e *Engine) park() {
 // parkRows repeats until the rows are parked or the engine gives up on the
 // store, which then finds them when it is opened again.
 func (e *Engine) parkRows(batch []parking) error {
-	ids := make([]posthorn.ID, len(batch))
+	holds := make([]store.Hold, len(batch))
 	for i, p := range batch {
-		ids[i] = p.id
+		holds[i] = p.hold
 	}
 	for wait := minStoreRetry; ; wait = min(2*wait, maxStoreRetry) {
-		err := e.cfg.Store.Park(e.ctx, ids)
+		err := e.cfg.Store.Park(e.ctx, holds)
 		if err == nil {
 			return nil
 		}
-		e.cfg.Log.Warn("deliveries could not be given back to the store", "count", len(ids), "error", err)
+		e.cfg.Log.Warn("deliveries could not be given back to the store", "count", len(holds), "error", err)
 		if !pause(e.ctx, wait) {
 			return context.Cause(e.ctx)
 		}

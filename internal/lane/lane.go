@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -404,13 +403,13 @@ func (q *laneList) pop() *lane {
 	return l
 }
 
-// ids returns the ids of the queue's deliveries and empties it.
-func (e *Engine) ids(q *itemList) []posthorn.ID {
-	ids := make([]posthorn.ID, 0, q.n)
+// holds returns what holds the queue's deliveries and empties it.
+func (e *Engine) holds(q *itemList) []store.Hold {
+	holds := make([]store.Hold, 0, q.n)
 	for q.n > 0 {
 		it := q.pop()
 		e.uncount(it)
-		ids = append(ids, it.work.ID)
+		holds = append(holds, it.work.Hold())
 	}
-	return ids
+	return holds
 }

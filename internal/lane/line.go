@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/store"
 )
 
 // Owned lanes get all new deliveries by way of the store's backlog, which
@@ -44,7 +45,7 @@ func (e *Engine) breakLine(l *lane, until time.Time) {
 		return
 	}
 	var aside itemList
-	var ids []posthorn.ID
+	var holds []store.Hold
 	for l.queue.n > 0 {
 		it := l.queue.pop()
 		if it.work.Aside {
@@ -52,11 +53,11 @@ func (e *Engine) breakLine(l *lane, until time.Time) {
 			continue
 		}
 		e.uncount(it)
-		ids = append(ids, it.work.ID)
+		holds = append(holds, it.work.Hold())
 	}
 	l.queue = aside
 	l.returns++ // a claim under way took what stands behind
-	e.giveBack(l, ids)
+	e.giveBack(l, holds)
 	l.fresh, l.blockedUntil = true, until
 }
 

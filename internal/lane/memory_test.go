@@ -269,15 +269,19 @@ func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]i
 	return ids[:min(limit, len(ids))], nil
 }
 
-func (m *memory) Park(_ context.Context, ids []posthorn.ID) error {
+func (m *memory) MayAttempt(context.Context, store.Hold) bool { return true }
+
+func (m *memory) Forget(...store.Hold) {}
+
+func (m *memory) Park(_ context.Context, holds []store.Hold) error {
 	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail || m.outage {
 		return errDisk
 	}
-	for _, id := range ids {
-		if r := m.rows[id]; r.place == "owned" {
+	for _, h := range holds {
+		if r := m.rows[h.ID]; r.place == "owned" {
 			r.place = "parked"
 		}
 	}

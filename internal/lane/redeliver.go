@@ -75,37 +75,37 @@ func (l *lane) leave(it *item) {
 func (l *lane) queued() int { return l.queue.n + l.behind.n + l.manual.n + l.replays.n }
 
 // all empties the lane's lists.
-func (e *Engine) all(l *lane) []posthorn.ID {
-	ids := append(e.ids(&l.queue), e.ids(&l.behind)...)
-	return append(append(ids, e.ids(&l.manual)...), e.ids(&l.replays)...)
+func (e *Engine) all(l *lane) []store.Hold {
+	holds := append(e.holds(&l.queue), e.holds(&l.behind)...)
+	return append(append(holds, e.holds(&l.manual)...), e.holds(&l.replays)...)
 }
 
 // Recall lets go of a delivery that waits in memory and reports whether there was
 // one: no attempt of it is made or about to be. The caller gives it back with
 // GiveBack, or has the store do something else with it.
-func (e *Engine) Recall(endpoint int64, id posthorn.ID) bool {
+func (e *Engine) Recall(endpoint int64, id posthorn.ID) (store.Hold, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l := e.lanes[endpoint]
 	if l == nil || e.phase != phaseRunning {
-		return false
+		return store.Hold{}, false
 	}
 	for _, q := range []*itemList{&l.queue, &l.behind, &l.manual, &l.replays} {
 		if it := q.remove(id); it != nil {
 			e.uncount(it)
 			e.settle(l)
-			return true
+			return it.work.Hold(), true
 		}
 	}
-	return false
+	return store.Hold{}, false
 }
 
 // GiveBack hands a delivery that was recalled back to the store.
-func (e *Engine) GiveBack(endpoint int64, id posthorn.ID) {
+func (e *Engine) GiveBack(endpoint int64, h store.Hold) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l := e.lane(endpoint)
-	e.giveBack(l, []posthorn.ID{id})
+	e.giveBack(l, []store.Hold{h})
 	e.settle(l)
 }
 
@@ -157,7 +157,7 @@ func (e *Engine) receiveAll(works []store.Work, canceled uint64) {
 	for i := range works {
 		if canceled != e.canceled {
 			l := e.lane(works[i].Endpoint)
-			e.giveBack(l, []posthorn.ID{works[i].ID})
+			e.giveBack(l, []store.Hold{works[i].Hold()})
 			e.settle(l)
 			continue
 		}

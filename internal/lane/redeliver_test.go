@@ -182,21 +182,26 @@ func TestARecalledDeliveryIsNotAttemptedUntilItIsGivenBack(t *testing.T) {
 			m.publish(e, 1, time.Time{})
 		}
 		wait(500 * time.Millisecond)
-		if e.Recall(1, 1) || e.Recall(1, 99) || e.Recall(2, 2) {
-			t.Error("what is in flight or unknown was recalled")
+		for _, not := range [][2]int64{{1, 1}, {1, 99}, {2, 2}} {
+			if _, ok := e.Recall(not[0], posthorn.ID(not[1])); ok {
+				t.Errorf("%d of %d, which is in flight or unknown, was recalled", not[1], not[0])
+			}
 		}
+		var holds []store.Hold
 		for _, id := range []posthorn.ID{3, 5} { // from the middle and the end
-			if !e.Recall(1, id) {
+			h, ok := e.Recall(1, id)
+			if !ok || h.ID != id {
 				t.Fatalf("%d was not recalled", id)
 			}
+			holds = append(holds, h)
 		}
 		m.publish(e, 1, time.Time{})
 		wait(time.Minute)
 		if got := ids(r.seen(1)); !slices.Equal(got, []posthorn.ID{1, 2, 4, 6}) {
 			t.Errorf("attempted %v", got)
 		}
-		e.GiveBack(1, 3)
-		e.GiveBack(1, 5)
+		e.GiveBack(1, holds[0])
+		e.GiveBack(1, holds[1])
 		wait(time.Minute)
 		if got := ids(r.seen(1)); !slices.Equal(got, []posthorn.ID{1, 2, 4, 6, 3, 5}) {
 			t.Errorf("attempted %v", got)

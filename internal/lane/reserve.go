@@ -1,7 +1,6 @@
 package lane
 
 import (
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -72,7 +71,7 @@ func (s Slot) Accept(w store.Work) {
 		// Something older was parked since the slot was granted, or the lane became
 		// an owned one.
 		e.uncount(it)
-		e.giveBack(l, []posthorn.ID{w.ID})
+		e.giveBack(l, []store.Hold{w.Hold()})
 	case l.backlog == backlogClosing:
 		l.behind.push(it)
 	default:

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -236,7 +235,7 @@ func (e *Engine) receive(w *store.Work) {
 	case l.gone:
 		return
 	case l.known() && !l.active:
-		e.giveBack(l, []posthorn.ID{w.ID})
+		e.giveBack(l, []store.Hold{w.Hold()})
 	case l.besides(w) != nil:
 		e.count(it)
 		l.besides(w).push(it)
@@ -246,10 +245,10 @@ func (e *Engine) receive(w *store.Work) {
 		l.queue.push(it)
 	case l.ordered:
 		// To its place in the line, or to where the next claim finds it.
-		e.giveBack(l, []posthorn.ID{w.ID})
+		e.giveBack(l, []store.Hold{w.Hold()})
 		e.unblock(l)
 	case l.backlog == backlogDraining, !l.takes(it.cost):
-		e.giveBack(l, []posthorn.ID{w.ID})
+		e.giveBack(l, []store.Hold{w.Hold()})
 	case l.backlog == backlogClosing:
 		e.count(it)
 		l.behind.push(it)

@@ -68,7 +68,7 @@ func (h *handover) accept(stored []store.Accepted) {
 
 func (h *handover) work(e *store.NewEvent, a *store.Accepted, j int) store.Work {
 	return store.Work{
-		ID: a.ID + 1 + posthorn.ID(j), Event: a.ID, EventKey: e.Key, Type: e.Type,
+		ID: a.ID + 1 + posthorn.ID(j), Gen: a.Gen, Event: a.ID, EventKey: e.Key, Type: e.Type,
 		Tenant: h.p.Tenant, Endpoint: e.Targets[j].Endpoint, Kind: e.Kind,
 		Progress:   posthorn.Progress{NextAt: h.p.At},
 		AcceptedAt: h.p.At, Size: len(e.Body), Body: e.Body,

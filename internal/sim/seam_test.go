@@ -159,7 +159,7 @@ func (s seam) ClaimParked(ctx context.Context, endpoint int64, limit int) ([]sto
 	return w, more, next, err
 }
 
-func (s seam) Park(ctx context.Context, ids []posthorn.ID) error {
+func (s seam) Park(ctx context.Context, holds []store.Hold) error {
 	s.run.gate.pass(beforePark)
 	if s.run.dead.Load() {
 		return store.ErrClosed
@@ -168,7 +168,7 @@ func (s seam) Park(ctx context.Context, ids []posthorn.ID) error {
 	if early != nil {
 		return early
 	}
-	err := s.Store.Park(ctx, ids)
+	err := s.Store.Park(ctx, holds)
 	s.run.gate.pass(afterPark)
 	if err == nil {
 		err = late

@@ -36,13 +36,13 @@ type RetryOrder struct {
 	Endpoint int64
 	// Held are deliveries that this process owned and that its engine has let go
 	// of: no attempt is made unless they are claimed anew.
-	Held []posthorn.ID
+	Held []Hold
 }
 
 // Holds reports whether this process' engine has let go of the delivery.
 func (o *RetryOrder) Holds(id posthorn.ID) bool {
 	for _, h := range o.Held {
-		if h == id {
+		if h.ID == id {
 			return true
 		}
 	}

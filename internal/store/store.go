@@ -12,6 +12,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -35,7 +36,11 @@ var (
 	ErrFull = errors.New("store: disk full")
 	// ErrUnavailable: the store cannot be written or reached now.
 	ErrUnavailable = errors.New("store: unavailable")
-	ErrClosed      = errors.New("store: closed")
+	// ErrUnsettled is an ErrUnavailable: the commit was sent, and it is not known in
+	// time whether it took place. The store finds out, and looks after what became
+	// of it: what it took over or gave up is nobody else's concern.
+	ErrUnsettled = fmt.Errorf("%w: it is being found out whether a commit took place", ErrUnavailable)
+	ErrClosed    = errors.New("store: closed")
 	// ErrOnceReused: the Idempotency-Key was used for another request.
 	ErrOnceReused = errors.New("store: idempotency key reused with other content")
 )
@@ -421,6 +426,8 @@ type Accepted struct {
 	// Open is how many deliveries, the first ones, were stored open; the rest
 	// expired because the backlog was full. Delivery i has the id ID+1+i.
 	Open int
+	// Gen is that of the [Hold] of those that this process owns.
+	Gen uint64
 }
 
 // Publisher accepts events.
@@ -438,9 +445,20 @@ type Publisher interface {
 // ClaimedBody bounds the bodies that claims bring.
 const ClaimedBody = 4096
 
+// Hold names one time that this process took a delivery over: the delivery, and
+// the generation that the store gave to it. What a process says of a delivery that
+// it holds names the hold, so that it cannot be taken for a later one by a late
+// answer or a repeated statement. Gen is 0 where no other process shares the store;
+// elsewhere 0 stands for whichever hold there is.
+type Hold struct {
+	ID  posthorn.ID
+	Gen uint64
+}
+
 // Work is an open delivery that this process owns.
 type Work struct {
 	ID       posthorn.ID
+	Gen      uint64 // of its [Hold]
 	Event    posthorn.ID
 	EventKey string // "" when the event's id is Posthorn's own
 	Type     string
@@ -461,6 +479,9 @@ type Work struct {
 	Body []byte
 }
 
+// Hold is what the delivery is given back by.
+func (w *Work) Hold() Hold { return Hold{w.ID, w.Gen} }
+
 // EventRef is the webhook-id.
 func (w *Work) EventRef() string {
 	if w.EventKey != "" {
@@ -474,6 +495,8 @@ type Result struct {
 	ID       posthorn.ID
 	Endpoint int64
 	Tenant   int64
+	// Gen is that of the [Hold] that the attempt was made by.
+	Gen uint64
 	// Tries is Progress.Tries when the attempt began: the guard.
 	Tries   int
 	Attempt posthorn.Attempt
@@ -522,9 +545,18 @@ type Queue interface {
 	// ParkedEndpoints lists endpoints that live, are active and have parked
 	// deliveries, with an id above after, at most limit.
 	ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error)
+	// MayAttempt waits until this process may attempt what it holds, or ctx ends,
+	// and reports whether it may: no attempt begins otherwise. When it says no
+	// and ctx lives, the delivery is not this process's any more: nothing is
+	// attempted, and nothing is to be recorded or given back.
+	MayAttempt(ctx context.Context, h Hold) bool
 	// Park gives owned deliveries back to the backlog of their endpoint, in a
-	// commit of its own; rows no longer owned and open are left alone.
-	Park(ctx context.Context, ids []posthorn.ID) error
+	// commit of its own; rows no longer owned and open are left alone. With an error
+	// nothing was given back.
+	Park(ctx context.Context, holds []Hold) error
+	// Forget lets go of deliveries that the store settles by itself: those of
+	// deleted endpoints and of erased events. Nothing is written.
+	Forget(holds ...Hold)
 	// Payload returns an event's body.
 	Payload(ctx context.Context, event posthorn.ID) ([]byte, error)
 	// Record queues a result for the next commit and calls done, from the

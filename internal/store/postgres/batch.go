@@ -412,8 +412,9 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error
 		}
 	}
 	s.open.apply(moved)
+	var gen uint64
 	if len(own) > 0 {
-		s.lease.own(b.run, own...)
+		gen = s.holdings.take(b.run, own...)
 	}
 	if lowest != 0 {
 		s.floor.lower(lowest)
@@ -421,6 +422,9 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error
 	for i, o := range b.pubs {
 		switch {
 		case ok[i]:
+			for e := range o.accepted {
+				o.accepted[e].Gen = gen
+			}
 			o.answer(o.accepted, nil)
 		case alive == nil: // answered above
 		case runTaken:

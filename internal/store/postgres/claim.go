@@ -92,7 +92,7 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	s.owns(run, work)
+	s.holds(run, work)
 	for endpoint, tenant := range elsewhere {
 		s.watchers.tell(store.Notice{Kind: store.NoticeParked, Tenant: tenant, Endpoint: endpoint})
 	}
@@ -169,19 +169,23 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 	if err != nil {
 		return nil, false, time.Time{}, err
 	}
-	s.owns(run, work)
+	s.holds(run, work)
 	if lowest != 0 {
 		s.floor.lower(lowest)
 	}
 	return work, more, next, nil
 }
 
-func (s *Store) owns(run int64, work []store.Work) {
+// holds notes what was taken over.
+func (s *Store) holds(run int64, work []store.Work) {
 	ids := make([]posthorn.ID, len(work))
 	for i := range work {
 		ids[i] = work[i].ID
 	}
-	s.lease.own(run, ids...)
+	gen := s.holdings.take(run, ids...)
+	for i := range work {
+		work[i].Gen = gen
+	}
 }
 
 // take keeps what was claimed of the living, and cancels what was not.
@@ -279,21 +283,21 @@ func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) ([]
 }
 
 // Park implements [store.Queue].
-func (s *Store) Park(ctx context.Context, ids []posthorn.ID) error {
+func (s *Store) Park(ctx context.Context, holds []store.Hold) error {
 	if err := s.serving(); err != nil {
 		return err
 	}
-	if len(ids) == 0 {
+	if len(holds) == 0 {
 		return nil
 	}
 	run, _, err := s.lease.current()
 	if err != nil {
-		s.lease.disown(ids...) // others have them
+		s.holdings.drop(holds...) // others have them
 		return nil
 	}
-	list := make([]int64, len(ids))
-	for i, id := range ids {
-		list[i] = int64(id)
+	list := make([]int64, len(holds))
+	for i, h := range holds {
+		list[i] = int64(h.ID)
 	}
 	slices.Sort(list)
 	err = s.write(ctx, func(tx *txn) error {
@@ -303,7 +307,7 @@ func (s *Store) Park(ctx context.Context, ids []posthorn.ID) error {
 		return tx.exec(`UPDATE due SET run = -1 WHERE id = ANY ($1) AND run = $2`, list, run)
 	})
 	if err == nil {
-		s.lease.disown(ids...)
+		s.holdings.drop(holds...)
 	}
 	return err
 }

@@ -62,7 +62,7 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 	case gone:
 		return store.Fed{}, store.ErrFinal
 	}
-	s.owns(run, fed.Work)
+	s.holds(run, fed.Work)
 	return fed, nil
 }
 

@@ -136,7 +136,7 @@ func TestALineIsInTheOrderOfPublishesWhateverTheClocks(t *testing.T) {
 	ahead := open(t, postgres.Options{URL: c.url, Lease: lease, Now: func() time.Time { return time.Now().Add(800 * time.Millisecond) }})
 	nodes := []*postgres.Store{ahead, c.node(c.url)}
 	old := c.publish(ahead) // before there is a line
-	if err := ahead.Park(t.Context(), []posthorn.ID{old}); err != nil {
+	if err := ahead.Park(t.Context(), []store.Hold{{ID: old}}); err != nil {
 		t.Fatal(err)
 	}
 	c.settings(nodes[1], posthorn.Settings{Ordered: true})
@@ -191,7 +191,7 @@ func TestALaneIsGivenOutWhenOthersHoldNothingOfIt(t *testing.T) {
 	if err != nil || len(work) != 0 || !more || at.IsZero() {
 		t.Fatalf("claimed %v, more %v, next %v, %v; another node holds the head", work, more, at, err)
 	}
-	if err := a.Park(t.Context(), []posthorn.ID{held}); err != nil {
+	if err := a.Park(t.Context(), []store.Hold{{ID: held}}); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.claimLane(b); !slices.Equal(got, []posthorn.ID{held, next}) {
@@ -223,7 +223,7 @@ func newFleet(t *testing.T, n int, s posthorn.Settings) *fleet {
 		f.stores = append(f.stores, s)
 		policy := posthorn.DefaultPolicy()
 		policy.Schedule = []time.Duration{30 * time.Millisecond, 30 * time.Millisecond}
-		e := lane.New(lane.Config{Store: s, Sender: sending{f, s}, Policy: policy})
+		e := lane.New(lane.Config{Store: s, Sender: sending{f}, Policy: policy})
 		p := publish.New(publish.Config{Store: s, Lanes: fleetLanes{e}, Catalog: everyType{}, Now: time.Now})
 		f.publish = append(f.publish, p)
 		s.Watch(func(n store.Notice) { p.Notice(n); e.Notice(n) })
@@ -258,15 +258,9 @@ func (everyType) Publishable(string) bool { return true }
 func (everyType) Suggest(string) string   { return "" }
 
 // sending is a node's attempts.
-type sending struct {
-	f *fleet
-	s *postgres.Store
-}
+type sending struct{ f *fleet }
 
 func (x sending) Send(ctx context.Context, _ *store.Target, w *store.Work) posthorn.Attempt {
-	if !x.s.MayAttempt(ctx, w.ID) {
-		return posthorn.Attempt{Class: posthorn.ClassLocal}
-	}
 	f := x.f
 	f.mu.Lock()
 	f.begun, f.times = append(f.begun, w.ID), append(f.times, time.Now())

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -28,10 +27,8 @@ type lease struct {
 	mu     sync.Mutex
 	run    int64 // 0 between a loss and the new run
 	node   uint8
-	until  time.Time                // others wait at least so long
-	change chan struct{}            // closed and made anew when until or run moves
-	owned  map[posthorn.ID]int64    // what is in this node's memory, by run
-	void   map[posthorn.ID]struct{} // not attempted, because another node has it
+	until  time.Time     // others wait at least so long
+	change chan struct{} // closed and made anew when until or run moves
 
 	// of the keeper alone
 	seen   map[int64]sighting
@@ -50,7 +47,7 @@ type sighting struct {
 }
 
 func newLease(ctx context.Context, s *Store) (*lease, error) {
-	l := &lease{s: s, change: make(chan struct{}), owned: map[posthorn.ID]int64{}, void: map[posthorn.ID]struct{}{}, seen: map[int64]sighting{}}
+	l := &lease{s: s, change: make(chan struct{}), seen: map[int64]sighting{}}
 	return l, l.register(ctx)
 }
 
@@ -107,59 +104,12 @@ func (l *lease) holds() bool {
 	return l.run != 0 && time.Now().Before(l.until)
 }
 
-// own notes what a commit made this node's.
-func (l *lease) own(run int64, ids ...posthorn.ID) {
+// may reports whether an attempt may begin now, and for which run, 0 between two.
+// change is closed when that may have changed.
+func (l *lease) may() (may bool, run int64, change <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, id := range ids {
-		l.owned[id] = run
-		delete(l.void, id)
-	}
-}
-
-// disown forgets ids and reports which were void: never attempted.
-func (l *lease) disown(ids ...posthorn.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, id := range ids {
-		delete(l.owned, id)
-	}
-}
-
-// takeVoid reports whether no attempt was made for want of the lease, once.
-func (l *lease) takeVoid(id posthorn.ID) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_, void := l.void[id]
-	delete(l.void, id)
-	return void
-}
-
-// MayAttempt waits until this node's lease holds and reports whether the
-// delivery is still this node's. When it says no, no attempt may be made and its
-// result is Lost.
-func (s *Store) MayAttempt(ctx context.Context, id posthorn.ID) bool {
-	l := s.lease
-	for {
-		l.mu.Lock()
-		if run, ok := l.owned[id]; !ok || l.run != 0 && run != l.run {
-			delete(l.owned, id)
-			l.void[id] = struct{}{}
-			l.mu.Unlock()
-			return false
-		}
-		if l.run != 0 && time.Now().Before(l.until) {
-			l.mu.Unlock()
-			return true
-		}
-		change := l.change
-		l.mu.Unlock()
-		select {
-		case <-change:
-		case <-ctx.Done():
-			return false
-		}
-	}
+	return l.run != 0 && time.Now().Before(l.until), l.run, l.change
 }
 
 // keep renews the lease, looks after others and takes over from the dead, until

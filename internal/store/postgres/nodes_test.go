@@ -128,7 +128,7 @@ func (c *cluster) eventually(what string, is func() bool) time.Duration {
 func (c *cluster) may(s *postgres.Store, id posthorn.ID) bool {
 	ctx, cancel := context.WithTimeout(c.Context(), 50*time.Millisecond)
 	defer cancel()
-	return s.MayAttempt(ctx, id)
+	return s.MayAttempt(ctx, store.Hold{ID: id})
 }
 
 func (c *cluster) claim(s *postgres.Store) []store.Work {

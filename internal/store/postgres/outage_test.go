@@ -175,7 +175,7 @@ func TestARestartOfTheDatabaseIsRiddenOut(t *testing.T) {
 						continue
 					}
 					id := got[0].ID + 1
-					if !s.MayAttempt(t.Context(), id) {
+					if !s.MayAttempt(t.Context(), store.Hold{ID: id}) {
 						t.Error("a delivery was taken although its node lives")
 						return
 					}

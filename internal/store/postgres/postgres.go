@@ -71,6 +71,7 @@ type Store struct {
 	other *pgxpool.Pool // changes, claims and reads
 
 	lease     *lease // nil for Admin
+	holdings  *holdings
 	publisher *publisher
 	recorder  *recorder
 	notices   *notices
@@ -93,7 +94,7 @@ var _ store.Store = (*Store)(nil)
 // Open opens the database. Its errors are sentences for the operator.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{o: o, now: o.Now, log: o.Log}
+	s := &Store{o: o, now: o.Now, log: o.Log, holdings: newHoldings()}
 	s.stop, s.halt = context.WithCancel(context.Background())
 	if err := s.start(ctx); err != nil {
 		s.closed.Store(true)

@@ -27,10 +27,6 @@ func (s *Store) Record(r store.Result, done func(store.Recorded, error)) {
 		done(store.Recorded{}, err)
 		return
 	}
-	if s.lease.takeVoid(r.ID) {
-		done(store.Recorded{Lost: true}, nil)
-		return
-	}
 	if err := s.recorder.queue.add(&result{Result: r, done: done}); err != nil {
 		done(store.Recorded{}, err)
 	}
@@ -116,11 +112,9 @@ func (w *recorder) try(group []*result) error {
 	for _, r := range group {
 		r.rec.Parked = !r.rec.Lost && slices.Contains(set.parked, int64(r.ID))
 	}
-	ids := make([]posthorn.ID, len(group))
-	for i, r := range group {
-		ids[i] = r.ID
+	for _, r := range group {
+		w.s.holdings.drop(store.Hold{ID: r.ID, Gen: r.Gen})
 	}
-	w.s.lease.disown(ids...)
 	return nil
 }
 

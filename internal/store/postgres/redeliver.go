@@ -101,7 +101,7 @@ func (s *Store) Retry(ctx context.Context, c store.Change, o store.RetryOrder, a
 	if err != nil {
 		return nil, err
 	}
-	s.lease.disown(o.Held...)
+	s.holdings.drop(o.Held...)
 	s.floor.lower(nanos(c.At))
 	return list, nil
 }

@@ -62,7 +62,7 @@ func TestAReplayIsOneNodesUntilItIsGone(t *testing.T) {
 		t.Errorf("running: %d, %d", running(a), running(b))
 	}
 	// A retry on the other node meets what is owned.
-	o := store.RetryOrder{Tenant: c.tenant.ID, Delivery: fed.Work[0].ID, Held: []posthorn.ID{fed.Work[0].ID}}
+	o := store.RetryOrder{Tenant: c.tenant.ID, Delivery: fed.Work[0].ID, Held: []store.Hold{fed.Work[0].Hold()}}
 	if _, err := b.Retry(t.Context(), store.Change{Actor: "test", At: time.Now()}, o, nil); !errors.Is(err, store.ErrInFlight) {
 		t.Errorf("a retry of what another node owns: %v", err)
 	}
@@ -163,7 +163,7 @@ func TestACancellationIsHeardByAllNodes(t *testing.T) {
 			if n.Kind != store.NoticeCanceled || n.Endpoint != c.to.ID && n.Endpoint != 0 {
 				continue
 			}
-			if err := b.Park(t.Context(), []posthorn.ID{id}); err != nil { // what an engine does then
+			if err := b.Park(t.Context(), []store.Hold{{ID: id}}); err != nil { // what an engine does then
 				t.Fatal(err)
 			}
 			if d, err := b.DeliveryByID(t.Context(), c.tenant.ID, id); err != nil || d.Shown() != "canceled" {

@@ -207,19 +207,25 @@ func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) (fo
 	return found, err
 }
 
+// MayAttempt implements [store.Queue]: no other process takes anything over.
+func (s *Store) MayAttempt(context.Context, store.Hold) bool { return true }
+
+// Forget implements [store.Queue]: what is owned is remembered by the engine alone.
+func (s *Store) Forget(...store.Hold) {}
+
 // Park implements [store.Queue].
-func (s *Store) Park(ctx context.Context, ids []posthorn.ID) error {
+func (s *Store) Park(ctx context.Context, holds []store.Hold) error {
 	if err := s.serving(); err != nil {
 		return err
 	}
-	if len(ids) == 0 {
+	if len(holds) == 0 {
 		return nil
 	}
 	return s.writer.do(ctx, func(tx *txn) error {
-		for _, id := range ids {
+		for _, h := range holds {
 			var tenant, endpoint int64
 			found, err := tx.row(`UPDATE deliveries SET place = 3, next_at = next_at - ? WHERE id = ? AND place = 1
-				RETURNING tenant, endpoint`, []any{int64(ownedOffset), int64(id)}, &tenant, &endpoint)
+				RETURNING tenant, endpoint`, []any{int64(ownedOffset), int64(h.ID)}, &tenant, &endpoint)
 			if err != nil {
 				return err
 			}

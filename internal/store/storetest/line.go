@@ -69,7 +69,7 @@ var linePromises = []promise{
 		if !rec.Parked || !rec.Progress.NextAt.Equal(at) {
 			w.Errorf("recorded %+v", rec)
 		}
-		w.ok(w.s.Park(w.Context(), line[1:2]))
+		w.ok(w.s.Park(w.Context(), holds(line[1])))
 		w.gets(to, 10, true, at)
 		head := func(of posthorn.Endpoint, want posthorn.ID, wantNext time.Time) {
 			w.Helper()

@@ -15,7 +15,7 @@ func (m *model) retryOne() {
 	}
 	o := store.RetryOrder{Tenant: m.tenant.ID, Delivery: d.id}
 	if m.IntN(2) == 0 {
-		o.Held = []posthorn.ID{d.id}
+		o.Held = holds(d.id)
 	}
 	list, err := m.s.Retry(m.Context(), m.change(), o, nil)
 	var want error

@@ -143,7 +143,7 @@ var publishPromises = []promise{
 		w.now = w.now.Add(time.Second)
 		again := w.publish(w.event("order-1", to))[0]
 		want := first
-		want.Repeated, want.Open = true, 0
+		want.Repeated, want.Open, want.Gen = true, 0, again.Gen
 		if diff := cmp.Diff(want, again); diff != "" {
 			w.Error(diff)
 		}

@@ -101,7 +101,7 @@ var redeliveryPromises = []promise{
 		owned, failed := w.send(to), w.sendFailed(to)
 		_, err := w.retry(store.RetryOrder{Delivery: owned})
 		w.is(err, store.ErrInFlight)
-		list, err := w.retry(store.RetryOrder{Delivery: owned, Held: []posthorn.ID{owned}}) // the engine let go of it
+		list, err := w.retry(store.RetryOrder{Delivery: owned, Held: holds(owned)}) // the engine let go of it
 		w.ok(err)
 		if len(list) != 1 || len(w.claimDue(10)) != 1 {
 			w.Errorf("%+v", list)

@@ -263,3 +263,12 @@ func ids(work []store.Work) (list []posthorn.ID) {
 	}
 	return list
 }
+
+// holds names whatever holdings of the deliveries there are.
+func holds(ids ...posthorn.ID) []store.Hold {
+	list := make([]store.Hold, len(ids))
+	for i, id := range ids {
+		list[i] = store.Hold{ID: id}
+	}
+	return list
+}
