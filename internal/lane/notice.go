@@ -27,6 +27,10 @@ func (e *Engine) Notice(n store.Notice) {
 			e.unblock(l)
 			e.backlogFound(n.Endpoint)
 		}
+	case store.NoticeDue:
+		if e.phase == phaseRunning {
+			e.due(e.cfg.Now())
+		}
 	case store.NoticeAll:
 		e.stopSending()
 		e.outdateAll(func(*lane) bool { return true })

@@ -40,13 +40,16 @@ type RetryOrder struct {
 }
 
 // Holds reports whether this process' engine has let go of the delivery.
-func (o *RetryOrder) Holds(id posthorn.ID) bool {
-	for _, h := range o.Held {
+func (o *RetryOrder) Holds(id posthorn.ID) bool { return len(o.Hold(id)) > 0 }
+
+// Hold is what the engine held the delivery by; empty if it did not.
+func (o *RetryOrder) Hold(id posthorn.ID) []Hold {
+	for i, h := range o.Held {
 		if h.ID == id {
-			return true
+			return o.Held[i : i+1 : i+1]
 		}
 	}
-	return false
+	return nil
 }
 
 // Retried is what became of one delivery of a RetryOrder.

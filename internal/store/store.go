@@ -97,6 +97,7 @@ type Notice struct {
 	Event    posthorn.ID // NoticeErased
 }
 
+// NoticeKind is sent between nodes: its numbers stay.
 type NoticeKind uint8
 
 const (
@@ -110,6 +111,9 @@ const (
 	// NoticeParked: an endpoint has parked deliveries that its lane may not know
 	// of, or not know to be due. Nothing that is remembered became untrue.
 	NoticeParked
+	// NoticeDue: deliveries are due that nobody was told of. Nothing that is
+	// remembered became untrue.
+	NoticeDue
 )
 
 // Change accompanies everything that is audited.

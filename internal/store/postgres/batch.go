@@ -22,6 +22,7 @@ type batch struct {
 	node uint8
 
 	pubs   []*publication
+	gen    uint64      // of what it takes into this node's memory
 	opened opened      // what the batch opens, by tenant
 	last   posthorn.ID // the highest id that it uses
 	lead   time.Duration
@@ -304,14 +305,30 @@ func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err 
 		query = fmt.Sprintf(pickOutbox, len(args)+1, len(args)+2) + insertHead + wholeOutbox + insertTail + due + rest + dropOutbox
 		args = append(args, o.pub, o.id)
 	}
+	b.gen = b.p.s.holdings.take(b.run, b.own(nil)...)
 	places, err := collect(conn.Query(ctx, query+` SELECT pub FROM ok`, args...))
-	if err == nil {
+	switch {
+	case err == nil:
 		return b.marked(places), nil
-	}
-	if !conn.Conn().IsClosed() {
+	case !conn.Conn().IsClosed(), pgconn.SafeToRetry(err), len(b.events.id) == 0:
+		// Refused, or not sent, or only an answer to keep, which is safe to fail: it is
+		// looked up again.
+		b.p.s.holdings.drop(holdsOf(b.own(nil), b.gen)...)
 		return nil, err
 	}
-	return b.fate(conn, err)
+	b.findOut(partyOf(conn.Conn()), err)
+	return nil, errBeside
+}
+
+// own are the deliveries that the batch gives to this node's run, of the
+// publications that are marked, or all.
+func (b *batch) own(of []bool) (ids []posthorn.ID) {
+	for i, pub := range b.due.pub {
+		if b.due.run[i] == b.run && (of == nil || of[pub]) {
+			ids = append(ids, posthorn.ID(b.due.id[i]))
+		}
+	}
+	return ids
 }
 
 func collect(rows pgx.Rows, err error) (list []int64, _ error) {
@@ -335,36 +352,44 @@ func (b *batch) marked(places []int64) []bool {
 	return ok
 }
 
-// fate finds out whether a statement without an answer was committed: all that
-// it stores became visible at once.
-func (b *batch) fate(conn *pgxpool.Conn, why error) ([]bool, error) {
-	// Not sent, or only an answer to keep, which is safe to fail: it is looked up again.
-	if pgconn.SafeToRetry(why) || len(b.events.id) == 0 {
-		return nil, why
-	}
-	b.p.s.log.Warn("a publish was not answered by the database; finding out what became of it", "error", why)
-	b.p.refuse.Store(true)
-	defer b.p.refuse.Store(false)
-	b.p.refuseQueued()
-	var stored []int64
-	_, err := b.p.s.settle(conn.Conn(), func(ctx context.Context, c *pgxpool.Conn) (fate, error) {
-		var err error
-		stored, err = collect(c.Query(ctx, `SELECT id FROM events WHERE id = ANY ($1)`, b.events.id))
-		return fateCommitted, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(stored) == 0 {
-		return nil, why
-	}
-	var places []int64
-	for i, id := range b.events.id {
-		if slices.Contains(stored, id) {
-			places = append(places, b.events.pub[i])
+// findOut finds out beside whether a statement without an answer was committed: all
+// that it stores became visible at once. It answers those that wait for it.
+func (b *batch) findOut(broken party, why error) {
+	s := b.p.s
+	s.log.Warn("a publish was not answered by the database; finding out what became of it", "error", why)
+	s.beside(func() {
+		var stored []int64
+		_, err := s.settle(broken, func(ctx context.Context, c *pgxpool.Conn) (fate, error) {
+			var err error
+			stored, err = collect(c.Query(ctx, `SELECT id FROM events WHERE id = ANY ($1)`, b.events.id))
+			return fateCommitted, err
+		})
+		if err == nil && len(stored) == 0 {
+			err = why
 		}
-	}
-	return b.marked(places), nil
+		if err != nil {
+			s.holdings.drop(holdsOf(b.own(nil), b.gen)...)
+			for _, o := range b.pubs {
+				o.answer(nil, classify(err))
+			}
+			return
+		}
+		there := map[int64]bool{}
+		for _, id := range stored {
+			there[id] = true
+		}
+		ok := make([]bool, len(b.pubs))
+		for i, id := range b.events.id {
+			ok[b.events.pub[i]] = ok[b.events.pub[i]] || there[id]
+		}
+		ctx, cancel := context.WithTimeout(s.stop, s.o.Deadlines.Write)
+		defer cancel()
+		conn, err := s.hot.Acquire(ctx)
+		if err == nil {
+			defer conn.Release()
+		}
+		b.settle(ctx, conn, ok)
+	})
 }
 
 // dropStale removes Idempotency-Keys that are over, so that they can be used
@@ -380,53 +405,41 @@ func (b *batch) dropStale(ctx context.Context, conn *pgxpool.Conn) error {
 	return err
 }
 
-// settle answers everybody: those that were stored, and why the others were not.
-func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error {
+// settle answers everybody: those that were stored, and why the others were not;
+// conn may be nil. What was stored for callers that wait no longer is given back.
+func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) {
 	s := b.p.s
 	var alive map[int64]int64
 	runTaken := false
+	var unknown error
 	if slices.Contains(ok, false) {
-		var err error
-		if alive, runTaken, err = b.whyNot(ctx, conn); err != nil {
-			alive, runTaken = nil, false
-			for i, o := range b.pubs {
-				if !ok[i] {
-					o.answer(nil, classify(err))
-				}
-			}
-		}
+		alive, runTaken, unknown = b.whyNot(ctx, conn)
 	}
-	moved, own, lowest := opened{}, []posthorn.ID(nil), int64(0)
+	moved, lowest := opened{}, int64(0)
 	for i, pub := range b.due.pub {
 		if !ok[pub] {
 			continue
 		}
 		moved[b.due.tenant[i]]++
-		switch b.due.run[i] {
-		case b.run:
-			own = append(own, posthorn.ID(b.due.id[i]))
-		case waiting:
-			if lowest == 0 || b.due.next[i] < lowest {
-				lowest = b.due.next[i]
-			}
+		if next := b.due.next[i]; b.due.run[i] == waiting && (lowest == 0 || next < lowest) {
+			lowest = next
 		}
 	}
 	s.open.apply(moved)
-	var gen uint64
-	if len(own) > 0 {
-		gen = s.holdings.take(b.run, own...)
-	}
 	if lowest != 0 {
 		s.floor.lower(lowest)
 	}
+	refused, left := make([]bool, len(ok)), make([]bool, len(ok))
 	for i, o := range b.pubs {
 		switch {
 		case ok[i]:
 			for e := range o.accepted {
-				o.accepted[e].Gen = gen
+				o.accepted[e].Gen = b.gen
 			}
-			o.answer(o.accepted, nil)
-		case alive == nil: // answered above
+			left[i] = !o.answer(o.accepted, nil)
+			continue
+		case unknown != nil:
+			o.answer(nil, classify(unknown))
 		case runTaken:
 			o.answer(nil, errRunTaken)
 		case alive[o.Tenant] == 0:
@@ -436,13 +449,34 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) error
 		default:
 			o.answer(nil, store.ErrStale)
 		}
+		refused[i] = true
 	}
-	return nil
+	if slices.Contains(refused, true) {
+		s.holdings.drop(holdsOf(b.own(refused), b.gen)...)
+	}
+	if slices.Contains(left, true) {
+		s.letGo(b.run, holdsOf(b.own(left), b.gen))
+		b.tell(left)
+	}
+}
+
+// tell has the engine look for what was stored waiting or parked for callers that
+// wait no longer: they did not tell it.
+func (b *batch) tell(left []bool) {
+	for i, pub := range b.due.pub {
+		if n := (store.Notice{Kind: store.NoticeParked, Tenant: b.due.tenant[i], Endpoint: b.due.endpoint[i]}); left[pub] && b.due.run[i] == parked {
+			b.p.s.watchers.tell(n)
+		}
+	}
+	b.p.s.watchers.tell(store.Notice{Kind: store.NoticeDue})
 }
 
 // whyNot finds the version of the endpoints of each tenant that lives, and
 // whether another node took this one's run.
 func (b *batch) whyNot(ctx context.Context, conn *pgxpool.Conn) (alive map[int64]int64, runTaken bool, err error) {
+	if conn == nil {
+		return nil, false, store.ErrUnavailable
+	}
 	alive = map[int64]int64{}
 	rows, err := conn.Query(ctx, `SELECT id, set_version FROM tenants WHERE id = ANY ($1) AND deleted_at = 0`, b.tenants)
 	if err == nil {

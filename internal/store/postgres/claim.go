@@ -75,7 +75,7 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	floor := s.floor.get()
 	var left place
 	var elsewhere map[int64]int64 // endpoints whose lanes have to fetch it, with their tenants
-	err = s.write(ctx, func(tx *txn) error {
+	err = s.transact(ctx, s.brief(), func(tx *txn) error {
 		work, left, elsewhere = nil, place{}, nil
 		claims, err := tx.claims(claimDue, nanos(now), floor.next, limit, run, floor.id)
 		if err != nil {
@@ -85,6 +85,7 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 		if work, err = tx.take(claims, now); err != nil {
 			return err
 		}
+		tx.takes(s, run, work)
 		_, err = tx.row(`SELECT next_at, id FROM due WHERE run = 0 AND (next_at, id) >= ($1, $2) ORDER BY next_at, id LIMIT 1`,
 			[]any{floor.next, floor.id}, &left.next, &left.id)
 		return err
@@ -92,7 +93,6 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	s.holds(run, work)
 	for endpoint, tenant := range elsewhere {
 		s.watchers.tell(store.Notice{Kind: store.NoticeParked, Tenant: tenant, Endpoint: endpoint})
 	}
@@ -131,8 +131,13 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 		return nil, false, next, err
 	}
 	var lowest int64
-	err = s.write(ctx, func(tx *txn) error {
+	err = s.transact(ctx, s.brief(), func(tx *txn) (err error) {
 		work, more, next, lowest = nil, false, time.Time{}, 0
+		defer func() {
+			if err == nil {
+				tx.takes(s, run, work)
+			}
+		}()
 		var gone, owned bool
 		// Sweep cancels those of a deleted endpoint.
 		found, err := tx.row(`SELECT coalesce(p.deleted_at, 1) <> 0 OR coalesce(t.deleted_at, 1) <> 0, EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = p.id)
@@ -169,24 +174,14 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 	if err != nil {
 		return nil, false, time.Time{}, err
 	}
-	s.holds(run, work)
 	if lowest != 0 {
 		s.floor.lower(lowest)
 	}
 	return work, more, next, nil
 }
 
-// holds notes what was taken over.
-func (s *Store) holds(run int64, work []store.Work) {
-	ids := make([]posthorn.ID, len(work))
-	for i := range work {
-		ids[i] = work[i].ID
-	}
-	gen := s.holdings.take(run, ids...)
-	for i := range work {
-		work[i].Gen = gen
-	}
-}
+// brief is the patience of who looks for work.
+func (s *Store) brief() patience { return patience{limit: s.o.Deadlines.Look} }
 
 // take keeps what was claimed of the living, and cancels what was not.
 func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error) {
@@ -274,6 +269,8 @@ func (tx *txn) writeHours() error {
 // endpoint to endpoint and leaves out those of suspended tenants as well, as
 // nothing is sent to them.
 func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error) {
+	ctx, cancel := s.look(ctx)
+	defer cancel()
 	return all(ctx, s, s.other, func(r scanner) (id int64, err error) { return id, r.Scan(&id) }, `WITH RECURSIVE r (endpoint) AS (
 			(SELECT endpoint FROM due WHERE run = -1 AND endpoint > $1 ORDER BY endpoint LIMIT 1)
 			UNION ALL
@@ -295,25 +292,22 @@ func (s *Store) Park(ctx context.Context, holds []store.Hold) error {
 		s.holdings.drop(holds...) // others have them
 		return nil
 	}
-	list := make([]int64, len(holds))
-	for i, h := range holds {
-		list[i] = int64(h.ID)
-	}
-	slices.Sort(list)
-	err = s.write(ctx, func(tx *txn) error {
+	// Whoever gives them back again must know what became of the first time.
+	return s.transact(ctx, s.patient(), func(tx *txn) error {
 		if err := tx.assign(); err != nil {
 			return err
 		}
-		return tx.exec(`UPDATE due SET run = -1 WHERE id = ANY ($1) AND run = $2`, list, run)
+		tx.run, tx.given = run, holds
+		ids := idsOf(holds)
+		slices.Sort(ids)
+		return tx.exec(`UPDATE due SET run = -1 WHERE id = ANY ($1) AND run = $2`, ids, run)
 	})
-	if err == nil {
-		s.holdings.drop(holds...)
-	}
-	return err
 }
 
 // Payload implements [store.Queue].
 func (s *Store) Payload(ctx context.Context, event posthorn.ID) ([]byte, error) {
+	ctx, cancel := s.look(ctx)
+	defer cancel()
 	b, err := one(ctx, s, func(r scanner) (b []byte, err error) { return b, r.Scan(&b) }, `SELECT body FROM events WHERE id = $1`, int64(event))
 	if err == nil && b == nil {
 		return nil, store.ErrNotFound

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/url"
 	"time"
 
@@ -24,12 +25,20 @@ const (
 	idleInTxTimeout  = "5s"
 )
 
+// dial gives up on a network that swallows what is sent. Nothing depends on it: each
+// call has its deadline.
+var dial = net.Dialer{
+	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	Control:         boundUnacknowledged,
+}
+
 func (o *Options) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	c, err := pgx.ParseConfig(o.URL)
 	if err != nil {
 		return nil, fmt.Errorf("its address cannot be read: %w", err)
 	}
 	c.ConnectTimeout = connectTimeout
+	c.DialFunc = dial.DialContext
 	c.RuntimeParams["search_path"] = schema
 	c.RuntimeParams["application_name"] = "posthorn " + purpose
 	// A list's statement names every partition, so that it seems costly enough to
@@ -38,7 +47,7 @@ func (o *Options) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	return c, nil
 }
 
-func (s *Store) pool(ctx context.Context, purpose string, size int32) (*pgxpool.Pool, error) {
+func (s *Store) pool(ctx context.Context, purpose string, size int32) (*pool, error) {
 	c, err := pgxpool.ParseConfig(s.o.URL)
 	if err != nil {
 		return nil, fmt.Errorf("its address cannot be read: %w", err)
@@ -48,25 +57,29 @@ func (s *Store) pool(ctx context.Context, purpose string, size int32) (*pgxpool.
 	}
 	c.MaxConns, c.MinConns = size, 1
 	c.HealthCheckPeriod = 10 * time.Second
-	p := c.ConnConfig.RuntimeParams
-	p["statement_timeout"], p["lock_timeout"], p["idle_in_transaction_session_timeout"] = statementTimeout, lockTimeout, idleInTxTimeout
+	c.PingTimeout = s.o.Deadlines.Look / 3 // of one that rested for a second, before it is used
+	params := c.ConnConfig.RuntimeParams
+	params["statement_timeout"], params["lock_timeout"], params["idle_in_transaction_session_timeout"] = statementTimeout, lockTimeout, idleInTxTimeout
 	// Each connection has a name of its own, so that one whose fate is unknown can
-	// be ended, and no other: see settleCommit.
+	// be ended, and no other: see settle.
 	c.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 		var b [8]byte
 		_, err := rand.Read(b[:])
 		c.RuntimeParams["application_name"] = "posthorn " + purpose + " " + hex.EncodeToString(b[:])
 		return err
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, c)
+	made, err := pgxpool.NewWithConfig(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
+	p := &pool{made, s.o.Deadlines.Walk}
+	ctx, cancel := context.WithTimeout(ctx, p.limit)
+	defer cancel()
+	if err := p.Ping(ctx); err != nil {
+		p.Close()
 		return nil, err
 	}
-	return pool, nil
+	return p, nil
 }
 
 // shown is the address without its password.

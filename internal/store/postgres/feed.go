@@ -53,8 +53,11 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 		} else if err != nil {
 			return err
 		}
-		fed, err = tx.feed(s, f, run, node, now)
-		return err
+		if fed, err = tx.feed(s, f, run, node, now); err != nil {
+			return err
+		}
+		tx.takes(s, run, fed.Work)
+		return nil
 	})
 	switch {
 	case err != nil:
@@ -62,7 +65,6 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 	case gone:
 		return store.Fed{}, store.ErrFinal
 	}
-	s.holds(run, fed.Work)
 	return fed, nil
 }
 

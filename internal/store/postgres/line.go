@@ -160,23 +160,25 @@ const ownedWork = `SELECT l.endpoint, p.tenant FROM lanes l JOIN endpoints p ON 
 	AND (SELECT d.tries = 0 OR d.next_at <= $2 FROM due d WHERE d.run = -1 AND d.endpoint = l.endpoint ORDER BY greatest(d.seq, d.id), d.id LIMIT 1)`
 
 // lookAtLanes tells this node's lanes of what others put into their backlogs.
-func (l *lease) lookAtLanes() {
-	run, _, err := l.current()
+func (s *Store) lookAtLanes() {
+	ctx, cancel := s.look(s.stop)
+	defer cancel()
+	run, _, err := s.lease.current()
 	if err != nil {
 		return
 	}
-	found, err := all(l.s.stop, l.s, l.s.hot, func(r scanner) (n store.Notice, err error) {
+	found, err := all(ctx, s, s.other, func(r scanner) (n store.Notice, err error) {
 		n.Kind = store.NoticeParked
 		return n, r.Scan(&n.Endpoint, &n.Tenant)
-	}, ownedWork, run, nanos(l.s.now()))
+	}, ownedWork, run, nanos(s.now()))
 	if err != nil {
-		if l.s.stop.Err() == nil {
-			l.s.log.Warn("owned lanes could not be looked at", "error", err)
+		if s.stop.Err() == nil {
+			s.log.Warn("owned lanes could not be looked at", "error", err)
 		}
 		return
 	}
 	for _, n := range found {
-		l.s.watchers.tell(n)
+		s.watchers.tell(n)
 	}
 }
 

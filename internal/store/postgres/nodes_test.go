@@ -114,6 +114,11 @@ func record(s store.Queue, r store.Result) (rec store.Recorded, err error) {
 // eventually waits for a condition.
 func (c *cluster) eventually(what string, is func() bool) time.Duration {
 	c.Helper()
+	return eventually(c, what, is)
+}
+
+func eventually(c testing.TB, what string, is func() bool) time.Duration {
+	c.Helper()
 	began := time.Now()
 	for !is() {
 		if time.Since(began) > 30*time.Second {

@@ -18,27 +18,45 @@ import (
 // within one. A sender has told itself already.
 const channel = "posthorn_changes"
 
-// pollEvery is how often meta.changes is looked at, for what was not heard.
-// What was committed just before a poll may be heard just after it, so that it
-// counts as missed at the next one.
-const pollEvery = 400 * time.Millisecond
+// lookEvery is how often the switches are looked at: meta.changes, for what was not
+// heard, and whether nothing may be sent.
+const lookEvery = 250 * time.Millisecond
 
 // notices hears what other processes changed. What it does not hear it finds by
-// polling and passes on as NoticeAll.
+// looking, four times a second, and passes on as NoticeAll. Only while it looks may
+// attempts begin: see lease.saw.
 type notices struct {
 	s    *Store
 	name string
+	link link
 	seen map[int64]bool // numbers above base that were heard of
 	base int64          // all up to here are told
-	last int64          // the last number at the last poll
+	// doubts are the looks, oldest first, that found changes of which not all were
+	// heard. What is not heard for missedAfter was missed.
+	doubts []sight
+	fresh  bool // nothing was heard on this connection before it looked
 	// outbox is told, once at most, that rows may be waiting there.
 	outbox chan struct{}
 }
 
-func newNotices(ctx context.Context, s *Store) (*notices, error) {
-	n := &notices{s: s, name: rand.Text(), seen: map[int64]bool{}, outbox: make(chan struct{}, 1)}
-	err := s.other.QueryRow(ctx, `SELECT value FROM meta WHERE key = 'changes'`).Scan(&n.base)
-	n.last = n.base
+// sight is a look at meta.changes: when it was sent, and the last number then.
+type sight struct {
+	sent time.Time
+	last int64
+}
+
+// missedAfter is how long what was committed before a look may be heard after it. It
+// and two looks are less than the second within which changes are known everywhere.
+const missedAfter = 400 * time.Millisecond
+
+func newNotices(s *Store) (*notices, error) {
+	n := &notices{s: s, name: rand.Text(), link: link{o: &s.o, purpose: "listen"}, seen: map[int64]bool{}, outbox: make(chan struct{}, 1)}
+	conn, err := n.connect() // it hears from before it looks
+	if err != nil {
+		return nil, err
+	}
+	now, err := n.look(conn)
+	n.base = now.last
 	return n, err
 }
 
@@ -69,48 +87,54 @@ func (s *Store) announceAll(ctx context.Context) error {
 
 func (n *notices) run() {
 	for n.s.stop.Err() == nil {
-		if err := n.listen(); err != nil && n.s.stop.Err() == nil {
+		err := n.listen()
+		n.link.close()
+		if err != nil && n.s.stop.Err() == nil {
 			n.s.log.Warn("changes by other nodes cannot be heard; trying again", "error", err)
-			select {
-			case <-time.After(pollEvery):
-			case <-n.s.stop.Done():
-			}
+			n.s.pause(lookEvery)
 		}
 	}
 }
 
 func (n *notices) listen() error {
-	ctx := n.s.stop
-	config, err := n.s.o.connConfig("listen")
+	conn, err := n.connect()
 	if err != nil {
 		return err
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, `LISTEN `+channel+`; LISTEN `+outboxChannel); err != nil {
-		return err
-	}
-	for {
-		if err := n.hear(ctx, conn); err != nil {
+	for n.fresh, n.doubts = true, nil; ; n.fresh = false {
+		now, err := n.look(conn)
+		if err != nil {
 			return err
 		}
-		if err := n.poll(ctx, conn); err != nil {
+		if err := n.hear(conn, now.sent); err != nil { // what came with the answer
+			return err
+		}
+		n.compare(now)
+		if err := n.hear(conn, now.sent.Add(lookEvery)); err != nil {
 			return err
 		}
 	}
 }
 
-// hear waits for messages until it is time to poll.
-func (n *notices) hear(ctx context.Context, conn *pgx.Conn) error {
-	until, cancel := context.WithTimeout(ctx, pollEvery)
+func (n *notices) connect() (*pgx.Conn, error) {
+	ctx, cancel := n.s.look(n.s.stop)
+	defer cancel()
+	conn, err := n.link.conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, err = conn.Exec(ctx, `LISTEN `+channel+`; LISTEN `+outboxChannel)
+	return conn, err
+}
+
+// hear waits for messages until a time.
+func (n *notices) hear(conn *pgx.Conn, until time.Time) error {
+	ctx, cancel := context.WithDeadline(n.s.stop, until)
 	defer cancel()
 	for {
-		m, err := conn.WaitForNotification(until)
+		m, err := conn.WaitForNotification(ctx)
 		if err != nil {
-			if until.Err() != nil && ctx.Err() == nil && !conn.IsClosed() {
+			if ctx.Err() != nil && n.s.stop.Err() == nil && !conn.IsClosed() {
 				return nil
 			}
 			return err
@@ -150,23 +174,47 @@ func (n *notices) message(text string) {
 	n.s.watchers.tell(store.Notice{Kind: store.NoticeKind(kind), Tenant: tenant, Endpoint: endpoint, Event: posthorn.ID(event)})
 }
 
-// poll finds out whether something changed that was not heard.
-func (n *notices) poll(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+// look reads the number of the last change.
+func (n *notices) look(conn *pgx.Conn) (now sight, err error) {
+	ctx, cancel := context.WithTimeout(n.s.stop, sightFor)
 	defer cancel()
-	var last int64
-	if err := conn.QueryRow(ctx, `SELECT value FROM meta WHERE key = 'changes'`).Scan(&last); err != nil {
-		return err
+	now.sent = time.Now()
+	return now, conn.QueryRow(ctx, `SELECT value FROM meta WHERE key = 'changes'`).Scan(&now.last)
+}
+
+// compare finds out whether something changed that was not heard, and tells it. It
+// notes up to when all is known.
+func (n *notices) compare(now sight) {
+	n.doubts = append(n.doubts, now)
+	var known time.Time
+	for len(n.doubts) > 0 && n.heard(n.doubts[0].last) {
+		known = n.doubts[0].sent
+		n.doubts = n.doubts[1:]
 	}
-	missed := false
-	for number := n.base + 1; number <= n.last; number++ {
-		missed = missed || !n.seen[number]
-		delete(n.seen, number)
-	}
-	n.base, n.last = n.last, last
-	if missed {
+	if len(n.doubts) > 0 && (n.fresh || now.sent.Sub(n.doubts[0].sent) >= missedAfter) {
+		for number := range n.seen {
+			if number <= now.last {
+				delete(n.seen, number)
+			}
+		}
+		n.base, n.doubts, known = now.last, nil, now.sent
 		n.s.tellAll()
 		n.s.watchers.tell(store.Notice{Kind: store.NoticeCanceled})
 	}
-	return nil
+	for ; n.seen[n.base+1]; n.base++ {
+		delete(n.seen, n.base+1)
+	}
+	if n.s.lease != nil && !known.IsZero() {
+		n.s.lease.saw(known)
+	}
+}
+
+// heard reports whether all changes up to a number were heard of.
+func (n *notices) heard(last int64) bool {
+	for number := n.base + 1; number <= last; number++ {
+		if !n.seen[number] {
+			return false
+		}
+	}
+	return true
 }

@@ -23,17 +23,10 @@ type openCounts struct {
 	tenants map[int64]int
 	since   opened // what this node did since a count began; nil when none is under way
 	oldest  posthorn.ID
-	at      time.Time // of the last count
 }
 
 // recountEvery is how often a node counts while there are others.
 const recountEvery = 10 * time.Second
-
-func (c *openCounts) counted() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.at
-}
 
 // recount counts in the background of other nodes' doings.
 func (c *openCounts) recount(ctx context.Context, s *Store) {
@@ -94,7 +87,7 @@ func (c *openCounts) load(ctx context.Context, s *Store) error {
 			c.add(tenant, n)
 		}
 	}
-	c.since, c.at = nil, time.Now()
+	c.since = nil
 	return err
 }
 

@@ -106,20 +106,31 @@ func (s *Store) keepPartitions(ctx context.Context, now time.Time, keep time.Dur
 		return nil
 	}
 	// A week later than could be: Sweep deletes the rows one by one, and counts them.
-	over := weekOf(posthorn.MakeID(now.Add(-keep-store.ExpiredShown-week), 0, 0))
-	var owner bool // only the tables' owner may detach one that has rows
-	err := s.other.QueryRow(ctx, `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'events'::regclass`).Scan(&owner)
-	switch {
-	case err != nil:
-	case owner:
-		err = s.dropWeeks(ctx, over)
-	default:
-		err = s.dropEmpty(ctx, over)
-	}
-	if err != nil {
-		s.log.Warn("old partitions were not dropped; trying again in an hour", "error", err)
-	}
+	s.dropOld(weekOf(posthorn.MakeID(now.Add(-keep-store.ExpiredShown-week), 0, 0)))
 	return nil
+}
+
+// dropOld drops the weeks before one. It may take long and has no deadline, so
+// nobody waits for it.
+func (s *Store) dropOld(before int64) {
+	if !s.upkeep.dropping.CompareAndSwap(false, true) {
+		return
+	}
+	s.beside(func() {
+		defer s.upkeep.dropping.Store(false)
+		var owner bool // only the tables' owner may detach one that has rows
+		err := s.other.QueryRow(s.stop, `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'events'::regclass`).Scan(&owner)
+		switch {
+		case err != nil:
+		case owner:
+			err = s.dropWeeks(s.stop, before)
+		default:
+			err = s.dropEmpty(s.stop, before)
+		}
+		if err != nil && s.stop.Err() == nil {
+			s.log.Warn("old partitions were not dropped; trying again in an hour", "error", err)
+		}
+	})
 }
 
 // dropEmpty drops the weeks before one in which Sweep has left nothing. It waits for

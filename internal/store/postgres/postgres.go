@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -45,6 +43,11 @@ type Options struct {
 	// It is the same for all nodes. It is renewed after three tenths of it, and
 	// others look after a twentieth.
 	Lease time.Duration
+	// Deadlines are of the calls; see there.
+	Deadlines Deadlines
+	// Compare is how often the rows of this node's run are compared with its memory;
+	// 0 is 5 s, below 0 is never.
+	Compare time.Duration
 	// Host names the node in the table of runs.
 	Host string
 }
@@ -59,6 +62,10 @@ func (o Options) withDefaults() Options {
 	if o.Lease == 0 {
 		o.Lease = 10 * time.Second
 	}
+	if o.Compare == 0 {
+		o.Compare = 5 * time.Second
+	}
+	o.Deadlines = o.Deadlines.withDefaults(o.Lease)
 	return o
 }
 
@@ -67,8 +74,8 @@ type Store struct {
 	o     Options
 	now   func() time.Time
 	log   *slog.Logger
-	hot   *pgxpool.Pool // the two writers and the lease
-	other *pgxpool.Pool // changes, claims and reads
+	hot   *pool // the two writers
+	other *pool // changes, claims and reads
 
 	lease     *lease // nil for Admin
 	holdings  *holdings
@@ -79,12 +86,14 @@ type Store struct {
 	open      openCounts
 	floor     scanFloor
 	upkeep    upkeep
+	unheld    atomic.Int64 // rows of this run that nobody held
 
 	watchers watchers
 	closed   atomic.Bool
 	stop     context.Context // ends when Close was called
 	halt     context.CancelFunc
 	running  sync.WaitGroup
+	aside    side
 	closing  sync.Once
 	closeErr error
 }
@@ -100,6 +109,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.closed.Store(true)
 		s.halt()
 		s.running.Wait()
+		s.aside.close()
+		if s.notices != nil {
+			s.notices.link.close()
+		}
 		s.closePools()
 		return nil, o.explainOpen(err)
 	}
@@ -125,11 +138,11 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.other, err = s.pool(ctx, "other", 12); err != nil {
 		return err
 	}
-	if s.notices, err = newNotices(ctx, s); err != nil {
+	if s.notices, err = newNotices(s); err != nil {
 		return err
 	}
-	s.running.Go(s.notices.run)
 	if s.o.Role != Serve {
+		s.running.Go(s.notices.run)
 		return nil
 	}
 	if s.hot, err = s.pool(ctx, "hot", 4); err != nil {
@@ -151,7 +164,12 @@ func (s *Store) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.recorder = newRecorder(s)
+	s.running.Go(s.notices.run)
 	s.running.Go(s.lease.keep)
+	s.keepWatch()
+	if s.o.Compare > 0 {
+		s.running.Go(func() { s.every(s.o.Compare, s.compare) })
+	}
 	s.publisher.running.Go(s.publisher.run)
 	s.recorder.running.Go(s.recorder.run)
 	return nil
@@ -182,6 +200,7 @@ func (s *Store) Close() error {
 		s.closed.Store(true)
 		s.halt()
 		s.running.Wait()
+		s.aside.close()
 		if s.lease != nil {
 			s.closeErr = s.lease.release()
 		}
@@ -191,7 +210,7 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) closePools() {
-	for _, p := range []*pgxpool.Pool{s.hot, s.other} {
+	for _, p := range []*pool{s.hot, s.other} {
 		if p != nil {
 			p.Close()
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,7 +20,11 @@ type publication struct {
 	ctx         context.Context
 	rows, bytes int
 	done        chan struct{}
-	answered    bool
+
+	mu       sync.Mutex
+	answered bool
+	left     bool // the caller waits no longer
+	begun    bool // the publisher has taken it
 
 	// the answer
 	accepted []store.Accepted
@@ -31,7 +34,9 @@ type publication struct {
 }
 
 // Publish implements [store.Publisher]. Once the publisher has taken the
-// publication, its outcome is waited for, whatever becomes of ctx.
+// publication, its outcome is waited for until the deadline of writes, whatever
+// becomes of ctx; after that it is ErrUnsettled, and what is committed all the same
+// is due.
 func (s *Store) Publish(ctx context.Context, p store.Publication) ([]store.Accepted, error) {
 	if err := s.serving(); err != nil {
 		return nil, err
@@ -56,24 +61,56 @@ func (s *Store) Publish(ctx context.Context, p store.Publication) ([]store.Accep
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if s.publisher.refuse.Load() {
-		return nil, errUnsettled
-	}
 	if err := s.publisher.queue.add(o); err != nil {
 		return nil, err
 	}
-	<-o.done
+	timer := time.NewTimer(s.o.Deadlines.Write)
+	defer timer.Stop()
+	select {
+	case <-o.done:
+	case <-timer.C:
+		if err := o.leave(); err != nil {
+			return nil, err
+		}
+	}
 	return o.accepted, o.err
 }
 
-// errUnsettled: the connection broke during a commit.
-var errUnsettled = fmt.Errorf("%w: it is being found out what became of a commit", store.ErrUnavailable)
-
-// refuseQueued answers all that waits, as it is not known how long it would.
-func (p *publisher) refuseQueued() {
-	for _, o := range p.queue.drain() {
-		o.answer(nil, errUnsettled)
+// leave is called by a caller that waits no longer; nil tells that the answer is
+// there.
+func (o *publication) leave() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.answered:
+		return nil
+	case o.begun:
+		o.left = true
+		return store.ErrUnsettled
 	}
+	o.left = true
+	return fmt.Errorf("%w: the publisher does not move", store.ErrUnavailable)
+}
+
+// begin reports whether the caller still waits for it to be published.
+func (o *publication) begin() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.begun = true
+	return !o.left
+}
+
+// answer reports whether the caller got it.
+func (o *publication) answer(accepted []store.Accepted, err error) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.left {
+		o.answered = true
+		return false
+	}
+	o.accepted, o.err, o.answered = accepted, err, true
+	close(o.done)
+	return true
 }
 
 // publisher writes publications: one goroutine, one statement per group.
@@ -81,7 +118,7 @@ type publisher struct {
 	s       *Store
 	queue   *queue[publication]
 	running sync.WaitGroup
-	refuse  atomic.Bool // it is not known yet what became of a group
+	moves   progress
 	ids     sync.Mutex
 	last    posthorn.ID // the highest id given out
 	lead    time.Duration
@@ -126,49 +163,63 @@ func (p *publisher) run() {
 		if len(group) == 0 {
 			return
 		}
-		p.write(group)
+		p.moves.begin()
+		done := p.write(group)
+		p.moves.end(done || p.queue.empty())
 	}
 }
 
 // write commits a group and answers its callers. When anything in it fails, it
-// is repeated one caller at a time, so that nobody fails for another's fault.
-func (p *publisher) write(group []*publication) {
+// is repeated one caller at a time, so that nobody fails for another's fault. done
+// tells that the database answered.
+func (p *publisher) write(group []*publication) (done bool) {
 	live := group[:0]
 	for _, o := range group {
 		if err := o.ctx.Err(); err != nil {
 			o.answer(nil, err)
 			continue
 		}
-		live = append(live, o)
+		if o.begin() {
+			live = append(live, o)
+		}
 	}
 	for len(live) > 0 {
 		later, err := p.try(live)
 		switch {
 		case err == nil:
 			live = later
+		case errors.Is(err, errBeside): // those of the batch are answered there
+			for _, o := range later {
+				o.answer(nil, classify(err))
+			}
+			return false
 		case errors.Is(classify(err), store.ErrUnavailable) && !isCode(err, codeDeadlock, codeSerialize):
 			for _, o := range live {
 				if !o.answered {
 					o.answer(nil, classify(err))
 				}
 			}
-			return
+			return false
 		default:
 			for _, o := range live {
 				if !o.answered {
 					p.alone(o)
 				}
 			}
-			return
+			return true
 		}
 	}
+	return true
 }
+
+// errBeside: it is being found out beside what became of a batch.
+var errBeside = fmt.Errorf("%w", store.ErrUnsettled)
 
 // alone writes one publication, again when it lost a race.
 func (p *publisher) alone(o *publication) {
 	for i := 0; ; i++ {
 		_, err := p.try([]*publication{o})
-		if err == nil {
+		if err == nil || errors.Is(err, errBeside) {
 			return
 		}
 		if !isCode(err, codeUnique, codeDeadlock, codeSerialize) || i == retries {
@@ -183,16 +234,11 @@ func (p *publisher) alone(o *publication) {
 	}
 }
 
-func (o *publication) answer(accepted []store.Accepted, err error) {
-	o.accepted, o.err, o.answered = accepted, err, true
-	close(o.done)
-}
-
 // try writes the group in one statement, preceded by another one when there are
 // keys to look up. It answers everybody but those who come later: they depend on
 // others of the group.
 func (p *publisher) try(group []*publication) (later []*publication, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(group[0].ctx), writeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(group[0].ctx), p.s.o.Deadlines.Write)
 	defer cancel()
 	run, node, err := p.s.lease.current()
 	if err != nil {
@@ -223,12 +269,13 @@ func (p *publisher) try(group []*publication) (later []*publication, err error) 
 		return nil, b.failed(err)
 	}
 	ok, err := b.insert(ctx, conn)
+	if errors.Is(err, errBeside) {
+		return later, err
+	}
 	if err != nil {
 		return nil, b.failed(err)
 	}
-	if err := b.settle(ctx, conn, ok); err != nil {
-		return nil, err
-	}
+	b.settle(ctx, conn, ok)
 	return later, nil
 }
 

@@ -85,13 +85,11 @@ func (q *queue[T]) take() []*T {
 	return group
 }
 
-// drain takes all that waits.
-func (q *queue[T]) drain() []*T {
+// empty reports whether nothing waits.
+func (q *queue[T]) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	all := q.ops
-	q.ops, q.bytes = nil, 0
-	return all
+	return len(q.ops) == 0
 }
 
 // close refuses further work; what is queued will still be taken.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
@@ -38,6 +39,7 @@ type recorder struct {
 	s       *Store
 	queue   *queue[result]
 	running sync.WaitGroup
+	moves   progress
 	mark    mark // of the last transaction
 }
 
@@ -51,23 +53,35 @@ func (w *recorder) run() {
 		if len(group) == 0 {
 			return
 		}
-		w.write(group)
+		w.moves.begin()
+		done := w.write(group)
+		w.moves.end(done || w.queue.empty())
 	}
 }
 
 // write commits a group and answers its callers; when it fails for anything but
-// the database's absence, it is repeated one result at a time.
-func (w *recorder) write(group []*result) {
+// the database's absence, it is repeated one result at a time. done tells that the
+// database answered.
+func (w *recorder) write(group []*result) (done bool) {
 	err := w.try(group)
 	for i := 0; isCode(err, codeDeadlock, codeSerialize, codeUnique) && i < retries; i++ {
 		err = w.try(group)
 	}
-	if err != nil && len(group) > 1 && !errors.Is(classify(err), store.ErrUnavailable) {
+	switch {
+	case errors.Is(err, errBeside): // they are answered there
+		return false
+	case err != nil && len(group) > 1 && !errors.Is(classify(err), store.ErrUnavailable):
 		for _, r := range group {
-			w.write([]*result{r})
+			done = w.write([]*result{r}) || done
 		}
-		return
+		return done
 	}
+	answerAll(group, err)
+	return err == nil
+}
+
+// answerAll tells the callers of a group what became of it.
+func answerAll(group []*result, err error) {
 	for _, r := range group {
 		switch {
 		case err != nil:
@@ -81,7 +95,7 @@ func (w *recorder) write(group []*result) {
 }
 
 func (w *recorder) try(group []*result) error {
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), w.s.o.Deadlines.Write)
 	defer cancel()
 	conn, err := w.s.hot.Acquire(ctx)
 	if err != nil {
@@ -93,7 +107,8 @@ func (w *recorder) try(group []*result) error {
 		run = noRun // what nobody owns can be recorded all the same
 	}
 	w.mark.value++
-	tx := &txn{now: w.s.now, mark: w.mark, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, replays: store.ReplayCounts{}, moved: opened{}}
+	tx := w.s.newTxn(ctx, conn.Conn())
+	tx.mark = w.mark
 	set := &resultSet{tx: tx, run: run, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
 	if err = set.read(group); err == nil {
 		err = set.apply(group)
@@ -105,17 +120,68 @@ func (w *recorder) try(group []*result) error {
 		tx.rollback()
 		return err
 	}
-	if err := set.write(w.s); err != nil {
+	err = set.write(w.s)
+	switch {
+	case err == nil:
+		set.committed(w.s, group)
+		return nil
+	case !tx.c.IsClosed():
+		tx.rollback()
 		return err
+	case tx.mark.key == 0:
+		return err // nothing to prove
 	}
-	w.s.committed(tx)
+	w.findOut(set, group, err)
+	return errBeside
+}
+
+// findOut finds out beside what became of a group without an answer. Until then its
+// results are not recorded and not to be recorded again.
+func (w *recorder) findOut(set *resultSet, group []*result, why error) {
+	s, tx := w.s, set.tx
+	s.log.Warn("results were not answered by the database; finding out what became of them", "results", len(group), "error", why)
+	broken := partyOf(tx.c)
+	w.mark = mark{key: randomKey()} // what follows must not overwrite the proof
+	s.beside(func() {
+		committed, err := s.settle(broken, func(ctx context.Context, c *pgxpool.Conn) (f fate, err error) {
+			if f, err = tx.mark.fate(ctx, c); err == nil && f == fateCommitted {
+				set.parked, err = collect(c.Query(ctx, stillInLine, set.ids()))
+			}
+			return f, err
+		})
+		switch {
+		case err != nil:
+		case committed:
+			set.committed(s, group)
+		default:
+			err = why
+		}
+		answerAll(group, err)
+	})
+}
+
+// stillInLine is what of the results waits in the line of an ordered endpoint.
+const stillInLine = `SELECT d.id FROM due d JOIN events e ON e.id = d.event
+	WHERE d.id = ANY ($1) AND EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint AND l.ordered) AND NOT ` + aside
+
+func (set *resultSet) ids() []int64 {
+	ids := make([]int64, 0, len(set.rows))
+	for id := range set.rows {
+		ids = append(ids, int64(id))
+	}
+	return ids
+}
+
+// committed tells what a group of results changed.
+func (set *resultSet) committed(s *Store, group []*result) {
+	s.committed(set.tx)
+	if set.lowest != 0 {
+		s.floor.lower(set.lowest)
+	}
 	for _, r := range group {
 		r.rec.Parked = !r.rec.Lost && slices.Contains(set.parked, int64(r.ID))
+		s.holdings.drop(store.Hold{ID: r.ID, Gen: r.Gen})
 	}
-	for _, r := range group {
-		w.s.holdings.drop(store.Hold{ID: r.ID, Gen: r.Gen})
-	}
-	return nil
 }
 
 // resultSet is a group of results in a transaction, with the rows that they

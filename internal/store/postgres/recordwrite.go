@@ -67,7 +67,8 @@ var (
 	writeHours   = insertHours(1)
 )
 
-// write writes all that changed and commits.
+// write writes all that changed and commits. When it fails and the connection broke,
+// the commit may have taken place.
 func (set *resultSet) write(s *Store) error {
 	tx := set.tx
 	var b pgx.Batch
@@ -113,15 +114,7 @@ func (set *resultSet) write(s *Store) error {
 	if err = errors.Join(err, answers.Close()); err == nil && last != "COMMIT" {
 		err = errors.New("postgres: the commit ended as " + last)
 	}
-	if err != nil {
-		if err = s.settleCommit(tx, err); err != nil {
-			return err
-		}
-	}
-	if set.lowest != 0 {
-		s.floor.lower(set.lowest)
-	}
-	return nil
+	return err
 }
 
 // columns are the parameters of writeResults, those of its mark among them; some

@@ -101,7 +101,6 @@ func (s *Store) Retry(ctx context.Context, c store.Change, o store.RetryOrder, a
 	if err != nil {
 		return nil, err
 	}
-	s.holdings.drop(o.Held...)
 	s.floor.lower(nanos(c.At))
 	return list, nil
 }
@@ -128,6 +127,7 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow, run i
 			tx.moved[d.tenant]++
 		} else {
 			open = append(open, int64(d.id))
+			tx.run, tx.given = run, append(tx.given, o.Hold(d.id)...)
 		}
 		if err := tx.audit(c, d.tenant, store.AuditRetry(d.id, d.progress.State)); err != nil {
 			return nil, err

@@ -98,6 +98,9 @@ func livingEndpoint(ctx context.Context, q querier, tenant, endpoint int64) (e p
 	return e, err
 }
 
+// planRows is how much a plan reads at a time: each has the deadline of walks.
+const planRows = 20_000
+
 // PlanReplay implements [store.Replays].
 func (s *Store) PlanReplay(ctx context.Context, tenant, endpoint int64, sel posthorn.ReplaySelection) (plan store.ReplayPlan, err error) {
 	err = s.snapshot(ctx, func(q querier) error {
@@ -114,10 +117,14 @@ func (s *Store) PlanReplay(ctx context.Context, tenant, endpoint int64, sel post
 		if !sel.Since.IsZero() {
 			plan.From = posthorn.MakeID(sel.Since, 0, 0) - 1
 		}
-		_, err = walkCandidates(ctx, q, &e, &sel, plan.From, plan.Bound, noLimit, false, func(c *store.Candidate) error {
+		meet := func(c *store.Candidate) error {
 			plan.Plan(c)
 			return nil
-		})
+		}
+		after, err := walkCandidates(ctx, q, &e, &sel, plan.From, plan.Bound, planRows, false, meet)
+		for err == nil && after != 0 {
+			after, err = walkCandidates(ctx, q, &e, &sel, after, plan.Bound, planRows, false, meet)
+		}
 		return s.planError(ctx, err)
 	})
 	if err != nil {

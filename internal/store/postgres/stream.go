@@ -22,7 +22,7 @@ import (
 // publishEnds is how long a publish may take until it has ended one way or the
 // other. What is older is shown even if a transaction of somebody else, which has
 // nothing to do with publishing, is still unfinished.
-const publishEnds = 4 * writeTimeout
+const publishEnds = 2 * time.Minute
 
 const (
 	snapshotXmin = `pg_snapshot_xmin(pg_current_snapshot())::text::bigint`

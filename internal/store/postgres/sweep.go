@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -18,6 +19,8 @@ type upkeep struct {
 	mu    sync.Mutex
 	at    marks     // how far the sweep has come
 	parts time.Time // when partitions were looked after
+
+	dropping atomic.Bool // old weeks, beside
 }
 
 // marks is how far a sweep has come. They are forgotten with the node.
@@ -50,7 +53,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	s.upkeep.mu.Lock()
 	defer s.upkeep.mu.Unlock()
 	var sw sweep
-	err := s.write(ctx, func(tx *txn) error {
+	err := s.transact(ctx, patience{limit: s.o.Deadlines.Walk}, func(tx *txn) error {
 		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, at: s.upkeep.at}
 		var mine bool
 		if _, err := tx.row(`SELECT pg_try_advisory_xact_lock($1)`, []any{int64(sweepLock)}, &mine); err != nil || !mine {

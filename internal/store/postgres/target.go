@@ -10,6 +10,8 @@ import (
 
 // Target implements [store.Endpoints].
 func (s *Store) Target(ctx context.Context, endpoint int64) (t store.Target, err error) {
+	ctx, cancel := s.look(ctx)
+	defer cancel()
 	err = s.snapshot(ctx, func(q querier) error {
 		found, err := all(ctx, s, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints WHERE id = $1`, endpoint)
 		if err != nil {

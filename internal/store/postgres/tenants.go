@@ -167,6 +167,8 @@ func (s *Store) DeleteTenant(ctx context.Context, c store.Change, id int64) erro
 
 // Sending implements [store.Tenants].
 func (s *Store) Sending(ctx context.Context) (bool, error) {
+	ctx, cancel := s.look(ctx)
+	defer cancel()
 	off, err := one(ctx, s, func(r scanner) (n int64, err error) { return n, r.Scan(&n) },
 		`SELECT value FROM meta WHERE key = 'sending_off'`)
 	if errors.Is(err, store.ErrNotFound) {

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -24,20 +24,39 @@ type txn struct {
 	hours   store.Hours
 	replays store.ReplayCounts
 	moved   opened
-}
 
-// writeTimeout bounds a transaction.
-const writeTimeout = 30 * time.Second
+	// What the run takes over by it is in memory before it is committed, what it
+	// gives up leaves memory when it is known to be.
+	run          int64
+	taken, given []store.Hold
+}
 
 // retries is how often a transaction that lost a race is repeated.
 const retries = 10
 
+// patience says how long a transaction may take, and whether its caller waits for
+// longer than that to learn what became of its commit: one that must not be
+// repeated before.
+type patience struct {
+	limit   time.Duration
+	forever bool
+}
+
+func (s *Store) patient() patience { return patience{s.o.Deadlines.Write, true} }
+
 // write runs fn in a transaction. When it returns nil the transaction is
-// committed; with an error nothing was changed. fn may run more than once. Once
-// it was begun, its outcome is waited for, whatever becomes of ctx.
+// committed; with an error other than [store.ErrUnsettled] nothing was changed. fn
+// may run more than once. Once it was begun, its outcome is waited for until the
+// deadline of writes, whatever becomes of ctx.
 func (s *Store) write(ctx context.Context, fn func(*txn) error) error {
+	return s.transact(ctx, patience{limit: s.o.Deadlines.Write}, fn)
+}
+
+// transact is write with a patience of the caller's.
+func (s *Store) transact(ctx context.Context, p patience, fn func(*txn) error) error {
+	until := time.Now().Add(p.limit)
 	for i := 0; ; i++ {
-		err := s.writeOnce(ctx, fn)
+		err := s.once(ctx, until, p.forever, fn)
 		// Whoever lost a race finds the winner's rows the next time.
 		if !isCode(err, codeUnique, codeDeadlock, codeSerialize) || i == retries {
 			return classify(err)
@@ -45,49 +64,79 @@ func (s *Store) write(ctx context.Context, fn func(*txn) error) error {
 	}
 }
 
-func (s *Store) writeOnce(ctx context.Context, fn func(*txn) error) error {
+func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func(*txn) error) error {
 	if s.closed.Load() {
 		return store.ErrClosed
 	}
-	conn, err := s.other.Acquire(ctx)
+	waits, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	conn, err := s.other.Acquire(waits)
 	if err != nil {
 		return s.readError(ctx, err)
 	}
 	defer conn.Release()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), until)
 	defer cancel()
-	tx, err := s.begin(ctx, conn)
+	tx := s.newTxn(ctx, conn.Conn())
+	if err := tx.exec("BEGIN"); err != nil {
+		return err
+	}
+	if err = fn(tx); err == nil {
+		err = tx.announce(s)
+	}
 	if err != nil {
-		return err
-	}
-	if err := fn(tx); err != nil {
 		tx.rollback()
+		s.undo(tx)
 		return err
 	}
-	if err := tx.announce(s); err != nil {
+	tag, err := tx.c.Exec(ctx, "COMMIT")
+	switch {
+	case err == nil && tag.String() != "COMMIT": // a statement had failed
+		err = fmt.Errorf("postgres: the commit ended as %s", tag)
+	case err == nil:
+		s.committed(tx)
+		return nil
+	case !tx.c.IsClosed():
 		tx.rollback()
-		return err
+	case tx.mark.key != 0:
+		conn.Release() // somebody else may need it to find out
+		if forever {
+			until = time.Now().Add(100 * 365 * 24 * time.Hour)
+		}
+		return s.await(tx, until, err)
 	}
-	if err := s.commit(tx); err != nil {
-		return err
+	s.undo(tx)
+	return err
+}
+
+func (s *Store) newTxn(ctx context.Context, c *pgx.Conn) *txn {
+	return &txn{now: s.now, ctx: ctx, c: c, hours: store.Hours{}, replays: store.ReplayCounts{}, moved: opened{}}
+}
+
+// takes notes work that the run owns once the transaction is committed.
+func (tx *txn) takes(s *Store, run int64, work []store.Work) {
+	ids := make([]posthorn.ID, len(work))
+	for i := range work {
+		ids[i] = work[i].ID
 	}
-	s.committed(tx)
-	return nil
+	gen := s.holdings.take(run, ids...)
+	for i := range work {
+		work[i].Gen = gen
+	}
+	tx.run, tx.taken = run, append(tx.taken, holdsOf(ids, gen)...)
 }
 
 // committed tells what a transaction changed.
 func (s *Store) committed(tx *txn) {
 	s.open.apply(tx.moved)
+	s.holdings.drop(tx.given...)
 	for _, n := range tx.notices {
 		s.watchers.tell(n)
 	}
 }
 
-func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (*txn, error) {
-	tx := &txn{now: s.now, ctx: ctx, c: conn.Conn(), hours: store.Hours{}, replays: store.ReplayCounts{}, moved: opened{}}
-	_, err := tx.c.Exec(ctx, "BEGIN")
-	return tx, err
-}
+// undo forgets what a transaction would have taken over.
+func (s *Store) undo(tx *txn) { s.holdings.drop(tx.taken...) }
 
 // rollback ends the transaction; when that fails the connection is closed, which
 // has the same effect.
@@ -95,99 +144,11 @@ func (tx *txn) rollback() {
 	if tx.c.IsClosed() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(tx.ctx), connectTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tx.ctx), time.Second)
 	defer cancel()
 	if _, err := tx.c.Exec(ctx, "ROLLBACK"); err != nil {
 		_ = tx.c.Close(ctx) // it is broken already
 	}
-}
-
-// commit commits. When the answer does not come it finds out what became of it.
-func (s *Store) commit(tx *txn) error {
-	tag, err := tx.c.Exec(tx.ctx, "COMMIT")
-	if err == nil {
-		if tag.String() != "COMMIT" { // a statement had failed
-			return fmt.Errorf("postgres: the commit ended as %s", tag)
-		}
-		return nil
-	}
-	return s.settleCommit(tx, err)
-}
-
-// settleCommit is called for a commit that was not answered; err is why. It
-// returns nil if it took place.
-func (s *Store) settleCommit(tx *txn, err error) error {
-	if !tx.c.IsClosed() {
-		tx.rollback()
-		return err
-	}
-	if tx.mark.key == 0 {
-		return err
-	}
-	s.log.Warn("a commit was not answered; finding out what became of it", "error", err)
-	did, unknown := s.settle(tx.c, tx.mark.fate)
-	if unknown != nil {
-		return errors.Join(unknown, err)
-	}
-	if !did {
-		return err
-	}
-	return nil
-}
-
-// fate is what became of a commit.
-type fate int
-
-const (
-	fateOpen fate = iota // it may still take place
-	fateCommitted
-	fateAborted
-)
-
-func (m mark) fate(ctx context.Context, c *pgxpool.Conn) (fate, error) {
-	var took bool
-	err := c.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM commits WHERE key = $1 AND value = $2)`, m.key, m.value).Scan(&took)
-	switch {
-	case err != nil:
-		return fateOpen, err
-	case took:
-		return fateCommitted, nil
-	}
-	return fateAborted, nil
-}
-
-// settle finds out what became of what a broken connection was doing. It first
-// ends the connection's other side, so that the answer stays true, and asks until
-// it gets one or the store is closed.
-func (s *Store) settle(broken *pgx.Conn, ask func(context.Context, *pgxpool.Conn) (fate, error)) (committed bool, err error) {
-	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		f, err := s.askFate(broken, ask)
-		if err == nil && f != fateOpen {
-			return f == fateCommitted, nil
-		}
-		select {
-		case <-s.stop.Done():
-			return false, fmt.Errorf("%w: closed before it was known whether a commit took place: %w", store.ErrUnavailable, err)
-		case <-time.After(wait):
-		}
-	}
-}
-
-func (s *Store) askFate(broken *pgx.Conn, ask func(context.Context, *pgxpool.Conn) (fate, error)) (fate, error) {
-	ctx, cancel := context.WithTimeout(s.stop, writeTimeout)
-	defer cancel()
-	c, err := s.other.Acquire(ctx)
-	if err != nil {
-		return fateOpen, err
-	}
-	defer c.Release()
-	const end = `SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2`
-	var stays int
-	err = c.QueryRow(ctx, end, int64(broken.PgConn().PID()), broken.Config().RuntimeParams["application_name"]).Scan(&stays)
-	if err != nil || stays > 0 {
-		return fateOpen, err
-	}
-	return ask(ctx, c)
 }
 
 // mark is a row of commits that proves that a transaction took place.
@@ -298,14 +259,19 @@ func all[T any](ctx context.Context, s *Store, q querier, scan func(scanner) (T,
 	return list, nil
 }
 
-// snapshot runs fn on one state of the database.
+// snapshot runs fn on one state of the database. Each of its queries is bounded by
+// the deadline of walks.
 func (s *Store) snapshot(ctx context.Context, fn func(querier) error) error {
-	tx, err := s.other.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	tx, err := s.other.begin(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return s.readError(ctx, err)
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing to keep
-	return fn(tx)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = tx.Rollback(ctx) // nothing to keep; a connection that does not answer is closed
+	}()
+	return fn(bounded{tx, s.o.Deadlines.Walk})
 }
 
 // below is the bound of a list that goes on before an id; 0 has none.
