@@ -96,6 +96,20 @@ func (m *metrics) watch(engine *lane.Engine, s interface {
 		}))
 }
 
+// watchHoldings tells what of the store this process holds, where processes share it.
+func (m *metrics) watchHoldings(s store.Store) {
+	h, ok := s.(store.Holder)
+	if !ok {
+		return
+	}
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "posthorn_deliveries_held", Help: "Deliveries that this node has taken over: in its lanes, being attempted or recorded."},
+			func() float64 { held, _ := h.Holdings(); return float64(held) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_deliveries_unheld_total",
+			Help: "Deliveries that belonged to this node and that nobody held. They were given back; each is a fault of Posthorn."},
+			func() float64 { _, unheld := h.Holdings(); return float64(unheld) }))
+}
+
 // watchConnections tells how full the API's listener is.
 func (m *metrics) watchConnections(l *connections) {
 	figure := func(pick func(open, evicted, refused int) int) func() float64 {

@@ -126,6 +126,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate, OIDC: n.oidc})
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
+	n.metrics.watchHoldings(n.store)
 	n.metrics.watchConnections(n.listener)
 	n.metrics.watchOutbox(outbox(n.store), n.now)
 	return n, n.serveAPI(send.NewGuard(guard))

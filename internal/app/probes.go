@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/posthorn/posthorn/internal/store"
 )
 
 // readiness holds why the node should get no traffic; nil when it should.
@@ -59,6 +61,11 @@ func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
+	if s, ok := n.standing(); ok {
+		n.log.Warn("not ready", "what", s.What, "for", s.For)
+		plain(w, http.StatusServiceUnavailable, fmt.Sprintf("the %s has not moved for %d seconds", s.What, int(s.For.Seconds())))
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	if err := n.store.Ping(ctx); err != nil {
@@ -74,6 +81,23 @@ func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	plain(w, http.StatusOK, text)
+}
+
+// standsAfter is how long a part of the node may have work and not move.
+const standsAfter = 4 * time.Second
+
+// standing is what has not moved for longest, if that is too long.
+func (n *node) standing() (longest store.Standing, ok bool) {
+	parts := n.engine.Standing()
+	if m, ok := n.store.(store.Mover); ok {
+		parts = append(parts, m.Standing()...)
+	}
+	for _, s := range parts {
+		if s.For > max(longest.For, standsAfter) {
+			longest, ok = s, true
+		}
+	}
+	return longest, ok
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -146,6 +146,8 @@ type Engine struct {
 	lastClaim  time.Time
 	canceled   uint64 // how often deliveries were canceled
 	rescan     bool
+	moves      store.Moves   // of the scheduler
+	recording  store.Moves   // while no attempt starts for want of records
 	wake       chan struct{} // of the scheduler; holds one
 	quiet      chan struct{} // closed when a drain finds nothing in flight or unrecorded
 
@@ -297,6 +299,11 @@ func (e *Engine) Snapshot(endpoint int64) Snapshot {
 		NextProbe:   l.pace.nextProbe,
 		HoldUntil:   l.pace.holdUntil,
 	}
+}
+
+// Standing implements [store.Mover].
+func (e *Engine) Standing() []store.Standing {
+	return e.recording.Stand(e.moves.Stand(nil, "scheduler"), "recorder")
 }
 
 // Stats are figures of the whole engine.

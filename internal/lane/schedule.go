@@ -46,7 +46,9 @@ func (e *Engine) schedule() {
 			failed = now
 		}
 		if !now.Before(failed) {
-			if err := e.consult(now); err != nil {
+			e.moves.Begin()
+			err := e.consult(now)
+			if e.moves.End(err == nil); err != nil {
 				e.cfg.Log.Warn("the store did not answer the delivery engine", "error", err, "again_in", storePause)
 				failed = now.Add(storePause)
 			}

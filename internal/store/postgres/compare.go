@@ -68,3 +68,13 @@ func (s *Store) giveBackUnheld(run int64, suspects []int64) {
 
 // Holdings implements [store.Holder].
 func (s *Store) Holdings() (held int, unheld int64) { return s.holdings.count(), s.unheld.Load() }
+
+// Standing implements [store.Mover].
+func (s *Store) Standing() (all []store.Standing) {
+	if s.lease == nil {
+		return nil
+	}
+	all = s.publisher.moves.Stand(all, "publisher")
+	all = s.recorder.moves.Stand(all, "recorder")
+	return s.lease.moves.Stand(all, "renewals of the lease")
+}

@@ -31,7 +31,7 @@ type lease struct {
 	until  time.Time     // others wait at least so long
 	looked time.Time     // when the last complete look at the switches was sent
 	change chan struct{} // closed and made anew when one of these moves
-	moves  progress
+	moves  store.Moves
 }
 
 // sightFor is for how long a look at the switches holds: a node that is cut off
@@ -142,8 +142,8 @@ func (l *lease) keep() {
 
 // renew reports whether the lease holds for the whole time again.
 func (l *lease) renew() (done bool) {
-	l.moves.begin()
-	defer func() { l.moves.end(done) }()
+	l.moves.Begin()
+	defer func() { l.moves.End(done) }()
 	ctx, cancel := context.WithTimeout(l.s.stop, l.s.o.Deadlines.Renew)
 	defer cancel()
 	run, _, err := l.current()

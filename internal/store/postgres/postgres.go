@@ -98,7 +98,11 @@ type Store struct {
 	closeErr error
 }
 
-var _ store.Store = (*Store)(nil)
+var (
+	_ store.Store  = (*Store)(nil)
+	_ store.Mover  = (*Store)(nil)
+	_ store.Holder = (*Store)(nil)
+)
 
 // Open opens the database. Its errors are sentences for the operator.
 func Open(ctx context.Context, o Options) (*Store, error) {

@@ -118,7 +118,7 @@ type publisher struct {
 	s       *Store
 	queue   *queue[publication]
 	running sync.WaitGroup
-	moves   progress
+	moves   store.Moves
 	ids     sync.Mutex
 	last    posthorn.ID // the highest id given out
 	lead    time.Duration
@@ -163,9 +163,9 @@ func (p *publisher) run() {
 		if len(group) == 0 {
 			return
 		}
-		p.moves.begin()
+		p.moves.Begin()
 		done := p.write(group)
-		p.moves.end(done || p.queue.empty())
+		p.moves.End(done || p.queue.empty())
 	}
 }
 

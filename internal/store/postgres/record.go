@@ -39,7 +39,7 @@ type recorder struct {
 	s       *Store
 	queue   *queue[result]
 	running sync.WaitGroup
-	moves   progress
+	moves   store.Moves
 	mark    mark // of the last transaction
 }
 
@@ -53,9 +53,9 @@ func (w *recorder) run() {
 		if len(group) == 0 {
 			return
 		}
-		w.moves.begin()
+		w.moves.Begin()
 		done := w.write(group)
-		w.moves.end(done || w.queue.empty())
+		w.moves.End(done || w.queue.empty())
 	}
 }
 
