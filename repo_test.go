@@ -37,6 +37,8 @@ var rules = []struct {
 		why: "a store keeps rows; what they mean is decided in the root package"},
 	{pkg: "internal/store/postgres", deny: []string{module + "/internal/"}, but: []string{module + "/internal/store"},
 		why: "a store keeps rows; what they mean is decided in the root package, and it shares no SQL with the other one"},
+	{pkg: "internal/store/postgres/ill", deny: []string{module + "/internal/", module}, but: []string{module + "/internal/store/postgres/pgtest"},
+		why: "it hears what passes between a node and the server: what it shared with the store it could not show to be wrong"},
 	{pkg: "internal/lane", deny: []string{"net/http", "database/sql", module + "/internal/"}, but: []string{module + "/internal/store"},
 		why: "the engine decides when; how to send and how to store are behind narrow interfaces, which is what lets days pass in milliseconds in its tests"},
 	{pkg: "internal/send", deny: []string{module + "/internal/", "database/sql"},
@@ -84,7 +86,7 @@ func TestImportsPointOneWay(t *testing.T) {
 		}
 	}
 	for pkg, imports := range pkgs {
-		for _, tests := range []string{"internal/hell", "internal/idp"} {
+		for _, tests := range []string{"internal/hell", "internal/idp", "internal/store/postgres/ill"} {
 			if slices.Contains(imports, module+"/"+tests) {
 				t.Errorf("%s imports %s.\n\tIt is for tests.", pkg, tests)
 			}

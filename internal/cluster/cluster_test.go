@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -33,10 +34,10 @@ func TestClusterLosesNothing(t *testing.T) {
 	restart := w.kill(1)
 	w.accepting(p, 100)
 	restart()
-	heal := w.cut(2, silent) // shorter than the lease
+	heal := w.cut(2, ill.Silent) // shorter than the lease
 	w.pass(2 * time.Second)
 	heal()
-	heal = w.cut(1, broken)
+	heal = w.cut(1, ill.Broken)
 	w.pass(time.Second)
 	heal()
 	w.accepting(p, 100)
@@ -95,11 +96,11 @@ func TestClusterForAMinute(t *testing.T) {
 			w.pass(past(lease + time.Duration(1000+random.IntN(2000))*time.Millisecond))
 			undo()
 		case 2, 3: // past the lease
-			undo := w.cut(node, [...]wireState{silent, broken}[what-2])
+			undo := w.cut(node, [...]ill.State{ill.Silent, ill.Broken}[what-2])
 			w.pass(past(lease + time.Duration(1000+random.IntN(2000))*time.Millisecond))
 			undo()
 		case 4: // within it
-			undo := w.cut(node, [...]wireState{silent, broken}[random.IntN(2)])
+			undo := w.cut(node, [...]ill.State{ill.Silent, ill.Broken}[random.IntN(2)])
 			w.pass(time.Duration(random.IntN(3000)) * time.Millisecond)
 			undo()
 		case 5:

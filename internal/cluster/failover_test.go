@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -50,8 +51,8 @@ func TestAFailoverToAStandbyLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(ctx, t, primary, 1)
-	other := newWire(t, standby.Dir())
-	both := strings.Replace(w.wires[0].url(), w.wires[0].addr, w.wires[0].addr+","+other.addr, 1) + "&target_session_attrs=read-write"
+	other := ill.New(t, standby.Dir())
+	both := strings.Replace(w.wires[0].TCP("postgres"), w.wires[0].Addr(), w.wires[0].Addr()+","+other.Addr(), 1) + "&target_session_attrs=read-write"
 	w.join(both)
 	p := w.startLoad(ctx, *rate)
 	w.accepting(p, 300)
@@ -73,7 +74,7 @@ func TestAFailoverToAStandbyLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.db = standby
-	w.wires[0].lead(standby.Dir())
+	w.wires[0].Lead(standby.Dir())
 	for node := range w.nodes {
 		w.ready(node)
 	}

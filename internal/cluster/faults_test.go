@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 )
 
 // What can be done to a node or to the database. All return what undoes it.
@@ -49,12 +50,12 @@ func (w *world) signal(node int, s syscall.Signal) {
 }
 
 // cut parts a node from the database. Undone, the way is open again.
-func (w *world) cut(node int, how wireState) (undo func()) {
+func (w *world) cut(node int, how ill.State) (undo func()) {
 	end := w.ledger.begin(node, "cut")
-	w.wires[node].set(how)
+	w.wires[node].Set(how)
 	return func() {
 		w.t.Helper()
-		w.wires[node].set(open)
+		w.wires[node].Set(ill.Open)
 		w.ready(node)
 		end()
 	}

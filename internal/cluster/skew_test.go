@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
@@ -39,7 +40,7 @@ func TestAWrongClockMakesANodeUnready(t *testing.T) {
 	w := &world{t: t, ctx: ctx, db: db}
 	w.client = []*http.Client{{Timeout: time.Second}}
 	first, last := 0, ""
-	server, err := proof.Prepare(ctx, proof.Options{Binary: binary, Dir: t.TempDir(), Database: newWire(t, db.Dir()).url()})
+	server, err := proof.Prepare(ctx, proof.Options{Binary: binary, Dir: t.TempDir(), Database: ill.New(t, db.Dir()).TCP("postgres")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ import (
 	// see: importing what is in it makes a changed binary a changed test.
 	_ "github.com/posthorn/posthorn/internal/cli"
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
@@ -82,7 +83,7 @@ type world struct {
 	db     *pgtest.Server
 	args   []string // of every node
 	nodes  []*proof.Server
-	wires  []*wire
+	wires  []*ill.Wire
 	client []*http.Client // by node
 	tokens [tenants]string
 	verify [tenants][targets]*standardwebhooks.Webhook
@@ -139,9 +140,9 @@ func newWorldAt(ctx context.Context, t *testing.T, db *pgtest.Server, address st
 			w.join(address)
 			continue
 		}
-		wire := newWire(t, db.Dir())
+		wire := ill.New(t, db.Dir())
 		w.wires = append(w.wires, wire)
-		w.join(wire.url())
+		w.join(wire.TCP("postgres"))
 	}
 	for n := range tenants {
 		token, err := w.nodes[0].Token(ctx, tenantName(n), "webhooks:read", "webhooks:write", "events:publish")

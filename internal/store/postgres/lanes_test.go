@@ -13,6 +13,8 @@ import (
 	"github.com/posthorn/posthorn/internal/publish"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres"
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -90,8 +92,8 @@ func TestAnOwnedLaneIsOneNodes(t *testing.T) {
 func TestADeadNodesLaneGoesToAnother(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, database(t))
-	p := newProxy(t, socket(t))
-	a, b := c.node(p.url(c.url)), c.node(c.url)
+	w := ill.New(t, socket(t))
+	a, b := c.node(w.URL(pgtest.Name(c.url))), c.node(c.url)
 	c.settings(b, posthorn.Settings{Ordered: true})
 	var line []posthorn.ID
 	for range 3 {
@@ -101,7 +103,7 @@ func TestADeadNodesLaneGoesToAnother(t *testing.T) {
 		t.Fatalf("claimed %v", got)
 	}
 	line = append(line, c.line(b))
-	p.set(func() { p.silent = true })
+	w.Set(ill.Silent)
 	var got []posthorn.ID
 	took := c.eventually("the other node has the lane", func() bool {
 		got = c.claimLane(b)
@@ -114,7 +116,7 @@ func TestADeadNodesLaneGoesToAnother(t *testing.T) {
 	if !slices.Equal(got, line) {
 		t.Errorf("claimed %v, want %v", got, line)
 	}
-	p.set(func() { p.silent = false })
+	w.Set(ill.Open)
 	c.eventually("the node that returns has a run again", func() bool { return a.Ping(t.Context()) == nil })
 	if rec, err := record(a, c.result(line[0], posthorn.ClassOK)); err != nil || !rec.Lost {
 		t.Errorf("its result: %+v, %v", rec, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres"
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
@@ -148,8 +149,8 @@ func (c *cluster) claim(s *postgres.Store) []store.Work {
 func TestWhatADeadNodeOwnedGoesToAnother(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, database(t))
-	p := newProxy(t, socket(t))
-	a, b := c.node(p.url(c.url)), c.node(c.url)
+	w := ill.New(t, socket(t))
+	a, b := c.node(w.URL(pgtest.Name(c.url))), c.node(c.url)
 	id := c.publish(a)
 	if !c.may(a, id) || c.may(b, id) {
 		t.Fatal("the node that stored a delivery is the one that attempts it")
@@ -157,7 +158,7 @@ func TestWhatADeadNodeOwnedGoesToAnother(t *testing.T) {
 	if got := c.claim(b); len(got) != 0 {
 		t.Fatalf("claimed %v of a node that lives", got)
 	}
-	p.set(func() { p.silent = true })
+	w.Set(ill.Silent)
 	var got []store.Work
 	took := c.eventually("the other node claims it", func() bool {
 		got = c.claim(b)
@@ -173,7 +174,7 @@ func TestWhatADeadNodeOwnedGoesToAnother(t *testing.T) {
 		t.Error("both nodes may attempt it")
 	}
 	t.Run("and the one that returns late confuses nobody", func(t *testing.T) {
-		p.set(func() { p.silent = false })
+		w.Set(ill.Open)
 		c.eventually("the node that returns has a run again", func() bool { return a.Ping(t.Context()) == nil })
 		if c.may(a, id) {
 			t.Error("it may attempt what another node has")
@@ -202,10 +203,10 @@ func TestWhatADeadNodeOwnedGoesToAnother(t *testing.T) {
 func TestAnOutageShorterThanTheLeaseTakesNothing(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, database(t))
-	p := newProxy(t, socket(t))
-	a, b := c.node(p.url(c.url)), c.node(c.url)
+	w := ill.New(t, socket(t))
+	a, b := c.node(w.URL(pgtest.Name(c.url))), c.node(c.url)
 	id := c.publish(a)
-	p.set(func() { p.refuse = true })
+	w.Set(ill.Broken)
 	if _, err := record(a, c.result(id, posthorn.ClassOK)); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a result without a database: %v", err)
 	}
@@ -216,7 +217,7 @@ func TestAnOutageShorterThanTheLeaseTakesNothing(t *testing.T) {
 	if _, err := a.Publish(t.Context(), store.Publication{Tenant: c.tenant.ID, At: time.Now(), Events: []store.NewEvent{c.event("")}}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a publish without a database: %v", err)
 	}
-	p.set(func() { p.refuse = false })
+	w.Set(ill.Open)
 	c.eventually("the node can write again", func() bool { return a.Ping(t.Context()) == nil })
 	if got := c.claim(b); len(got) != 0 {
 		t.Errorf("taken over: %v", got)

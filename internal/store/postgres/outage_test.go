@@ -13,6 +13,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres"
+	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
@@ -33,8 +34,8 @@ func socket(t *testing.T) string {
 func TestAnAnswerThatIsLostIsFoundOut(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, database(t))
-	p := newProxy(t, socket(t))
-	s := c.node(p.url(c.url))
+	w := ill.New(t, socket(t))
+	s := c.node(w.URL(pgtest.Name(c.url)))
 	c.publish(s) // prepares the statements
 	id := c.publish(s)
 	if _, err := record(s, c.result(c.publish(s), posthorn.ClassOK)); err != nil {
@@ -42,23 +43,25 @@ func TestAnAnswerThatIsLostIsFoundOut(t *testing.T) {
 	}
 	cases := 0
 	for _, after := range []bool{true, false} {
-		arm := func(text string) {
-			p.set(func() { p.trap, p.after = []byte(text), after })
+		at := ill.Query
+		if after {
+			at = ill.Answer
 		}
-		sprung := func(t *testing.T) {
+		broken := func(t *testing.T, s *ill.Strike) {
 			t.Helper()
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			if cases++; p.sprung != cases {
+			select {
+			case <-s.Struck():
+				cases++
+			default:
 				t.Fatal("the connection was not broken")
 			}
 		}
 		t.Run(fmt.Sprintf("publish,after=%v", after), func(t *testing.T) {
 			pub := c.publication(s, "")
 			pub.Events[0].Source = "trap-source"
-			arm("trap-source")
+			lost := w.Strike(ill.Fault{Bytes: "trap-source", At: at, Do: ill.Drop})
 			got, err := s.Publish(t.Context(), pub)
-			sprung(t)
+			broken(t, lost)
 			if (err == nil) != after {
 				t.Errorf("published with %v", err)
 			}
@@ -81,9 +84,9 @@ func TestAnAnswerThatIsLostIsFoundOut(t *testing.T) {
 		})
 		t.Run(fmt.Sprintf("change,after=%v", after), func(t *testing.T) {
 			name := fmt.Sprintf("tenant-%v", after)
-			arm("COMMIT")
+			lost := w.Strike(ill.Fault{Statement: "COMMIT", At: at, Do: ill.Drop})
 			_, err := s.CreateTenant(t.Context(), store.Change{Actor: "test", At: time.Now()}, name)
-			sprung(t)
+			broken(t, lost)
 			if (err == nil) != after {
 				t.Errorf("created with %v", err)
 			}
@@ -100,9 +103,9 @@ func TestAnAnswerThatIsLostIsFoundOut(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.Tries = d.Progress.Tries
-			arm("trap-detail")
+			lost := w.Strike(ill.Fault{Bytes: "trap-detail", At: at, Do: ill.Drop})
 			rec, err := record(s, r)
-			sprung(t)
+			broken(t, lost)
 			if (err == nil) != after || rec.Lost {
 				t.Errorf("recorded %+v with %v", rec, err)
 			}
@@ -245,8 +248,8 @@ func TestARestartOfTheDatabaseIsRiddenOut(t *testing.T) {
 func TestAStatementWithoutItsNodeIsEnded(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, database(t))
-	p := newProxy(t, socket(t))
-	s := c.node(p.url(c.url))
+	w := ill.New(t, socket(t))
+	s := c.node(w.URL(pgtest.Name(c.url)))
 	c.publish(s)
 	lock, err := pgx.Connect(t.Context(), c.url)
 	if err != nil {
@@ -277,10 +280,10 @@ func TestAStatementWithoutItsNodeIsEnded(t *testing.T) {
 	c.eventually("the publish waits for the key", func() bool {
 		return count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
 	})
-	p.set(func() { p.refuse = true })
+	w.Set(ill.Broken)
 	cut := time.Now() // the driver sends a cancellation, which must not arrive
 	c.eventually("the cut lasted", func() bool { return time.Since(cut) > time.Second })
-	p.set(func() { p.refuse = false })
+	w.Set(ill.Open)
 	if err := <-failed; !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("published with %v", err)
 	}
