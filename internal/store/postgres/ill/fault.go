@@ -12,8 +12,8 @@ import (
 type Moment int
 
 const (
-	// Query is before the server acts: it has not got the execution. What the node
-	// sent before it has passed.
+	// Query is before the server acts: it has not got the execution, and rests. What
+	// the node sent before it, in the same pipeline too, has been done.
 	Query Moment = iota
 	// Answer is after the server acted: all it says, up to being ready for the next
 	// query, has come to the wire, and the node gets none of it.

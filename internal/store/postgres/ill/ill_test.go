@@ -188,7 +188,7 @@ var ways = map[string]func(ctx context.Context, c *pgx.Conn, n int, said string)
 	},
 	"pipeline": func(ctx context.Context, c *pgx.Conn, n int, said string) error {
 		var b pgx.Batch
-		b.Queue(`SELECT repeat('x', 100000)`) // its answer does not wait for the end of the pipeline
+		b.Queue(`SELECT repeat('x', 100000), pg_sleep(0.02)`) // takes time, and its answer does not wait for the end of the pipeline
 		b.Queue(insert, n, said)
 		b.Queue(`SELECT 1`)
 		return c.SendBatch(ctx, &b).Close()

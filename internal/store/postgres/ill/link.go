@@ -35,6 +35,9 @@ type link struct {
 	asked    int       // groups that the node has asked for in full
 	answered int       // groups whose answer has come
 	passed   int       // groups whose answer was passed on
+	executed int       // statements of the group that the node is asking for, but for a simple query
+	done     int       // statements of the group that is being answered that are, in full
+	failed   bool      // one of them has, and the rest of the group is skipped
 	owed     int       // groups that must have been, before the node may end the connection
 	due      map[int][]*Strike
 	left     bool      // the node gave the connection up
@@ -157,8 +160,13 @@ func (l *link) listen(from *bufio.Reader, to *[]message, note func(*message)) {
 func (l *link) number(m *message) {
 	m.group = l.answered
 	switch m.kind {
+	case commandComplete, emptyQuery, portalSuspended:
+		l.done++
+	case errorResponse:
+		l.failed = true
 	case readyForQuery:
 		l.answered++
+		l.done, l.failed = 0, false
 		if m.body()[0] == 'I' && l.answered == l.asked {
 			l.inside = nil // no transaction is open, and none is on its way
 		}
@@ -232,9 +240,13 @@ func (l *link) passRequests() {
 func (l *link) ask(m message, to *bufio.Writer) bool {
 	said, carrier, executes := l.session.hear(m)
 	l.mu.Lock()
-	group := l.asked
-	if m.kind == synchronize || m.kind == query || m.kind == functionCall {
+	group, earlier := l.asked, l.executed
+	switch m.kind {
+	case synchronize, query, functionCall:
 		l.asked++
+		l.executed = 0
+	case execute:
+		l.executed++
 	}
 	if !executes {
 		l.mu.Unlock()
@@ -257,11 +269,26 @@ func (l *link) ask(m message, to *bufio.Writer) bool {
 		}
 		l.mu.Unlock()
 		if s.fault.At == Query {
-			_ = to.Flush()
-			before = before && l.happen(s)
+			before = before && l.rest(group, earlier, to) && l.happen(s)
 		}
 	}
 	return before && l.free()
+}
+
+// rest waits until the server has done what came before in a group, and all groups
+// before it, so that it rests when the next execution is struck. It reports
+// whether the connection is still there.
+func (l *link) rest(group, earlier int, to *bufio.Writer) bool {
+	if earlier > 0 { // the server keeps its answers until it is asked for them
+		_, _ = to.Write([]byte{flush, 0, 0, 0, 4})
+	}
+	_ = to.Flush()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.gone && !l.ended && (l.answered < group || !l.failed && l.done < earlier) {
+		l.turn.Wait()
+	}
+	return !l.gone
 }
 
 func (l *link) passAnswers() {

@@ -26,8 +26,13 @@ const (
 	functionCall byte = 'F'
 	synchronize  byte = 'S'
 	terminate    byte = 'X'
+	flush        byte = 'H'
 
 	readyForQuery    byte = 'Z'
+	commandComplete  byte = 'C'
+	emptyQuery       byte = 'I'
+	portalSuspended  byte = 's'
+	errorResponse    byte = 'E'
 	copyInResponse   byte = 'G'
 	copyBothResponse byte = 'W'
 )
