@@ -216,16 +216,29 @@ type fleet struct {
 	// succeeded counts the attempts that did.
 	succeeded int
 	fails     func(posthorn.ID) bool
+	atOnce    int           // attempts of a node; 0 for the default
+	takes     time.Duration // an attempt
 }
 
 func newFleet(t *testing.T, n int, s posthorn.Settings) *fleet {
-	f := &fleet{cluster: newCluster(t, database(t)), failed: map[posthorn.ID]bool{}, fails: func(posthorn.ID) bool { return false }}
+	f := newFleetOf(t, n, nil)
+	f.cluster.settings(f.stores[0], s)
+	return f
+}
+
+// newFleetOf opens the nodes' stores with options that are changed before.
+func newFleetOf(t *testing.T, n int, change func(f *fleet, o *postgres.Options)) *fleet {
+	f := &fleet{cluster: newCluster(t, database(t)), failed: map[posthorn.ID]bool{}, fails: func(posthorn.ID) bool { return false }, takes: 3 * time.Millisecond}
 	for range n {
-		s := f.node(f.url)
+		o := postgres.Options{URL: f.url, Lease: lease, Log: logger()}
+		if change != nil {
+			change(f, &o)
+		}
+		s := open(t, o)
 		f.stores = append(f.stores, s)
 		policy := posthorn.DefaultPolicy()
 		policy.Schedule = []time.Duration{30 * time.Millisecond, 30 * time.Millisecond}
-		e := lane.New(lane.Config{Store: s, Sender: sending{f}, Policy: policy})
+		e := lane.New(lane.Config{Store: s, Sender: sending{f}, Policy: policy, MaxInFlight: f.atOnce})
 		p := publish.New(publish.Config{Store: s, Lanes: fleetLanes{e}, Catalog: everyType{}, Now: time.Now})
 		f.publish = append(f.publish, p)
 		s.Watch(func(n store.Notice) { p.Notice(n); e.Notice(n) })
@@ -240,7 +253,6 @@ func newFleet(t *testing.T, n int, s posthorn.Settings) *fleet {
 			}
 		})
 	}
-	f.cluster.settings(f.stores[0], s)
 	return f
 }
 
@@ -271,7 +283,7 @@ func (x sending) Send(ctx context.Context, _ *store.Target, w *store.Work) posth
 	fails := f.fails(w.ID) && !f.failed[w.ID]
 	f.failed[w.ID] = true
 	f.mu.Unlock()
-	<-time.After(3 * time.Millisecond)
+	<-time.After(x.f.takes)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.now--
