@@ -1,9 +1,28 @@
 package postgres
 
+import (
+	"context"
+
+	"github.com/posthorn/posthorn"
+)
+
 // Blind has the store remove from memory whatever it holds of a delivery, as it did
 // before holds had generations.
 func (s *Store) Blind() {
 	s.holdings.mu.Lock()
 	defer s.holdings.mu.Unlock()
 	s.holdings.blind = true
+}
+
+// Unheld lists the rows of the node's run that it does not hold.
+func (s *Store) Unheld(ctx context.Context) (lost []posthorn.ID, err error) {
+	run, _, err := s.lease.current()
+	if err != nil {
+		return nil, err
+	}
+	ids, err := s.ownRows(run, 0)
+	for _, id := range s.holdings.unheld(run, ids) {
+		lost = append(lost, posthorn.ID(id))
+	}
+	return lost, err
 }

@@ -56,8 +56,8 @@ type Fault struct {
 // connection. An answer that is held ends it when it is released. (A driver that
 // gives up may also send a cancellation, on a connection of its own: wait for Left
 // before a Release, or it may meet the query that was late.) A connection
-// that was silenced stays open towards the server until the wire breaks, whatever
-// the node does. If the server ends the connection before it answers, a fault of
+// that was silenced stays open towards the server until it is released or the wire
+// breaks, whatever the node does. If the server ends the connection before it answers, a fault of
 // its answer does not happen.
 type Strike struct {
 	fault    Fault
@@ -89,7 +89,8 @@ func (s *Strike) Struck() <-chan struct{} { return s.struck }
 // up: it said goodbye, which pgx does after its cancellation, or closed it.
 func (s *Strike) Left() <-chan struct{} { return s.left }
 
-// Release lets pass what is held, or what will be. It may be called more than once.
+// Release lets pass what is held, or what will be, and ends what is silenced. It may
+// be called more than once.
 func (s *Strike) Release() { s.once.Do(func() { close(s.released) }) }
 
 // Disarm takes the fault back, unless its execution has come.

@@ -359,7 +359,11 @@ func (l *link) happen(s *Strike) bool {
 		l.close()
 		return false
 	case Silence:
-		<-l.closed
+		select {
+		case <-s.released:
+			l.close()
+		case <-l.closed:
+		}
 		return false
 	case Delay:
 		timer := time.NewTimer(s.fault.For)
