@@ -23,6 +23,8 @@ func storeError(err error) error {
 		return later(time.Second, "More is waiting to be written than can be taken now; try again.")
 	case errors.Is(err, store.ErrFull):
 		return later(time.Minute, "The service is short of disk space and takes nothing new; try again later.")
+	case errors.Is(err, store.ErrUnsettled):
+		return later(5*time.Second, "The database did not answer in time, and it is not known yet whether this was done; look, or repeat the request with the same Idempotency-Key.")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		return later(5*time.Second, "The service's store cannot be used now; try again.")
 	case errors.Is(err, context.Canceled):

@@ -119,6 +119,8 @@ func (s *Service) explain(err error, pointer func(i int) string) error {
 		return unavailable("More is being published than can be stored; try again.", time.Second)
 	case errors.Is(err, store.ErrFull):
 		return unavailable("There is no room to store events until an operator makes some; try again.", 30*time.Second)
+	case errors.Is(err, store.ErrUnsettled):
+		return unavailable("The database did not answer in time, and it is not known yet whether the events were stored; repeat the request with the same ids or Idempotency-Key.", 5*time.Second)
 	case errors.Is(err, store.ErrUnavailable):
 		return unavailable("Events cannot be stored now; try again.", 5*time.Second)
 	case errors.Is(err, store.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
