@@ -68,7 +68,8 @@ const (
 )
 
 // Settings are an endpoint's own delivery rules. The zero value of each field
-// means the service's default. They are stored as one JSON document.
+// means the service's default. They are stored as one JSON document. A later version
+// may add members to it; one that is there keeps its type and meaning.
 type Settings struct {
 	// MaxInFlight bounds the endpoint's attempts at a time; 1 to 256.
 	MaxInFlight int `json:"max_in_flight,omitzero"`
@@ -86,6 +87,10 @@ type Settings struct {
 	Headers []string `json:"headers,omitzero"`
 	// Ordered keeps one delivery at a time, in publish order.
 	Ordered bool `json:"ordered,omitzero"`
+	// Unknown are the members of the stored document that this version does not
+	// know, as a JSON object; empty for none. Stores write them back; nobody shows,
+	// compares or changes them.
+	Unknown string `json:"-"`
 }
 
 // DefaultMaxInFlight and DefaultTimeout hold where settings say nothing.
