@@ -43,7 +43,8 @@ func (e *Endpoint) Matches(eventType string) bool {
 	return false
 }
 
-// EndpointStatus is what the user set: active or paused.
+// EndpointStatus is what the user set: active or paused. One of a later version is
+// kept as it is; nothing is sent then, so it is shown as paused.
 type EndpointStatus string
 
 const (
@@ -51,7 +52,16 @@ const (
 	StatusPaused EndpointStatus = "paused"
 )
 
-// PausedReason says who paused an endpoint.
+// Shown is the status that users see.
+func (s EndpointStatus) Shown() EndpointStatus {
+	if s == StatusActive {
+		return StatusActive
+	}
+	return StatusPaused
+}
+
+// PausedReason says who paused an endpoint. One of a later version is kept and shown
+// as it is.
 type PausedReason string
 
 const (

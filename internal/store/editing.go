@@ -55,7 +55,7 @@ func SettleNew(e *posthorn.Endpoint, at time.Time) {
 
 // settlePause keeps reason and time of a pause in step with the status.
 func settlePause(e *posthorn.Endpoint, at time.Time) {
-	if e.Status != posthorn.StatusPaused {
+	if e.Status == posthorn.StatusActive {
 		e.PausedReason, e.PausedAt = "", time.Time{}
 		return
 	}
