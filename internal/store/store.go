@@ -92,6 +92,9 @@ type Notice struct {
 	Event    posthorn.ID // NoticeErased
 }
 
+// NoticeKind is what changed. A node hears a kind that it does not know as NoticeAll:
+// a later version whose kind asks for more of engines, as NoticeCanceled and
+// NoticeErased do, tells one of those as well.
 type NoticeKind uint8
 
 const (
@@ -105,7 +108,16 @@ const (
 	// NoticeParked: an endpoint has parked deliveries that its lane may not know
 	// of, or not know to be due. Nothing that is remembered became untrue.
 	NoticeParked
+	noticeEnd
 )
+
+// NoticeOf is the kind of a number that another node told.
+func NoticeOf(number int) NoticeKind {
+	if number < 0 || number >= int(noticeEnd) {
+		return NoticeAll
+	}
+	return NoticeKind(number)
+}
 
 // Change accompanies everything that is audited.
 type Change struct {
