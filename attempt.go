@@ -58,6 +58,9 @@ const (
 func (a *Attempt) Succeeded() bool { return a.Class == ClassOK }
 
 // Class says what came of an attempt. It is a metric label and part of the API.
+//
+// A later version may have more, and write them into the log that nodes of this one
+// read: each is kept by its number, is named "other", and is no success.
 type Class uint8
 
 const (
@@ -84,15 +87,18 @@ var classNames = [classEnd]string{
 	ClassLocal: "local",
 }
 
+// otherClass is what a class of a later version is called.
+const otherClass = "other"
+
 // String returns the class as the API and the metrics name it.
 func (c Class) String() string {
 	if c < classEnd {
 		return classNames[c]
 	}
-	return fmt.Sprintf("class(%d)", uint8(c))
+	return otherClass
 }
 
-// Classes returns all classes, in order.
+// Classes returns all classes of this version, in order.
 func Classes() []Class {
 	all := make([]Class, classEnd)
 	for i := range all {
@@ -139,7 +145,7 @@ func explain(a *Attempt) string {
 	case ClassLocal:
 		return "The service itself could not send; nothing is wrong with the endpoint, and the attempt is repeated soon"
 	}
-	return "The attempt failed"
+	return "The attempt failed in a way that only a newer version of this service can explain"
 }
 
 func explainStatus(status int) string {

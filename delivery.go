@@ -1,9 +1,6 @@
 package posthorn
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Delivery is one (event, endpoint) pair, for good. A retry or a replay goes on
 // with the same delivery.
@@ -53,6 +50,9 @@ type Progress struct {
 }
 
 // State is where a delivery stands in its life; see the package comment.
+//
+// A later version may have more. They are final, are kept by their numbers, and are
+// shown as canceled: the delivery has ended, and nothing says that it arrived.
 type State uint8
 
 const (
@@ -71,7 +71,7 @@ func (s State) String() string {
 	if s < stateEnd {
 		return stateNames[s]
 	}
-	return fmt.Sprintf("state(%d)", uint8(s))
+	return stateNames[Canceled]
 }
 
 // Final reports whether nothing happens any more unless a user asks for it.
@@ -97,7 +97,8 @@ func (d *Delivery) Shown() ShownState {
 	return ShownState(d.Progress.State.String())
 }
 
-// Reason tells why a delivery is canceled or expired.
+// Reason tells why a delivery is canceled or expired. One of a later version is
+// kept and shown as it is.
 type Reason string
 
 const (

@@ -43,7 +43,8 @@ func (e *Endpoint) Matches(eventType string) bool {
 	return false
 }
 
-// EndpointStatus is what the user set: active or paused.
+// EndpointStatus is what the user set: active or paused. One of a later version is
+// kept as it is; nothing is sent then, so it is shown as paused.
 type EndpointStatus string
 
 const (
@@ -51,7 +52,16 @@ const (
 	StatusPaused EndpointStatus = "paused"
 )
 
-// PausedReason says who paused an endpoint.
+// Shown is the status that users see.
+func (s EndpointStatus) Shown() EndpointStatus {
+	if s == StatusActive {
+		return StatusActive
+	}
+	return StatusPaused
+}
+
+// PausedReason says who paused an endpoint. One of a later version is kept and shown
+// as it is.
 type PausedReason string
 
 const (
@@ -68,7 +78,8 @@ const (
 )
 
 // Settings are an endpoint's own delivery rules. The zero value of each field
-// means the service's default. They are stored as one JSON document.
+// means the service's default. They are stored as one JSON document. A later version
+// may add members to it; one that is there keeps its type and meaning.
 type Settings struct {
 	// MaxInFlight bounds the endpoint's attempts at a time; 1 to 256.
 	MaxInFlight int `json:"max_in_flight,omitzero"`
@@ -86,6 +97,10 @@ type Settings struct {
 	Headers []string `json:"headers,omitzero"`
 	// Ordered keeps one delivery at a time, in publish order.
 	Ordered bool `json:"ordered,omitzero"`
+	// Unknown are the members of the stored document that this version does not
+	// know, as a JSON object; empty for none. Stores write them back; nobody shows,
+	// compares or changes them.
+	Unknown string `json:"-"`
 }
 
 // DefaultMaxInFlight and DefaultTimeout hold where settings say nothing.

@@ -34,7 +34,8 @@ type Event struct {
 	Source, Subject, SourceID string
 }
 
-// EventKind tells events that users publish from those that Posthorn makes.
+// EventKind tells events that users publish from those that Posthorn makes. One of a
+// later version is kept by its number and otherwise like a user's.
 type EventKind uint8
 
 const (

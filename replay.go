@@ -1,9 +1,6 @@
 package posthorn
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Replay sends again what an endpoint did not get. What it sends is fixed when
 // it is made; it feeds the endpoint little by little, behind new events.
@@ -22,7 +19,9 @@ type Replay struct {
 	CreatedAt, UpdatedAt                    time.Time
 }
 
-// ReplaySelection says what a replay sends.
+// ReplaySelection says what a replay sends. It is stored as one JSON document, which
+// is never written again. Members that this version does not know are skipped: what
+// narrows the selection further needs a [ReplayState] of its own beside them.
 type ReplaySelection struct {
 	// Since and Until are times of the event's acceptance: Since <= t < Until.
 	Since time.Time `json:"since"`
@@ -69,7 +68,9 @@ func ParseState(name ShownState) State {
 	return Pending
 }
 
-// ReplayState is where a replay stands.
+// ReplayState is where a replay stands. A later version may have more. They are
+// final, are kept by their numbers, and are shown as canceled: this version hands
+// nothing over for them.
 type ReplayState uint8
 
 const (
@@ -89,7 +90,7 @@ func (s ReplayState) String() string {
 	if s < replayStateEnd {
 		return replayStateNames[s]
 	}
-	return fmt.Sprintf("replay state(%d)", uint8(s))
+	return replayStateNames[ReplayCanceled]
 }
 
 // Final reports whether nothing more is handed over.

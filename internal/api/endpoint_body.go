@@ -39,7 +39,7 @@ func endpointTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:
 
 func showEndpoint(e *posthorn.Endpoint) Endpoint {
 	return Endpoint{
-		ID: e.Ref, URL: e.URL, Description: e.Description, Events: e.Events, Status: string(e.Status),
+		ID: e.Ref, URL: e.URL, Description: e.Description, Events: e.Events, Status: string(e.Status.Shown()),
 		CreatedAt: endpointTime(e.CreatedAt), UpdatedAt: endpointTime(e.UpdatedAt),
 	}
 }

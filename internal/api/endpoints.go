@@ -211,7 +211,7 @@ func (in *EndpointUpdate) apply(e *posthorn.Endpoint, q *request) {
 	if in.Description.Set {
 		e.Description = in.Description.V // "" for null
 	}
-	if !in.Status.Set || in.Status.V == string(e.Status) {
+	if !in.Status.Set || in.Status.V == string(e.Status.Shown()) {
 		return
 	}
 	if in.Status.V == string(posthorn.StatusPaused) {

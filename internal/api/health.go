@@ -60,7 +60,7 @@ func showHealth(e *posthorn.Endpoint, h posthorn.Health, lane LaneView, waiting 
 		Waiting: min(waiting, maxCounted), WaitingCapped: waiting >= maxCounted,
 	}
 	switch {
-	case e.Status == posthorn.StatusPaused:
+	case e.Status.Shown() == posthorn.StatusPaused:
 		shown.Condition, shown.Reason, shown.Since = "paused", maybe(string(e.PausedReason)), maybeTime(e.PausedAt)
 		return shown
 	case h.Failures > 0:

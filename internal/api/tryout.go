@@ -51,7 +51,7 @@ func (s *server) testEndpoint(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.Status == posthorn.StatusPaused {
+	if e.Status.Shown() == posthorn.StatusPaused {
 		return nil, posthorn.Errorf(posthorn.Conflict, "The endpoint is paused, and nothing is sent to it; set its status to active first.")
 	}
 	if wait := s.testing.take(e.ID, q.at); wait > 0 {

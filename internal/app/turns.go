@@ -66,15 +66,30 @@ func (n *node) warn(ctx context.Context) error {
 	return err
 }
 
-// announce publishes what was noted, oldest first.
+// announce publishes what was noted, oldest first. Turns of a newer version are left
+// to its nodes: this one knows neither what belongs into their events nor, maybe,
+// where it stands.
 func (n *node) announce(ctx context.Context) error {
 	turns, err := n.store.Turns(ctx, turnsPage)
 	for i := range turns {
+		if !knownTurn(&turns[i]) {
+			continue
+		}
 		if err := n.tell(ctx, &turns[i]); err != nil {
 			return err
 		}
 	}
 	return err
+}
+
+func knownTurn(t *store.Turn) bool {
+	switch t.Type {
+	case posthorn.TypeEndpointPaused:
+		return t.Reason == posthorn.PausedGone || t.Reason == posthorn.PausedFailing
+	case posthorn.TypeEndpointFailing, posthorn.TypeEndpointRecovered:
+		return true
+	}
+	return false
 }
 
 func (n *node) tell(ctx context.Context, t *store.Turn) error {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"io"
 	"net/http"
@@ -99,6 +100,17 @@ func TestAPauseBeforeACrashIsToldAfterIt(t *testing.T) {
 	if err := half.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// A newer version noted what this one cannot tell of.
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`INSERT INTO turns (id, type, tenant, endpoint, ref, url, at, reason, failing_since, failures, last_error)
+		SELECT -n, iif(n = 1, 'webhooks.endpoint.tired', type), tenant, endpoint, ref, url, at, 'quota', failing_since, failures, last_error
+		FROM turns JOIN (SELECT 1 AS n UNION ALL SELECT 2)`); err != nil {
+		t.Fatal(err)
+	}
 	select {
 	case body := <-bodies:
 		t.Fatalf("told early: %s", body)
@@ -130,6 +142,10 @@ func TestAPauseBeforeACrashIsToldAfterIt(t *testing.T) {
 	}
 	if events != 1 {
 		t.Errorf("%d operational events, want 1", events)
+	}
+	var left int
+	if err := db.QueryRow(`SELECT count(*) FROM turns WHERE id < 0`).Scan(&left); err != nil || left != 2 {
+		t.Errorf("of a newer version's turns %d are left, %v; want both", left, err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -121,6 +122,13 @@ func newWorld(ctx context.Context, t *testing.T, db *pgtest.Server, nodes int, a
 // be made within the test.
 func newWorldAt(ctx context.Context, t *testing.T, db *pgtest.Server, address string, nodes int, args ...string) *world {
 	t.Helper()
+	return newWorldOf(ctx, t, db, address, slices.Repeat([]string{binary}, nodes), args...)
+}
+
+// newWorldOf is newWorldAt with a node of each binary, started in their order.
+func newWorldOf(ctx context.Context, t *testing.T, db *pgtest.Server, address string, binaries []string, args ...string) *world {
+	t.Helper()
+	nodes := len(binaries)
 	w := &world{t: t, ctx: ctx, seed: *seed, db: db, ledger: &ledger{events: map[string]*event{}}}
 	receiver := httptest.NewUnstartedServer(http.HandlerFunc(w.receive))
 	receiver.Config.ConnState = func(_ net.Conn, state http.ConnState) {
@@ -135,14 +143,14 @@ func newWorldAt(ctx context.Context, t *testing.T, db *pgtest.Server, address st
 	t.Cleanup(func() { receiver.CloseClientConnections(); receiver.Close() })
 	args = append([]string{"--retry-schedule", "1s,1s,1s,2s,2s,2s,4s,4s", "--retry-jitter", "0.2", "--log-level", "info"}, args...)
 	w.args = args
-	for range nodes {
+	for _, binary := range binaries {
 		if address != "" {
-			w.join(address)
+			w.joinAs(binary, address)
 			continue
 		}
 		wire := ill.New(t, db.Dir())
 		w.wires = append(w.wires, wire)
-		w.join(wire.TCP("postgres"))
+		w.joinAs(binary, wire.TCP("postgres"))
 	}
 	for n := range tenants {
 		token, err := w.nodes[0].Token(ctx, tenantName(n), "webhooks:read", "webhooks:write", "events:publish")
@@ -172,6 +180,11 @@ func newWorldAt(ctx context.Context, t *testing.T, db *pgtest.Server, address st
 
 // join adds a node that finds the database by an address.
 func (w *world) join(address string) {
+	w.t.Helper()
+	w.joinAs(binary, address)
+}
+
+func (w *world) joinAs(binary, address string) {
 	w.t.Helper()
 	o := proof.Options{Binary: binary, Dir: w.t.TempDir(), Database: address, Args: w.args}
 	if len(w.nodes) > 0 {

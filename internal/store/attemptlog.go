@@ -12,6 +12,21 @@ import (
 // delivery's row: a version byte, then for each attempt its length as uvarint
 // and its fields. Times and durations have microsecond precision. Of more than
 // KeptFirst+KeptLast attempts those in the middle are dropped.
+//
+// Nodes of several versions read and write one log, so that these rules hold for
+// good:
+//
+//   - Version byte and lengths stay as they are. A later version adds fields, and
+//     only at the end of an entry; a new bit of the flags announces such fields and
+//     nothing else.
+//   - Readers skip what follows the fields that they know, and bits and classes
+//     that they do not. Writers copy the entries of others byte by byte.
+//   - The version byte is that of the newest version that wrote to the log. It is
+//     never lowered, and tells nothing of a single entry.
+//   - What is added repeats nothing that a receiver answered: an older version
+//     could not erase it.
+//
+// What cannot be said within them goes into another column.
 const (
 	KeptFirst = 10
 	KeptLast  = 40
@@ -19,7 +34,8 @@ const (
 	attemptLogVersion = 1
 )
 
-// ErrAttemptLog is returned for bytes that AppendAttempt did not write.
+// ErrAttemptLog is returned for bytes that no AppendAttempt wrote, of this version
+// or a later one.
 var ErrAttemptLog = errors.New("store: the attempts of this delivery cannot be read")
 
 const (
@@ -29,42 +45,52 @@ const (
 	flagDetail
 )
 
-// AppendAttempt returns log with the attempt added; nil is the empty log. It
-// may write into log's spare capacity. RetryAfter is not kept.
-func AppendAttempt(log []byte, a *posthorn.Attempt) ([]byte, error) {
-	if len(log) == 0 {
-		log = append(log, attemptLogVersion)
-	}
-	log, err := dropMiddle(log)
-	if err != nil {
-		return nil, err
-	}
+// AppendAttempt returns log with the attempt added; nil is the empty log. It may
+// change log, which is not to be used afterwards. RetryAfter is not kept.
+//
+// Of a broken log what is whole is kept and the rest dropped: then err is
+// [ErrAttemptLog], and the log that is returned good all the same. A result that
+// could not be recorded would be repeated for ever.
+func AppendAttempt(log []byte, a *posthorn.Attempt) (_ []byte, err error) {
+	log, err = makeRoom(log)
 	entry := appendEntry(nil, a)
 	log = binary.AppendUvarint(log, uint64(len(entry)))
-	return append(log, entry...), nil
+	return append(log, entry...), err
 }
 
-// dropMiddle makes room for one more attempt in a full log.
-func dropMiddle(log []byte) ([]byte, error) {
-	if log[0] != attemptLogVersion {
-		return nil, ErrAttemptLog
+// makeRoom drops one attempt of the middle when the log is full.
+func makeRoom(log []byte) (_ []byte, err error) {
+	if len(log) == 0 {
+		return append(log, attemptLogVersion), nil
+	}
+	if log[0] < attemptLogVersion {
+		return append(log[:0], attemptLogVersion), ErrAttemptLog
 	}
 	n, from, to := 0, 0, 0 // the 11th entry is log[from:to]
 	for at := 1; at < len(log); n++ {
-		size, w := binary.Uvarint(log[at:])
-		if w <= 0 || size > uint64(len(log)-at-w) {
-			return nil, ErrAttemptLog
+		_, next, ok := entryAt(log, at)
+		if !ok {
+			log, err = log[:at], ErrAttemptLog
+			break
 		}
-		next := at + w + int(size)
 		if n == KeptFirst {
 			from, to = at, next
 		}
 		at = next
 	}
 	if n < KeptFirst+KeptLast {
-		return log, nil
+		return log, err
 	}
-	return append(log[:from], log[to:]...), nil
+	return append(log[:from], log[to:]...), err
+}
+
+// entryAt finds the entry at a place of the log: its fields are log[fields:next].
+func entryAt(log []byte, at int) (fields, next int, ok bool) {
+	size, n := binary.Uvarint(log[at:])
+	if n <= 0 || size > uint64(len(log)-at-n) {
+		return 0, 0, false
+	}
+	return at + n, at + n + int(size), true
 }
 
 func appendEntry(b []byte, a *posthorn.Attempt) []byte {
@@ -115,24 +141,62 @@ func appendText[T string | []byte](b []byte, s T) []byte {
 }
 
 // Attempts unpacks a log, oldest first. The attempts share no memory with it.
-func Attempts(log []byte) ([]posthorn.Attempt, error) {
+func Attempts(log []byte) (all []posthorn.Attempt, err error) {
 	if len(log) == 0 {
 		return nil, nil
 	}
-	if log[0] != attemptLogVersion {
+	if log[0] < attemptLogVersion {
 		return nil, ErrAttemptLog
 	}
-	var all []posthorn.Attempt
-	r := reader{b: log[1:]}
-	for len(r.b) > 0 {
-		e := reader{b: r.bytes()}
+	for at := 1; at < len(log); {
+		fields, next, ok := entryAt(log, at)
+		if !ok {
+			return nil, ErrAttemptLog
+		}
+		e := reader{b: log[fields:next]}
 		a := e.attempt()
-		if r.bad || e.bad || len(e.b) > 0 {
+		if e.bad {
 			return nil, ErrAttemptLog
 		}
 		all = append(all, a)
+		at = next
 	}
 	return all, nil
+}
+
+// EraseAnswers takes what receivers answered, but for the status, out of a
+// delivery's log of attempts. It changes nothing else; what cannot be read is
+// dropped, as it may be an answer.
+func EraseAnswers(log []byte) []byte {
+	if len(log) == 0 || log[0] < attemptLogVersion {
+		return nil
+	}
+	clean := log[:1:1]
+	for at := 1; at < len(log); {
+		fields, next, ok := entryAt(log, at)
+		if !ok {
+			break
+		}
+		if e, ok := withoutAnswer(log[fields:next]); ok {
+			clean = append(binary.AppendUvarint(clean, uint64(len(e))), e...)
+		}
+		at = next
+	}
+	return clean
+}
+
+// withoutAnswer is an entry of which the status alone is left of the answer.
+func withoutAnswer(entry []byte) (clean []byte, ok bool) {
+	r := reader{b: entry}
+	var a posthorn.Attempt
+	if flags := r.head(&a); flags&flagAnswer == 0 {
+		return entry, !r.bad
+	}
+	clean = append(clean, entry[:len(entry)-len(r.b)]...)
+	r.answer(&a)
+	clean = binary.AppendUvarint(clean, uint64(a.Status))
+	clean = append(clean, 0, 0, 0) // no headers, no note, no snippet
+	return append(clean, r.b...), !r.bad
 }
 
 // reader takes fields off b; bad is set at the first that is not there.
@@ -141,9 +205,17 @@ type reader struct {
 	bad bool
 }
 
-func (r *reader) attempt() posthorn.Attempt {
-	var a posthorn.Attempt
-	flags := r.byte()
+// attempt reads what is known of an entry; what follows is left.
+func (r *reader) attempt() (a posthorn.Attempt) {
+	if flags := r.head(&a); flags&flagAnswer != 0 {
+		r.answer(&a)
+	}
+	return a
+}
+
+// head reads what stands before the answer.
+func (r *reader) head(a *posthorn.Attempt) (flags byte) {
+	flags = r.byte()
 	a.Class = posthorn.Class(r.byte())
 	a.Manual = flags&flagManual != 0
 	a.Number = r.int()
@@ -155,9 +227,10 @@ func (r *reader) attempt() posthorn.Attempt {
 	if flags&flagDetail != 0 {
 		a.Detail = string(r.bytes())
 	}
-	if flags&flagAnswer == 0 {
-		return a
-	}
+	return flags
+}
+
+func (r *reader) answer(a *posthorn.Attempt) {
 	a.Status = r.int()
 	for range r.count() {
 		a.Headers = append(a.Headers, posthorn.Header{Name: string(r.bytes()), Value: string(r.bytes())})
@@ -166,7 +239,6 @@ func (r *reader) attempt() posthorn.Attempt {
 	if s := r.bytes(); len(s) > 0 {
 		a.Snippet = append([]byte(nil), s...)
 	}
-	return a
 }
 
 func (r *reader) fail() { r.b, r.bad = nil, true }

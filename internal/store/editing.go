@@ -1,13 +1,10 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/posthorn/posthorn"
 )
@@ -58,7 +55,7 @@ func SettleNew(e *posthorn.Endpoint, at time.Time) {
 
 // settlePause keeps reason and time of a pause in step with the status.
 func settlePause(e *posthorn.Endpoint, at time.Time) {
-	if e.Status != posthorn.StatusPaused {
+	if e.Status == posthorn.StatusActive {
 		e.PausedReason, e.PausedAt = "", time.Time{}
 		return
 	}
@@ -104,7 +101,7 @@ func SameToUsers(a, b *posthorn.Endpoint) bool {
 // EditedSettings is the endpoint with what fn makes of its settings, and whether
 // that or the values are a change, which moves SettingsVersion on.
 func EditedSettings(old posthorn.Endpoint, fn func(*posthorn.Settings) error, values []SealedHeader) (e posthorn.Endpoint, changed bool, err error) {
-	before, err := json.Marshal(old.Settings)
+	before, err := EncodeSettings(&old.Settings)
 	if err != nil {
 		return old, false, err
 	}
@@ -114,17 +111,18 @@ func EditedSettings(old posthorn.Endpoint, fn func(*posthorn.Settings) error, va
 	if err := fn(&e.Settings); err != nil {
 		return old, false, err
 	}
+	e.Settings.Unknown = old.Settings.Unknown
 	if err := CheckEndpoint(&e); err != nil {
 		return old, false, err
 	}
 	// What is stored is compared, so that no field can be forgotten here.
-	after, err := json.Marshal(e.Settings)
+	after, err := EncodeSettings(&e.Settings)
 	for _, v := range values {
 		if !slices.Contains(e.Settings.Headers, v.Name) {
 			return old, false, errors.New("store: a header has a value but is not in the settings")
 		}
 	}
-	if err != nil || bytes.Equal(before, after) && len(values) == 0 {
+	if err != nil || before == after && len(values) == 0 {
 		return old, false, err
 	}
 	e.SettingsVersion++

@@ -72,23 +72,6 @@ type Deletion struct {
 	PayloadBytes                                   int64
 }
 
-// EraseAnswers takes what receivers answered, but for the status, out of a
-// delivery's log of attempts.
-func EraseAnswers(log []byte) ([]byte, error) {
-	attempts, err := Attempts(log)
-	if err != nil || len(attempts) == 0 {
-		return log, err
-	}
-	var clean []byte
-	for i := range attempts {
-		WithoutAnswer(&attempts[i])
-		if clean, err = AppendAttempt(clean, &attempts[i]); err != nil {
-			return nil, err
-		}
-	}
-	return clean, nil
-}
-
 // WithoutAnswer takes out of an attempt what the receiver answered.
 func WithoutAnswer(a *posthorn.Attempt) { a.Headers, a.Snippet, a.BodyNote = nil, nil, "" }
 

@@ -31,17 +31,19 @@ func Notes(targets []PublishTarget) string {
 	return string(b)
 }
 
-// NoteFor is the note of the event's delivery to an endpoint; "" for none.
+// NoteFor is the note of the event's delivery to an endpoint; "" for none, and for
+// what a later version wrote in another form.
 func NoteFor(notes string, endpoint int64) (string, error) {
 	if notes == "" {
 		return "", nil
 	}
-	var by map[string][]int64
+	var by map[string]jsontext.Value
 	if err := json.Unmarshal([]byte(notes), &by); err != nil {
 		return "", fmt.Errorf("store: the notes of an event: %w", err)
 	}
-	for note, endpoints := range by {
-		if slices.Contains(endpoints, endpoint) {
+	for note, to := range by {
+		var endpoints []int64
+		if json.Unmarshal(to, &endpoints) == nil && slices.Contains(endpoints, endpoint) {
 			return note, nil
 		}
 	}

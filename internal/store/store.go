@@ -97,7 +97,9 @@ type Notice struct {
 	Event    posthorn.ID // NoticeErased
 }
 
-// NoticeKind is sent between nodes: its numbers stay.
+// NoticeKind is what changed. It is sent between nodes: its numbers stay. A node hears a kind that it does not know as NoticeAll:
+// a later version whose kind asks for more of engines, as NoticeCanceled and
+// NoticeErased do, tells one of those as well.
 type NoticeKind uint8
 
 const (
@@ -114,7 +116,16 @@ const (
 	// NoticeDue: deliveries are due that nobody was told of. Nothing that is
 	// remembered became untrue.
 	NoticeDue
+	noticeEnd
 )
+
+// NoticeOf is the kind of a number that another node told.
+func NoticeOf(number int) NoticeKind {
+	if number < 0 || number >= int(noticeEnd) {
+		return NoticeAll
+	}
+	return NoticeKind(number)
+}
 
 // Change accompanies everything that is audited.
 type Change struct {

@@ -19,7 +19,7 @@ const (
 
 	deliveryColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.accepted_at,
 		d.state, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.reason, d.log, d.open, coalesce((SELECT notes FROM event_notes n WHERE n.event = d.event), ''),
-		coalesce(p.ref, ''), coalesce(p.status, '') = 'paused', coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0, coalesce(t.deleted_at, 1) <> 0`
+		coalesce(p.ref, ''), coalesce(p.status, 'active') <> 'active', coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0, coalesce(t.deleted_at, 1) <> 0`
 	withOwners = ` LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant `
 )
 

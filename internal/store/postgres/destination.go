@@ -25,9 +25,10 @@ type Destination struct {
 
 var _ store.Destination = (*Destination)(nil)
 
-// notCopied are tables and columns of the nodes' and the schema's own. Those of
+// notCopied are tables, columns and figures of the nodes' and the schema's own. Those of
 // lanes follow from the settings: see Commit.
 var (
+	schemaMeta       = `('ping', 'changes', 'deliver_ahead', 'serves_from')` // keys of meta
 	notCopied        = []string{"goose_db_version", "commits", "runs", "lanes", "lines", "outbox"}
 	columnsNotCopied = []string{"due.seq", "events.tx", "replays.run"}
 )
@@ -153,8 +154,8 @@ func (d *Destination) Tables(ctx context.Context) (tables []store.Table, err err
 
 // Load implements [store.Destination].
 func (d *Destination) Load(ctx context.Context, t store.Table, rows iter.Seq2[[]any, error]) error {
-	if t.Name == "meta" { // the schema has put two rows of its own there
-		if _, err := d.tx.Exec(ctx, `DELETE FROM meta WHERE key NOT IN ('ping', 'changes')`); err != nil {
+	if t.Name == "meta" { // the schema has put rows of its own there
+		if _, err := d.tx.Exec(ctx, `DELETE FROM meta WHERE key NOT IN `+schemaMeta); err != nil {
 			return err
 		}
 	}
@@ -255,7 +256,7 @@ func (d *Destination) Rows(ctx context.Context, t store.Table) iter.Seq2[[]any, 
 	}
 	query := `SELECT ` + strings.Join(columns, ", ") + ` FROM ` + t.Name
 	if t.Name == "meta" {
-		query += ` WHERE key NOT IN ('ping', 'changes')`
+		query += ` WHERE key NOT IN ` + schemaMeta
 	}
 	query += ` ORDER BY ` + strings.Join(keys, ", ")
 	return func(yield func([]any, error) bool) {

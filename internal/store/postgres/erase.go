@@ -85,9 +85,8 @@ func (tx *txn) eraseAnswers(e *posthorn.Event) error {
 			if err := r.Scan(&id, &log); err != nil {
 				return err
 			}
-			clean, err := store.EraseAnswers(log)
-			ids, logs = append(ids, id), append(logs, clean)
-			return err
+			ids, logs = append(ids, id), append(logs, store.EraseAnswers(log))
+			return nil
 		})
 	if err != nil || len(ids) == 0 {
 		return err

@@ -17,7 +17,8 @@ import (
 var migrations embed.FS
 
 // Migrate brings the database to this binary's schema and returns the versions
-// before and after. Of several that migrate at a time one does it and the
+// before and after, which are the same, and higher than its own, for a newer schema
+// that this binary may serve. Of several that migrate at a time one does it and the
 // others wait for it.
 func Migrate(ctx context.Context, url string) (from, to int64, err error) {
 	o := Options{URL: url}
@@ -70,7 +71,7 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 		return from, to, err
 	}
 	if from > to {
-		return from, from, &NewerError{Database: from, Binary: to}
+		return from, from, mayServe(ctx, db, from, to)
 	}
 	if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS `+schema); err != nil && !isCode(err, codeUnique) { // another node was faster
 		return from, from, err
@@ -92,11 +93,22 @@ func checkVersion(ctx context.Context, db *sql.DB) error {
 	case err != nil:
 		return err
 	case database > binary:
-		return &NewerError{Database: database, Binary: binary}
+		return mayServe(ctx, db, database, binary)
 	case database < binary:
 		return fmt.Errorf("its schema version is %d and this posthorn needs %d; run `posthorn migrate`", database, binary)
 	}
 	return nil
+}
+
+// mayServe reports whether this binary may serve a newer schema: the migrations
+// that made it newer say from which version on binaries may (meta.serves_from).
+func mayServe(ctx context.Context, db *sql.DB, database, binary int64) error {
+	var from int64
+	err := db.QueryRowContext(ctx, `SELECT coalesce(min(value), 0) FROM `+schema+`.meta WHERE key = 'serves_from'`).Scan(&from)
+	if err == nil && (from == 0 || from > binary) {
+		err = &NewerError{Database: database, Binary: binary}
+	}
+	return err
 }
 
 // versions returns the schema's version in the database, 0 for an empty one,

@@ -15,7 +15,8 @@ import (
 // channel is what changes are told on. A message is
 // "sender number kind tenant endpoint event place count": number counts the
 // transactions that changed something (meta.changes) and place the notices
-// within one. A sender has told itself already.
+// within one. A sender has told itself already. A later version may add fields at
+// the end, which are not read.
 const channel = "posthorn_changes"
 
 // lookEvery is how often the switches are looked at: meta.changes, for what was not
@@ -167,11 +168,12 @@ func (n *notices) message(text string) {
 	if sender == n.name {
 		return
 	}
-	if store.NoticeKind(kind) == store.NoticeAll {
+	known := store.NoticeOf(kind)
+	if known == store.NoticeAll {
 		n.s.tellAll()
 		return
 	}
-	n.s.watchers.tell(store.Notice{Kind: store.NoticeKind(kind), Tenant: tenant, Endpoint: endpoint, Event: posthorn.ID(event)})
+	n.s.watchers.tell(store.Notice{Kind: known, Tenant: tenant, Endpoint: endpoint, Event: posthorn.ID(event)})
 }
 
 // look reads the number of the last change.

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
@@ -49,7 +51,45 @@ func open(t testing.TB, o postgres.Options) *postgres.Store {
 }
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t, postgres.Options{}) })
+	storetest.Run(t, func(t *testing.T) (store.Store, storetest.Raw) {
+		url := database(t)
+		return open(t, postgres.Options{URL: url}), raw(url)
+	})
+}
+
+// raw reaches a database as no store does.
+func raw(url string) storetest.Raw {
+	connect := func(t testing.TB) *pgx.Conn {
+		t.Helper()
+		c, err := pgx.Connect(t.Context(), url)
+		if err == nil {
+			_, err = c.Exec(t.Context(), `SET search_path = posthorn`)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	return storetest.Raw{
+		Open: "due",
+		Exec: func(t testing.TB, query string, args ...any) {
+			t.Helper()
+			c := connect(t)
+			defer c.Close(t.Context())
+			if _, err := c.Exec(t.Context(), query, args...); err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+		},
+		Bytes: func(t testing.TB, query string, args ...any) (b []byte) {
+			t.Helper()
+			c := connect(t)
+			defer c.Close(t.Context())
+			if err := c.QueryRow(t.Context(), query, args...).Scan(&b); err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+			return b
+		},
+	}
 }
 
 func TestModel(t *testing.T) {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -19,7 +20,6 @@ type result struct {
 	store.Result
 	done func(store.Recorded, error)
 	rec  store.Recorded
-	err  error // a fault of this result alone
 }
 
 // Record implements [store.Queue].
@@ -83,14 +83,11 @@ func (w *recorder) write(group []*result) (done bool) {
 // answerAll tells the callers of a group what became of it.
 func answerAll(group []*result, err error) {
 	for _, r := range group {
-		switch {
-		case err != nil:
+		if err != nil {
 			r.done(store.Recorded{}, classify(err))
-		case r.err != nil:
-			r.done(store.Recorded{}, r.err)
-		default:
-			r.done(r.rec, nil)
+			continue
 		}
+		r.done(r.rec, nil)
 	}
 }
 
@@ -109,7 +106,7 @@ func (w *recorder) try(group []*result) error {
 	w.mark.value++
 	tx := w.s.newTxn(ctx, conn.Conn())
 	tx.mark = w.mark
-	set := &resultSet{tx: tx, run: run, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
+	set := &resultSet{tx: tx, run: run, log: w.s.log, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
 	if err = set.read(group); err == nil {
 		err = set.apply(group)
 	}
@@ -189,6 +186,7 @@ func (set *resultSet) committed(s *Store, group []*result) {
 type resultSet struct {
 	tx     *txn
 	run    int64
+	log    *slog.Logger
 	rows   map[posthorn.ID]*deliveryRow
 	health map[int64]*healthRow
 	lowest int64   // the earliest time of what waits now
@@ -281,7 +279,7 @@ func (set *resultSet) readSettled(ids []int64) error {
 // apply lets each result do to its row what the policy says.
 func (set *resultSet) apply(group []*result) error {
 	for _, r := range group {
-		r.rec, r.err = store.Recorded{}, nil
+		r.rec = store.Recorded{}
 		d := set.rows[r.ID]
 		if d == nil || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint || d.run > 0 && d.run != set.run {
 			r.rec.Lost = true
@@ -295,21 +293,10 @@ func (set *resultSet) apply(group []*result) error {
 }
 
 func (set *resultSet) record(r *result, d *deliveryRow) error {
-	next, err := r.Policy.Step(d.progress, posthorn.Input{
-		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter,
-		Now: r.EndedAt, Random: r.Random,
-	})
-	if err != nil {
-		r.err = err
-		return nil
-	}
-	kept := r.Attempt
-	if d.reason == posthorn.ReasonPayloadErased { // while this attempt was under way
-		store.WithoutAnswer(&kept)
-	}
-	log, err := store.AppendAttempt(d.log, &kept)
-	if err != nil {
-		r.err = err
+	// Its payload may have been erased while this attempt was under way.
+	next, log, ok := r.Apply(d.progress, d.log, d.reason == posthorn.ReasonPayloadErased, set.log)
+	if !ok {
+		r.rec.Lost = true
 		return nil
 	}
 	before := d.progress

@@ -21,7 +21,7 @@ const byEvent = `(d.id > $1 AND d.id <= $1 + (SELECT deliveries FROM events WHER
 
 // ownersOf tells of a delivery's endpoint and event whether anything may be sent.
 const ownersOf = `coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
-	coalesce((SELECT p.status = 'paused' FROM endpoints p WHERE p.id = d.endpoint), false) OR coalesce((SELECT t.suspended_at FROM tenants t WHERE t.id = d.tenant), 0) <> 0,
+	coalesce((SELECT p.status <> 'active' FROM endpoints p WHERE p.id = d.endpoint), false) OR coalesce((SELECT t.suspended_at FROM tenants t WHERE t.id = d.tenant), 0) <> 0,
 	NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event AND e.body IS NOT NULL)`
 
 // retryRows locks what the order names: the open ones first, as all do.

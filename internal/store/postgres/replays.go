@@ -200,7 +200,7 @@ func (s *Store) RunningReplays(ctx context.Context, after int64, limit int) ([]p
 		return nil, nil // nothing can be done between two runs
 	}
 	return all(ctx, s, s.other, scanReplay, `SELECT `+replayColumns+fromReplays+`LEFT JOIN tenants t ON t.id = r.tenant
-		WHERE r.state = 0 AND r.state < 2 AND r.id > $1 AND coalesce(p.status, '') <> 'paused' AND coalesce(t.suspended_at, 0) = 0
+		WHERE r.state = 0 AND r.state < 2 AND r.id > $1 AND coalesce(p.status, 'active') = 'active' AND coalesce(t.suspended_at, 0) = 0
 		AND NOT EXISTS (SELECT 1 FROM runs u WHERE u.id = coalesce((SELECT l.run FROM lanes l WHERE l.endpoint = r.endpoint), r.run)
 			AND u.id <> $3 AND u.taken_at = 0) ORDER BY r.id LIMIT $2`, after, limit, run)
 }

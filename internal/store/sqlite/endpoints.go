@@ -22,7 +22,7 @@ func scanEndpoint(r scanner) (e posthorn.Endpoint, err error) {
 	if err := json.Unmarshal(events, &e.Events); err != nil {
 		return e, err
 	}
-	if err := json.Unmarshal(settings, &e.Settings); err != nil {
+	if e.Settings, err = store.DecodeSettings(settings); err != nil {
 		return e, err
 	}
 	e.PausedAt, e.CreatedAt = fromNanos(paused), fromNanos(created)
@@ -36,8 +36,8 @@ func documents(e *posthorn.Endpoint) (events, settings string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	doc, err := json.Marshal(e.Settings)
-	return string(b), string(doc), err
+	settings, err = store.EncodeSettings(&e.Settings)
+	return string(b), settings, err
 }
 
 // CreateEndpoint implements [store.Endpoints].

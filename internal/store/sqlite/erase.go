@@ -101,11 +101,7 @@ func (tx *txn) silence(e *posthorn.Event, at time.Time) (canceled int, err error
 		if len(d.log) == 0 {
 			continue
 		}
-		clean, err := store.EraseAnswers(d.log)
-		if err != nil {
-			return 0, err
-		}
-		if err := tx.exec(`UPDATE deliveries SET log = ? WHERE id = ?`, clean, int64(d.id)); err != nil {
+		if err := tx.exec(`UPDATE deliveries SET log = ? WHERE id = ?`, store.EraseAnswers(d.log), int64(d.id)); err != nil {
 			return 0, err
 		}
 	}

@@ -76,20 +76,12 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 	if !found || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint {
 		return store.Recorded{Lost: true}, nil
 	}
-	next, err := r.Policy.Step(d.progress, posthorn.Input{
-		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter,
-		Now: r.EndedAt, Random: r.Random,
-	})
-	if err != nil {
-		return store.Recorded{}, refuse(err)
+	// Its payload may have been erased while this attempt was under way.
+	next, log, ok := r.Apply(d.progress, d.log, d.reason == posthorn.ReasonPayloadErased, tx.w.log)
+	if !ok {
+		return store.Recorded{Lost: true}, nil
 	}
-	kept := r.Attempt
-	if d.reason == posthorn.ReasonPayloadErased { // while this attempt was under way
-		store.WithoutAnswer(&kept)
-	}
-	if d.log, err = store.AppendAttempt(d.log, &kept); err != nil {
-		return store.Recorded{}, refuse(err)
-	}
+	d.log = log
 	stands := false
 	if !next.State.Final() {
 		if stands, err = tx.stands(&d, r.Kind); err != nil {
@@ -129,7 +121,7 @@ func (tx *txn) recordFirst(r *store.Result) (rec store.Recorded, done bool, err 
 		return rec, false, nil
 	}
 	if d.log, err = store.AppendAttempt(nil, &r.Attempt); err != nil {
-		return rec, false, refuse(err)
+		return rec, false, err // never, as nothing was there before
 	}
 	n, err := tx.execCount(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, tries = 1, attempts = 1, reason = '', log = ?
 		WHERE id = ? AND tenant = ? AND endpoint = ? AND state = 0 AND place = 1 AND tries = 0 AND attempts = 0 AND waits = 0

@@ -23,7 +23,7 @@ func (tx *txn) retryRows(o *store.RetryOrder) (list []retryRow, err error) {
 		where, args[0] = byEvent+` AND d.tenant = ?2 AND ?3 IN (0, d.endpoint)`, int64(o.Event)
 	}
 	err = tx.rows(`SELECT d.id, d.tenant, d.endpoint, d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual,
-			coalesce(p.deleted_at, 1) <> 0, coalesce(p.status, '') = 'paused' OR coalesce(t.suspended_at, 0) <> 0,
+			coalesce(p.deleted_at, 1) <> 0, coalesce(p.status, 'active') <> 'active' OR coalesce(t.suspended_at, 0) <> 0,
 			NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event AND e.erased_at = 0)
 		FROM deliveries d`+withOwners+`WHERE `+where+` ORDER BY d.id`, args, func(r scanner) error {
 		var d retryRow

@@ -176,7 +176,7 @@ func (s *Store) Replays(ctx context.Context, tenant, endpoint, before int64, lim
 func (s *Store) RunningReplays(ctx context.Context, after int64, limit int) ([]posthorn.Replay, error) {
 	return all(ctx, s.readers, scanReplay, `SELECT `+replayColumns+` FROM replays r INDEXED BY replays_open
 		LEFT JOIN endpoints p ON p.id = r.endpoint LEFT JOIN tenants t ON t.id = r.tenant
-		WHERE r.state = 0 AND r.state < 2 AND r.id > ? AND coalesce(p.status, '') <> 'paused' AND coalesce(t.suspended_at, 0) = 0 ORDER BY r.id LIMIT ?`, after, limit)
+		WHERE r.state = 0 AND r.state < 2 AND r.id > ? AND coalesce(p.status, 'active') = 'active' AND coalesce(t.suspended_at, 0) = 0 ORDER BY r.id LIMIT ?`, after, limit)
 }
 
 // SetReplay implements [store.Replays].

@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"database/sql"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,12 +33,53 @@ func open(t testing.TB, o sqlite.Options) *sqlite.Store {
 }
 
 func TestConformance(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t, sqlite.Options{}) })
+	conform(t, sqlite.Options{})
 }
 
 // Each commit moves entries of lists from the memory into their table.
 func TestConformanceWithLittleGathered(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Store { return open(t, sqlite.Options{Gather: 2}) })
+	conform(t, sqlite.Options{Gather: 2})
+}
+
+func conform(t *testing.T, o sqlite.Options) {
+	storetest.Run(t, func(t *testing.T) (store.Store, storetest.Raw) {
+		o := o
+		o.Path = filepath.Join(t.TempDir(), "posthorn.db")
+		return open(t, o), raw(o.Path)
+	})
+}
+
+// raw reaches a file as no store does.
+func raw(path string) storetest.Raw {
+	connect := func(t testing.TB) *sql.DB {
+		t.Helper()
+		db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=secure_delete(1)")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	numbered := func(query string) string { return strings.ReplaceAll(query, "$", "?") }
+	return storetest.Raw{
+		Open: "deliveries",
+		Exec: func(t testing.TB, query string, args ...any) {
+			t.Helper()
+			db := connect(t)
+			defer db.Close()
+			if _, err := db.Exec(numbered(query), args...); err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+		},
+		Bytes: func(t testing.TB, query string, args ...any) (b []byte) {
+			t.Helper()
+			db := connect(t)
+			defer db.Close()
+			if err := db.QueryRow(numbered(query), args...).Scan(&b); err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+			return b
+		},
+	}
 }
 
 func TestModel(t *testing.T) {

@@ -14,17 +14,20 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// Run runs the suite. open returns an empty store that serves; it is closed
-// with the test.
-func Run(t *testing.T, open func(t *testing.T) store.Store) {
+// Run runs the suite. open returns an empty store that serves, and its database; it
+// is closed with the test.
+func Run(t *testing.T, open func(t *testing.T) (store.Store, Raw)) {
 	for _, group := range [][]promise{
 		tenantPromises, tokenPromises, endpointPromises, secretPromises, headerPromises, sealingPromises, publishPromises,
-		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, erasePromises, exportPromises, auditPromises,
+		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, erasePromises, exportPromises, auditPromises, newerPromises,
 	} {
 		for _, p := range group {
 			t.Run(p.name, func(t *testing.T) {
 				t.Parallel()
-				p.test(newWorld(t, open(t)))
+				s, raw := open(t)
+				w := newWorld(t, s)
+				w.raw = raw
+				p.test(w)
 			})
 		}
 	}
@@ -39,6 +42,7 @@ type promise struct {
 type world struct {
 	*testing.T
 	s      store.Store
+	raw    Raw // of the tests of [Run]
 	now    time.Time
 	tenant posthorn.Tenant
 	refs   int
