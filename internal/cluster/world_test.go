@@ -231,6 +231,9 @@ func (w *world) receive(rw http.ResponseWriter, r *http.Request) {
 		return // a kill in the middle of a request
 	}
 	id := r.Header.Get("webhook-id")
+	if strings.HasPrefix(id, movesID) {
+		return
+	}
 	if err := w.verify[tenant][t].Verify(body, r.Header); err != nil {
 		w.ledger.mu.Lock()
 		w.ledger.fault("tenant %d received %s with a signature that does not verify: %v", tenant, id, err)
@@ -365,7 +368,7 @@ func (w *world) judge(p *load) sums {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		for _, bad := range []string{"panic: ", "DATA RACE"} {
+		for _, bad := range []string{"panic: ", "DATA RACE", "nobody held them"} {
 			if at := bytes.Index(log, []byte(bad)); at >= 0 {
 				w.t.Errorf("node %d logged %s", i, log[at:min(len(log), at+4096)])
 			}
