@@ -85,8 +85,8 @@ func refusal(err error) string {
 	switch {
 	case errors.Is(err, store.ErrInFlight):
 		return "An attempt is being made, or is about to be; wait for it and look again."
-	case errors.Is(err, store.ErrPaused):
-		return "The endpoint is paused; set its status to active and repeat this."
+	case errors.Is(err, store.ErrSuspended):
+		return "The tenant is suspended and nothing is sent for it; repeat this when an operator has resumed it."
 	case errors.Is(err, store.ErrGone):
 		return "The endpoint was deleted; nothing can be sent to it any more."
 	case errors.Is(err, store.ErrErased):

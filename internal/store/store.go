@@ -553,12 +553,17 @@ type Queue interface {
 	// reports whether others are left. Those that failed before and whose time has
 	// not come become waiting, but in an ordered endpoint's line: there the first
 	// one holds the rest. next is the earliest time of either, zero for none. With
-	// more and without work, asking again before next is useless.
+	// more and without work, asking again before next is useless, and without next
+	// before a notice.
+	// Of a paused endpoint it takes over what was asked for by hand ([Work].Progress
+	// is Manual; a test is) and no other; of an ordered one's line the head alone, if
+	// it was. Of a suspended tenant's and a deleted endpoint it takes nothing.
 	// Where several processes share the store, an owned lane is leased to one of
 	// them: it is this one from the first claim on, and the others get nothing.
 	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, next time.Time, err error)
-	// ParkedEndpoints lists endpoints that live, are active and have parked
-	// deliveries, with an id above after, at most limit.
+	// ParkedEndpoints lists endpoints that live, of tenants that are not suspended,
+	// and have parked deliveries, with an id above after, at most limit; paused ones
+	// only when some of these were asked for by hand.
 	ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error)
 	// MayAttempt waits until this process may attempt what it holds, or ctx ends,
 	// and reports whether it may: no attempt begins otherwise. When it says no
