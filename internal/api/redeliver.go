@@ -53,7 +53,8 @@ func (s *server) redeliveryOperations() []*operation {
 		id: "retry-delivery", method: "POST", path: "/deliveries/{deliveryId}/retry", tag: "Deliveries", scope: access.ScopeWrite,
 		summary: "Attempt a delivery once more, now",
 		description: "Works in any state, with the same webhook-id. A success makes it succeeded; a failure leaves a final state as it is. " +
-			"Of a waiting delivery the next attempt is moved to now. The answer means queued, not delivered.",
+			"Of a waiting delivery the next attempt is moved to now, of a paused endpoint too; of an ordered endpoint it is made when its turn comes. " +
+			"The answer means queued, not delivered.",
 		body:     noBody(),
 		success:  []success{{status: 202, doc: "The delivery, queued.", model: reflect.TypeFor[answer[Delivery]]()}},
 		failures: conflict, handle: s.retryDelivery,
