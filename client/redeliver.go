@@ -7,8 +7,8 @@ import (
 )
 
 // RetryDelivery has a delivery attempted once more, now, in any state. What comes
-// back is queued, not delivered. Status 409 while an attempt is being made, and when
-// the endpoint is paused or gone.
+// back is queued, not delivered. A paused endpoint is sent it, too. Status 409 while an
+// attempt is being made, while the tenant is suspended, and when the endpoint is gone.
 func (c *Client) RetryDelivery(ctx context.Context, id string) (*Delivery, error) {
 	return call[Delivery](ctx, c, request{method: http.MethodPost, path: "/deliveries" + segment(id) + "/retry"})
 }

@@ -53,7 +53,8 @@ func (s *server) redeliveryOperations() []*operation {
 		id: "retry-delivery", method: "POST", path: "/deliveries/{deliveryId}/retry", tag: "Deliveries", scope: access.ScopeWrite,
 		summary: "Attempt a delivery once more, now",
 		description: "Works in any state, with the same webhook-id. A success makes it succeeded; a failure leaves a final state as it is. " +
-			"Of a waiting delivery the next attempt is moved to now. The answer means queued, not delivered.",
+			"Of a waiting delivery the next attempt is moved to now, of a paused endpoint too; of an ordered endpoint it is made when its turn comes. " +
+			"The answer means queued, not delivered.",
 		body:     noBody(),
 		success:  []success{{status: 202, doc: "The delivery, queued.", model: reflect.TypeFor[answer[Delivery]]()}},
 		failures: conflict, handle: s.retryDelivery,
@@ -85,8 +86,8 @@ func refusal(err error) string {
 	switch {
 	case errors.Is(err, store.ErrInFlight):
 		return "An attempt is being made, or is about to be; wait for it and look again."
-	case errors.Is(err, store.ErrPaused):
-		return "The endpoint is paused; set its status to active and repeat this."
+	case errors.Is(err, store.ErrSuspended):
+		return "The tenant is suspended and nothing is sent for it; repeat this when an operator has resumed it."
 	case errors.Is(err, store.ErrGone):
 		return "The endpoint was deleted; nothing can be sent to it any more."
 	case errors.Is(err, store.ErrErased):

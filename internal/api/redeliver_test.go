@@ -85,6 +85,26 @@ func TestARetryIsRefusedWhileTheEngineHasTheDelivery(t *testing.T) {
 	w.do("acme", "POST", "/events/"+event+"/resend", "").want(202).says(`"queued":1`)
 }
 
+func TestARetryIsRefusedOfASuspendedTenantAndNotOfAPausedEndpoint(t *testing.T) {
+	w := newWorld(t)
+	e := w.endpoint("acme", validEndpoint)
+	event := w.event("acme", "cases.updated")
+	id := w.failed("acme", event)
+	w.do("acme", "PATCH", "/endpoints/"+e, `{"status":"paused"}`).want(200)
+	w.do("acme", "POST", "/deliveries/"+id+"/retry", "").want(202).says(`"state":"pending"`)
+	w.do("acme", "POST", "/events/"+event+"/resend", "").want(202).says(`"queued":1`)
+	suspend := func(on bool) {
+		if _, err := w.store.SuspendTenant(t.Context(), store.Change{Actor: "test", At: w.now()}, w.tenant("acme").ID, on); err != nil {
+			t.Fatal(err)
+		}
+	}
+	suspend(true)
+	w.do("acme", "POST", "/deliveries/"+id+"/retry", "").faults(409).says("The tenant is suspended").says("resumed")
+	w.do("acme", "POST", "/events/"+event+"/resend", "").faults(409).says("The tenant is suspended")
+	suspend(false)
+	w.do("acme", "POST", "/deliveries/"+id+"/retry", "").want(202)
+}
+
 func TestDeliveriesOfADeletedEndpointAreListed(t *testing.T) {
 	w := newWorld(t)
 	e := w.endpoint("acme", validEndpoint)

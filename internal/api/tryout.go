@@ -33,11 +33,11 @@ func (s *server) testOperations() []*operation {
 	return []*operation{{
 		id: "test-endpoint", method: "POST", path: "/endpoints/{webhookId}/test", tag: "Endpoints", scope: access.ScopeWrite,
 		summary: "Send a test to an endpoint",
-		description: "Sends webhooks.ping, or the catalogue's example of a type, to this endpoint alone, whatever it subscribes to: at once, beside what waits for it, and once. " +
+		description: "Sends webhooks.ping, or the catalogue's example of a type, to this endpoint alone, whatever it subscribes to and paused or not: at once, beside what waits for it, and once. " +
 			"It is signed as all are and carries posthorn-test: true; what comes of it changes neither health nor statistics, and it is never replayed. Ten a minute for each endpoint.",
 		body:     body,
 		success:  []success{{status: 202, doc: "The test is durable and under way.", model: reflect.TypeFor[answer[TestedEndpoint]]()}},
-		failures: []posthorn.Code{posthorn.NotFound, posthorn.Conflict},
+		failures: []posthorn.Code{posthorn.NotFound},
 		handle:   s.testEndpoint,
 	}}
 }
@@ -50,9 +50,6 @@ func (s *server) testEndpoint(q *request) (*reply, error) {
 	eventType, data, err := s.testData(q, &e)
 	if err != nil {
 		return nil, err
-	}
-	if e.Status.Shown() == posthorn.StatusPaused {
-		return nil, posthorn.Errorf(posthorn.Conflict, "The endpoint is paused, and nothing is sent to it; set its status to active first.")
 	}
 	if wait := s.testing.take(e.ID, q.at); wait > 0 {
 		return nil, &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: wait,

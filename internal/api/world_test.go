@@ -63,6 +63,8 @@ type idleLanes struct{}
 
 func (idleLanes) Reserve(int64, int64, int) publish.Slot { return idleSlot{} }
 func (idleLanes) ReserveParked(int64) publish.Slot       { return idleSlot{parked: true} }
+func (idleLanes) Canceled() uint64                       { return 0 }
+func (idleLanes) Take([]store.Work, uint64)              {}
 
 type idleSlot struct{ parked bool }
 

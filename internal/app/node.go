@@ -39,7 +39,6 @@ type node struct {
 	client   *send.Client
 	engine   *lane.Engine
 	publish  *publish.Service
-	tests    *tester
 	replays  *replay.Worker
 	access   *access.Authenticator
 	oidc     *access.OIDC // nil for none
@@ -107,7 +106,6 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Observe:     n.observe,
 		Log:         log,
 	})
-	n.tests = newTester(n.store, n.engine, sender, policy, n.observe)
 	n.publish = publish.New(publish.Config{
 		Store:         n.store,
 		Lanes:         lanes{n.engine},
@@ -116,7 +114,6 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		BacklogLimit:  cfg.BacklogLimit,
 		Retention:     cfg.RetainOpen(),
 		RatePerSecond: cfg.PublishRate,
-		Tests:         n.tests.start,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
 	n.replays = replay.New(replay.Config{Store: n.store, Lanes: n.engine, Now: n.now, Log: log})
@@ -333,7 +330,6 @@ func (n *node) stop() error {
 	drained := make(chan error, 1)
 	go func() { drained <- n.engine.Drain(ctx) }()
 	err := n.inTime("requests of clients", n.api.Shutdown(ctx))
-	n.tests.drain(ctx)
 	err = errors.Join(err, n.inTime("attempts", <-drained))
 	n.cancel()
 	if n.ops != nil {

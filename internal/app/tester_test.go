@@ -1,11 +1,15 @@
 package app
 
 import (
+	"context"
+	"database/sql"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -108,5 +112,81 @@ func TestATestThatAStopCutsShortIsMadeByTheNextStart(t *testing.T) {
 	})
 	if d.State != "failed" || d.AttemptsMade != 1 || requests.Load() != 2 {
 		t.Errorf("%+v, %d requests", d, requests.Load())
+	}
+}
+
+// A paused endpoint can be tested, and what a user asks for by hand is sent to it: so
+// one mends a receiver and tries. What else waits there waits.
+func TestAPausedEndpointIsTestedAndRetried(t *testing.T) {
+	onEachStore(t, func(t *testing.T, path string) {
+		s := serveOn(t, path)
+		api := s.tenant(t, "acme")
+		for name, settings := range map[string]client.SettingsChange{
+			"no settings": {}, "ordered": {Ordered: new(true)}, "max_in_flight": {MaxInFlight: new(1), RatePerSecond: new(50.0)},
+		} {
+			receiver := newMendable(t)
+			e := must(api.CreateEndpoint(t.Context(), client.NewEndpoint{URL: receiver.URL, Events: []string{"cases.*"}}))(t)
+			must(api.UpdateSettings(t.Context(), e.ID, settings))(t)
+			status := func(status string) {
+				must(api.UpdateEndpoint(t.Context(), e.ID, client.EndpointChange{Status: &status}))(t)
+			}
+			status("paused")
+			var events []string
+			for i := range 3 {
+				events = append(events, must(api.Send(t.Context(), client.Event{Type: "cases.closed", Data: fmt.Appendf(nil, `{"n":%d}`, i)}))(t).ID)
+			}
+			test := must(api.TestEndpoint(t.Context(), e.ID, ""))(t)
+			head := deliveries(t, api, client.DeliveryFilter{Event: events[0], Endpoint: e.ID})[0]
+			must(api.RetryDelivery(t.Context(), head.ID))(t)
+			for _, id := range []string{test.Delivery, head.ID} {
+				var d *client.Delivery
+				eventually(t, "the result at an endpoint with "+name, func() bool {
+					d = must(api.Delivery(t.Context(), id))(t)
+					return d.Final()
+				})
+				if d.State != "succeeded" || d.AttemptsMade != 1 {
+					t.Errorf("%s: %+v", name, d)
+				}
+			}
+			if got := receiver.received(); len(got) != 2 || got[events[0]] != 1 {
+				t.Errorf("%s: while it is paused it received %v", name, got)
+			}
+			status("active")
+			eventually(t, "what was held", func() bool { return len(receiver.received()) == 4 })
+		}
+	})
+}
+
+// A test's result that cannot be written at first is written later: the receiver is
+// not asked again.
+func TestATestsResultIsRecordedWhenTheStoreCanBeWrittenAgain(t *testing.T) {
+	s := serveForTest(t)
+	api := s.tenant(t, "acme")
+	db := must(sql.Open("sqlite", "file:"+s.path+"?_txlock=immediate"))(t)
+	defer db.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var requests atomic.Int64
+	var lock sync.Once
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		requests.Add(1)
+		lock.Do(func() {
+			if _, err := db.BeginTx(ctx, nil); err != nil { // until cancel
+				t.Error(err)
+			}
+		})
+	}))
+	defer receiver.Close()
+	e := must(api.CreateEndpoint(t.Context(), client.NewEndpoint{URL: receiver.URL, Events: []string{"cases.*"}}))(t)
+	test := must(api.TestEndpoint(t.Context(), e.ID, ""))(t)
+	eventually(t, "a result that is not recorded", func() bool { return strings.Contains(s.log.String(), "a result could not be recorded") })
+	cancel()
+	var d *client.Delivery
+	eventually(t, "the result", func() bool {
+		d = must(api.Delivery(t.Context(), test.Delivery))(t)
+		return d.Final()
+	})
+	if d.State != "succeeded" || d.AttemptsMade != 1 || requests.Load() != 1 {
+		t.Errorf("%+v after %d requests", d, requests.Load())
 	}
 }

@@ -64,7 +64,7 @@ func (e *Engine) attempt(it *item) {
 		a = e.cfg.Sender.Send(e.attemptCtx, it.target, w)
 	}
 	a.Number = w.Progress.Attempts + 1
-	a.Manual = w.Progress.Manual
+	a.Manual = w.Progress.Manual && w.Kind != posthorn.EventTest
 	ended := e.cfg.Now()
 
 	e.finished(it, &a, ended)
@@ -130,7 +130,7 @@ func (e *Engine) trim(l *lane, now time.Time) {
 	for keep.n < failingQueue {
 		keep.push(l.queue.pop())
 	}
-	back := e.holds(&l.queue)
+	back := e.empty(&l.queue)
 	l.queue = keep
 	e.giveBack(l, back)
 }
@@ -144,9 +144,10 @@ func (e *Engine) putBack(it *item) {
 	l.leave(it)
 	switch {
 	case l.gone:
-	case l.known() && !l.active, it.cancels != l.cancels, l.ordered && !it.work.Aside:
+		e.cfg.Store.Forget(it.work.Hold())
+	case l.refuses(&it.work), it.cancels != l.cancels, l.ordered && !it.work.Aside:
 		e.breakLine(l, time.Time{})
-		e.giveBack(l, []store.Hold{it.work.Hold()})
+		e.giveBack(l, []parking{parkingOf(&it.work)})
 	default:
 		it.cost = int64(len(it.work.Body)) + itemOverhead
 		e.count(it)

@@ -79,14 +79,14 @@ func (e *Engine) load(l *lane) error {
 
 // aim gives the lane a new target.
 func (e *Engine) aim(l *lane, t *store.Target) {
-	first, wasActive := l.target == nil, l.active
+	first, wasActive := l.target == nil, l.sends == sendsAll
 	resettled := first || l.target.Endpoint.SettingsVersion != t.Endpoint.SettingsVersion
 	l.target, l.stale = t, false
 	l.owned, l.ordered = t.Owned, t.Endpoint.Settings.Ordered
 	l.blockedUntil = time.Time{}
 	// What was taken over before is behind what the store has parked meanwhile.
 	joins := l.owned && resettled
-	l.active = t.Endpoint.Active() && !t.TenantSuspended
+	l.sends = sendsOf(t)
 	e.joinTenant(l, &t.Endpoint.Tenant)
 	// A lane knows its pace better than the stored health does, unless it was just
 	// made or resumed: then the store has reset the health.
@@ -98,19 +98,22 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 		}
 	}
 	switch {
-	case !l.active:
+	case l.sends != sendsAll:
 		l.returns++
-		e.giveBack(l, e.all(l))
-		l.fresh = l.fresh || t.Parked
+		e.giveBack(l, e.refused(l))
+		l.fresh, l.asked = l.fresh || t.Parked, l.asked || t.Parked
 	case t.Parked && (first || l.backlog == backlogNone), joins && l.queue.n+l.behind.n > 0:
 		l.returns++
 		// What is in memory goes behind what is parked. The store keeps the order.
-		e.giveBack(l, append(e.holds(&l.queue), e.holds(&l.behind)...))
+		e.giveBack(l, append(e.empty(&l.queue), e.empty(&l.behind)...))
 		l.fresh = l.fresh || t.Parked
 	case t.Parked:
 		l.fresh = true
 	default:
 		e.trim(l, e.cfg.Now())
+	}
+	if back := e.standing(l); len(back) > 0 {
+		e.giveBack(l, back)
 	}
 	if !t.Parked && l.backlog == backlogDraining && l.reservedParked+l.parking == 0 {
 		l.fresh = true // the next claim closes the backlog
@@ -123,13 +126,17 @@ func (e *Engine) refill(l *lane) error {
 		e.giveBack(l, nil)
 		return nil
 	}
+	room := l.room()
+	if l.sends == sendsByHand {
+		room = maxManual - l.manual.n
+	}
 	// One is always fetched: a lane must not starve because others fill the memory.
 	limit, coming := 1, int64(itemOverhead)
-	if fit := min(l.room(), int((e.cfg.QueueBytes-e.bytes)/claimCost)); fit > 0 {
+	if fit := min(room, int((e.cfg.QueueBytes-e.bytes)/claimCost)); fit > 0 {
 		limit, coming = fit, int64(fit)*claimCost
 	}
 	e.bytes += coming
-	l.fresh, l.blockedUntil = false, time.Time{}
+	l.fresh, l.asked, l.blockedUntil = false, false, time.Time{}
 	returns := l.returns
 	e.mu.Unlock()
 	works, more, next, err := e.cfg.Store.ClaimParked(e.ctx, l.endpoint, limit)
@@ -142,7 +149,7 @@ func (e *Engine) refill(l *lane) error {
 		claimed.push(it)
 	}
 	if returns != l.returns { // older ones may be on their way to the store
-		e.giveBack(l, e.holds(&claimed))
+		e.giveBack(l, e.empty(&claimed))
 	}
 	e.sortOut(l, &claimed)
 	if !next.IsZero() {
@@ -152,9 +159,13 @@ func (e *Engine) refill(l *lane) error {
 		}
 	}
 	l.recheck = false
+	again := err != nil || more && (len(works) > 0 || !next.IsZero())
 	switch {
-	case err != nil || more:
+	case l.sends == sendsByHand:
+		l.asked = l.asked || again // the rest waits for the resume
+	case again:
 		l.fresh = true
+	case more: // it is paused or suspended by now, which a notice will tell
 	case l.fresh || l.parking > 0: // something was parked during the claim
 	case l.reservedParked > 0:
 		l.backlog = backlogClosing
@@ -180,6 +191,7 @@ func (e *Engine) sortOut(l *lane, claimed *itemList) {
 // backlogFound is told of an endpoint that has parked rows.
 func (e *Engine) backlogFound(endpoint int64) {
 	l := e.lane(endpoint)
+	l.asked = true
 	switch {
 	case l.backlog != backlogNone:
 		l.fresh = true
@@ -193,26 +205,37 @@ func (e *Engine) backlogFound(endpoint int64) {
 
 // parking is a delivery on its way back to the store.
 type parking struct {
-	lane *lane
-	hold store.Hold
+	lane   *lane // set by giveBack
+	hold   store.Hold
+	byHand bool
+}
+
+func parkingOf(w *store.Work) parking {
+	return parking{hold: w.Hold(), byHand: w.Progress.Manual}
 }
 
 // giveBack hands owned deliveries to the parker. From here on the lane has a
-// backlog; what waited behind one that was closing goes with them.
-func (e *Engine) giveBack(l *lane, holds []store.Hold) {
+// backlog; what waited behind one that was closing goes with them. An engine that
+// has stopped leaves them to the store, which finds them when it is opened again.
+func (e *Engine) giveBack(l *lane, list []parking) {
+	if e.phase == phaseStopped {
+		e.letGo(list)
+		return
+	}
 	if l.backlog == backlogClosing {
-		holds = append(holds, e.holds(&l.behind)...)
+		list = append(list, e.empty(&l.behind)...)
 		l.returns++
 	}
 	l.backlog = backlogDraining
-	if len(holds) == 0 {
+	if len(list) == 0 {
 		return
 	}
 	l.returns++
-	l.parking += len(holds)
-	for _, h := range holds {
-		e.parking = append(e.parking, parking{l, h})
+	l.parking += len(list)
+	for i := range list {
+		list[i].lane = l
 	}
+	e.parking = append(e.parking, list...)
 	e.parked.Broadcast()
 }
 
@@ -239,6 +262,7 @@ func (e *Engine) park() {
 		for _, p := range batch {
 			p.lane.parking--
 			p.lane.fresh = p.lane.fresh || err == nil
+			p.lane.asked = p.lane.asked || err == nil && p.byHand
 			e.settle(p.lane)
 		}
 	}

@@ -19,7 +19,7 @@ type lane struct {
 	// loaded again before the next attempt.
 	target *store.Target
 	stale  bool
-	active bool // by the target: the endpoint lives, is active, its tenant too
+	sends  sends // by the target
 	// owned and ordered are the target's settings; see line.go.
 	owned, ordered bool
 	gone           bool // deleted: nothing is kept and nothing is sent any more
@@ -32,8 +32,10 @@ type lane struct {
 	manual  itemList // see redeliver.go
 	replays itemList
 	backlog backlogState
-	// fresh: the store may hold parked rows that no claim has looked for.
-	fresh bool
+	// fresh: the store may hold parked rows that no claim has looked for. asked: some
+	// of them may have been asked for by hand, which is all that matters while the
+	// endpoint is paused.
+	fresh, asked bool
 	// returns counts how often deliveries were parked, or found parked, that may
 	// be older than a slot granted before.
 	returns uint32
@@ -75,6 +77,32 @@ type lane struct {
 	restingPrev  *lane
 	restingNext  *lane
 	restingState bool
+}
+
+// sends is what of a lane's deliveries may be attempted.
+type sends uint8
+
+const (
+	// sendsNothing: the tenant is suspended, or the target was not read yet.
+	sendsNothing sends = iota
+	// sendsByHand: the endpoint is paused; what a user asks for now is attempted.
+	sendsByHand
+	sendsAll
+)
+
+func sendsOf(t *store.Target) sends {
+	switch {
+	case t.TenantSuspended:
+		return sendsNothing
+	case t.Endpoint.Active():
+		return sendsAll
+	}
+	return sendsByHand
+}
+
+// refuses reports whether the delivery is not to be attempted by the lane's target.
+func (l *lane) refuses(w *store.Work) bool {
+	return l.known() && (l.sends == sendsNothing || l.sends == sendsByHand && !w.Progress.Manual)
 }
 
 // backlogState says what new deliveries do while older ones may be parked.
@@ -209,10 +237,11 @@ func (l *lane) takes(cost int64) bool {
 
 // startable reports whether the lane could start an attempt if its time came.
 func (l *lane) startable() bool {
-	if !l.known() || !l.active || l.suspects > 0 {
+	if !l.known() || l.sends == sendsNothing {
 		return false
 	}
-	return l.manualReady() || (l.queueReady() || l.replayReady()) && l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
+	return l.manualReady() || l.sends == sendsAll && l.suspects == 0 &&
+		(l.queueReady() || l.replayReady()) && l.inFlight < l.pace.limit(l.target.Endpoint.Settings.InFlight())
 }
 
 // early reports whether it is too early for the lane's next attempt, and until
@@ -269,7 +298,7 @@ func (e *Engine) settleWork(l *lane) {
 			e.takeTurn(l)
 		}
 	}
-	if l.fresh && l.backlog != backlogNone && l.blocked() {
+	if l.unseen() && l.blocked() {
 		e.wakeLane(l, l.blockedUntil)
 	}
 	if !l.attended && !l.inService && (l.needsTarget() || l.needsRefill()) {
@@ -291,19 +320,34 @@ func (e *Engine) settleWork(l *lane) {
 // once.
 func (l *lane) needsTarget() bool { return !l.known() }
 
+// unseen reports whether the store may hold parked rows that the lane would be given.
+func (l *lane) unseen() bool {
+	if l.sends == sendsByHand {
+		return l.backlog != backlogNone && l.asked
+	}
+	return l.backlog != backlogNone && l.fresh
+}
+
 // needsRefill: the backlog is fetched when half of the queue is sent, but not
 // before what is on its way to the store has got there: it may be older.
 func (l *lane) needsRefill() bool {
-	return l.backlog != backlogNone && l.fresh && l.known() && l.active &&
-		l.parking == 0 && l.e.sending == sendingOn && l.queue.n <= l.capacity()/2 &&
-		(l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes) && !l.blocked()
+	if !l.unseen() || !l.known() || l.parking > 0 || l.e.sending != sendingOn || l.blocked() {
+		return false
+	}
+	switch l.sends {
+	case sendsByHand:
+		return l.manual.n <= maxManual/2 && l.queue.n == 0
+	case sendsAll:
+		return l.queue.n <= l.capacity()/2 && (l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes)
+	}
+	return false
 }
 
 // settleRest keeps lanes with nothing to do for their target, the last used
 // longest, up to maxResting.
 func (e *Engine) settleRest(l *lane) {
 	rest := l.queued()+l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 &&
-		!l.attended && !l.inService && !l.inTurn && l.known() && (l.backlog == backlogNone || !l.active)
+		!l.attended && !l.inService && !l.inTurn && l.known() && (l.sends == sendsNothing || !l.unseen() && (l.sends == sendsByHand || l.backlog == backlogNone))
 	if rest == l.restingState {
 		return
 	}
@@ -332,10 +376,17 @@ func (e *Engine) forget(l *lane) {
 // leave drops what a deleted endpoint's lane holds (the store cancels the rows)
 // and the lane itself once nobody refers to it.
 func (e *Engine) leave(l *lane) {
-	e.all(l)
+	e.letGo(e.all(l))
 	l.backlog, l.fresh = backlogNone, false
 	if l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 && !l.attended && !l.inService && !l.inTurn {
 		e.forget(l)
+	}
+}
+
+// letGo lets go of deliveries that the store settles by itself.
+func (e *Engine) letGo(list []parking) {
+	for _, p := range list {
+		e.cfg.Store.Forget(p.hold)
 	}
 }
 
@@ -403,13 +454,13 @@ func (q *laneList) pop() *lane {
 	return l
 }
 
-// holds returns what holds the queue's deliveries and empties it.
-func (e *Engine) holds(q *itemList) []store.Hold {
-	holds := make([]store.Hold, 0, q.n)
+// empty takes the deliveries out of the queue, to be given back.
+func (e *Engine) empty(q *itemList) []parking {
+	list := make([]parking, 0, q.n)
 	for q.n > 0 {
 		it := q.pop()
 		e.uncount(it)
-		holds = append(holds, it.work.Hold())
+		list = append(list, parkingOf(&it.work))
 	}
-	return holds
+	return list
 }

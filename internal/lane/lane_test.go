@@ -232,22 +232,14 @@ func TestSuspendedTenantIsSentNothing(t *testing.T) {
 		m.endpoint(1, posthorn.Settings{}, 1)
 		m.endpoint(2, posthorn.Settings{}, 2)
 		e := start(t, m, r, Config{})
-		suspend := func(on bool) {
-			m.mu.Lock()
-			target := *m.targets[1]
-			target.TenantSuspended = on
-			m.targets[1] = &target
-			m.mu.Unlock()
-			e.Notice(store.Notice{Kind: store.NoticeTenant, Tenant: 1})
-		}
-		suspend(true)
+		m.suspend(1, true)
 		m.publish(e, 1, time.Time{})
 		m.publish(e, 2, time.Time{})
 		wait(time.Hour)
 		if got := ids(r.seen(0)); !slices.Equal(got, []posthorn.ID{2}) {
 			t.Errorf("attempts of %v, of 2 alone was wanted", got)
 		}
-		suspend(false)
+		m.suspend(1, false)
 		wait(time.Minute)
 		if got := ids(r.seen(0)); !slices.Equal(got, []posthorn.ID{2, 1}) {
 			t.Errorf("attempts of %v", got)

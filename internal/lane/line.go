@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
-	"github.com/posthorn/posthorn/internal/store"
 )
 
 // Owned lanes get all new deliveries by way of the store's backlog, which
@@ -37,6 +36,26 @@ func (l *lane) nextInLine() *item {
 	return l.queue.remove(l.aside().work.ID)
 }
 
+// standing takes out what was asked for by hand while it stood in no line, and does
+// now.
+func (e *Engine) standing(l *lane) (back []parking) {
+	if !l.ordered {
+		return nil
+	}
+	var aside itemList
+	for l.manual.n > 0 {
+		it := l.manual.pop()
+		if it.work.Aside {
+			aside.push(it)
+			continue
+		}
+		e.uncount(it)
+		back = append(back, parkingOf(&it.work))
+	}
+	l.manual = aside
+	return back
+}
+
 // breakLine is told that a delivery of the line went back to the backlog, until a
 // time, or that it is another's: what was behind it follows, to be claimed behind
 // it again.
@@ -45,7 +64,7 @@ func (e *Engine) breakLine(l *lane, until time.Time) {
 		return
 	}
 	var aside itemList
-	var holds []store.Hold
+	var back []parking
 	for l.queue.n > 0 {
 		it := l.queue.pop()
 		if it.work.Aside {
@@ -53,12 +72,12 @@ func (e *Engine) breakLine(l *lane, until time.Time) {
 			continue
 		}
 		e.uncount(it)
-		holds = append(holds, it.work.Hold())
+		back = append(back, parkingOf(&it.work))
 	}
 	l.queue = aside
 	l.returns++ // a claim under way took what stands behind
-	e.giveBack(l, holds)
-	l.fresh, l.blockedUntil = true, until
+	e.giveBack(l, back)
+	l.fresh, l.asked, l.blockedUntil = true, true, until
 }
 
 // blocked reports whether asking the store for the backlog is useless now.

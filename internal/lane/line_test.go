@@ -149,7 +149,7 @@ func lineWorld(t *testing.T, seed uint64) {
 	e := start(t, m, r, c)
 	const events = 300
 	random := rand.New(rand.NewPCG(seed, 1))
-	paused := false
+	paused, suspended, tests := false, false, 0
 	choices := []posthorn.Settings{{Ordered: true}, {}, {MaxInFlight: 3}, {Ordered: true, RatePerSecond: 100}, {RatePerSecond: 200}}
 	for range events {
 		var at time.Time
@@ -180,11 +180,20 @@ func lineWorld(t *testing.T, seed uint64) {
 			e = start(t, m, r, c)
 		case 6:
 			m.settings(1, ordered)
+		case 7:
+			m.test(e, 1)
+			tests++
+		case 8, 9:
+			m.retryAny(e, random)
+		case 10:
+			suspended = !suspended
+			m.suspend(1, suspended)
 		}
 	}
+	m.suspend(1, false)
 	m.change(1, resumeIt)
 	wait(20 * 24 * time.Hour)
-	if n := m.places(); n["done"] != events {
+	if n := m.places(); n["done"] != events+tests {
 		t.Errorf("something is left: %v", n)
 	}
 	if s := e.Stats(); s.Queued+s.InFlight+s.Unrecorded != 0 || s.QueuedBytes != 0 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -25,6 +26,11 @@ type memory struct {
 
 	mu         sync.Mutex
 	lastID     posthorn.ID
+	gen        uint64                  // of the last hold
+	live       map[store.Hold]bool     // what the engine holds; true once the store failed at its end
+	engine     *Engine                 // that has them
+	suspended  map[int64]bool          // tenants
+	may        func(h store.Hold) bool // MayAttempt; may let time pass
 	rows       map[posthorn.ID]*row
 	targets    map[int64]*store.Target
 	off        bool // sending
@@ -32,6 +38,7 @@ type memory struct {
 	outage     bool // everything does
 	unreadable bool // Payload fails
 	records    int
+	claims     int // of what is parked
 	watch      func(store.Notice)
 }
 
@@ -42,7 +49,83 @@ type row struct {
 }
 
 func newMemory(t *testing.T) *memory {
-	return &memory{t: t, commit: time.Millisecond, rows: map[posthorn.ID]*row{}, targets: map[int64]*store.Target{}}
+	return &memory{t: t, commit: time.Millisecond, rows: map[posthorn.ID]*row{}, targets: map[int64]*store.Target{}, live: map[store.Hold]bool{}, suspended: map[int64]bool{}}
+}
+
+// give has the engine hold the row. It is called with the lock held.
+func (m *memory) give(r *row) store.Work {
+	m.gen++
+	r.place, r.work.Gen = "owned", m.gen
+	m.live[r.work.Hold()] = false
+	return r.work
+}
+
+// ended is called with the lock held when a hold ends, which it does once.
+func (m *memory) ended(h store.Hold, how string) {
+	if _, ok := m.live[h]; !ok {
+		m.t.Errorf("the hold %v ends by %s, but the engine has none", h, how)
+	}
+	delete(m.live, h)
+}
+
+// failed is called with the lock held when the store could not end a hold.
+func (m *memory) failed(h store.Hold) {
+	if _, ok := m.live[h]; !ok {
+		m.t.Errorf("the hold %v was to be ended, but the engine has none", h)
+	}
+	m.live[h] = true
+}
+
+// agree waits until the engine has what the store gave to it and nothing else, in its
+// queues, in flight or on the way back.
+func (m *memory) agree(e *Engine) {
+	m.t.Helper()
+	var why string
+	for range 100 {
+		synctest.Wait()
+		if why = m.disagree(e); why == "" {
+			return
+		}
+		wait(time.Millisecond)
+	}
+	m.t.Error(why)
+}
+
+func (m *memory) disagree(e *Engine) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.engine != e || e.phase == phaseStopped {
+		return ""
+	}
+	has := e.inFlight + e.unrecorded
+	for _, l := range e.lanes {
+		has += l.queued() + l.parking
+		for _, q := range []*itemList{&l.queue, &l.behind, &l.manual, &l.replays} {
+			for it := q.head; it != nil; it = it.next {
+				if _, ok := m.live[it.work.Hold()]; !ok {
+					return fmt.Sprintf("the engine keeps %v, which it does not hold", it.work.Hold())
+				}
+			}
+		}
+	}
+	if has != len(m.live) {
+		return fmt.Sprintf("the engine has %d deliveries and holds %d: %v", has, len(m.live), m.live)
+	}
+	return ""
+}
+
+// left checks that a drained engine holds nothing but what the store failed to take.
+func (m *memory) left(e *Engine) {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for h, failed := range m.live {
+		if m.engine == e && !failed {
+			m.t.Errorf("the drained engine never gave back %v", h)
+		}
+	}
 }
 
 // endpoint adds active endpoints of a tenant.
@@ -66,12 +149,23 @@ func (m *memory) change(endpoint int64, fn func(*store.Target)) {
 	m.watch(store.Notice{Kind: store.NoticeEndpoint, Tenant: t.Endpoint.Tenant, Endpoint: endpoint})
 }
 
+// change1 alters endpoint 1 before there is an engine.
+func (m *memory) change1(fn func(*store.Target)) { fn(m.targets[1]) }
+
 func pauseIt(t *store.Target) { t.Endpoint.Status = posthorn.StatusPaused }
 func resumeIt(t *store.Target) {
 	t.Endpoint.Status = posthorn.StatusActive
 	t.Health = t.Health.Resumed()
 }
 func deleteIt(t *store.Target) { t.Endpoint.DeletedAt = time.Now() }
+
+// suspend suspends a tenant, or ends that.
+func (m *memory) suspend(tenant int64, on bool) {
+	m.mu.Lock()
+	m.suspended[tenant] = on
+	m.mu.Unlock()
+	m.watch(store.Notice{Kind: store.NoticeTenant, Tenant: tenant})
+}
 
 func (m *memory) setSending(on bool) {
 	m.mu.Lock()
@@ -122,7 +216,11 @@ func (m *memory) insert(s Slot, tenant, endpoint int64, at time.Time) posthorn.I
 		r.place = "parked"
 	}
 	m.rows[r.work.ID] = r
-	w, owned := r.work, r.place == "owned"
+	owned := r.place == "owned"
+	if owned {
+		m.give(r)
+	}
+	w := r.work
 	m.mu.Unlock()
 	if owned {
 		w.Body = make([]byte, 100)
@@ -135,8 +233,10 @@ func (m *memory) insert(s Slot, tenant, endpoint int64, at time.Time) posthorn.I
 
 // reopen is what a start after a crash does: owned rows wait again, and are due.
 func (m *memory) reopen() {
+	m.left(m.engine)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	clear(m.live)
 	for _, r := range m.rows {
 		if r.place == "owned" {
 			if r.place, r.work.Progress.NextAt = "waiting", time.Now(); m.inLine(r) {
@@ -192,8 +292,7 @@ func (m *memory) take(limit int, order func(a, b *row) int, want func(*row) bool
 	slices.SortFunc(all, order)
 	n := min(limit, len(all))
 	for _, r := range all[:n] {
-		r.place = "owned"
-		w = append(w, r.work)
+		w = append(w, m.give(r))
 	}
 	return w, all[n:]
 }
@@ -227,29 +326,45 @@ func (m *memory) ClaimParked(_ context.Context, endpoint int64, limit int) (w []
 	defer m.work() // what is committed meanwhile is not seen
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.claims++
 	if m.outage {
 		return nil, false, next, errDisk
 	}
+	target := m.targets[endpoint]
+	ordered, paused := target.Endpoint.Settings.Ordered, !target.Endpoint.Active()
 	var all []*row
-	var candidates []store.ParkedRow
 	for _, r := range m.rows {
 		if r.place == "parked" && r.work.Endpoint == endpoint {
 			all = append(all, r)
 		}
 	}
+	if !target.Endpoint.DeletedAt.IsZero() || m.suspended[target.Endpoint.Tenant] {
+		return nil, len(all) > 0, next, nil
+	}
 	slices.SortFunc(all, byID)
+	some := len(all)
+	if paused {
+		head := slices.IndexFunc(all, m.inLine)
+		var first *row
+		if head >= 0 {
+			first = all[head]
+		}
+		all = slices.DeleteFunc(all, func(r *row) bool {
+			return !r.work.Progress.Manual || m.inLine(r) && r != first
+		})
+	}
+	var candidates []store.ParkedRow
 	for _, r := range all {
 		candidates = append(candidates, store.ParkedRow{Aside: r.work.Aside, Tries: r.work.Progress.Tries, NextAt: r.work.Progress.NextAt})
 	}
-	take, late, more, next := store.LineUp(m.targets[endpoint].Endpoint.Settings.Ordered, candidates, false, time.Now(), limit)
+	take, late, more, next := store.LineUp(ordered, candidates, false, time.Now(), limit)
 	for _, i := range late {
 		all[i].place = "waiting"
 	}
 	for _, i := range take {
-		all[i].place = "owned"
-		w = append(w, all[i].work)
+		w = append(w, m.give(all[i]))
 	}
-	return w, more, next, nil
+	return w, more || paused && some > len(take)+len(late), next, nil
 }
 
 func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]int64, error) {
@@ -260,7 +375,9 @@ func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]i
 	}
 	var ids []int64
 	for _, r := range m.rows {
-		if id := r.work.Endpoint; r.place == "parked" && id > after && m.targets[id].Endpoint.Active() {
+		id := r.work.Endpoint
+		t := &m.targets[id].Endpoint
+		if r.place == "parked" && id > after && t.DeletedAt.IsZero() && !m.suspended[t.Tenant] && (t.Active() || r.work.Progress.Manual) {
 			ids = append(ids, id)
 		}
 	}
@@ -269,21 +386,37 @@ func (m *memory) ParkedEndpoints(_ context.Context, after int64, limit int) ([]i
 	return ids[:min(limit, len(ids))], nil
 }
 
-func (m *memory) MayAttempt(context.Context, store.Hold) bool { return true }
+func (m *memory) MayAttempt(ctx context.Context, h store.Hold) bool {
+	m.mu.Lock()
+	may := m.may
+	m.mu.Unlock()
+	return may == nil || may(h)
+}
 
-func (m *memory) Forget(...store.Hold) {}
+func (m *memory) Forget(holds ...store.Hold) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, h := range holds {
+		m.ended(h, "Forget")
+	}
+}
 
 func (m *memory) Park(_ context.Context, holds []store.Hold) error {
 	m.work()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fail || m.outage {
-		return errDisk
-	}
 	for _, h := range holds {
-		if r := m.rows[h.ID]; r.place == "owned" {
+		if m.fail || m.outage {
+			m.failed(h)
+			continue
+		}
+		m.ended(h, "Park")
+		if r := m.rows[h.ID]; r.place == "owned" && r.work.Gen == h.Gen {
 			r.place = "parked"
 		}
+	}
+	if m.fail || m.outage {
+		return errDisk
 	}
 	return nil
 }
@@ -313,9 +446,12 @@ func (m *memory) record(r store.Result) (rec store.Recorded, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.records++
+	h := store.Hold{ID: r.ID, Gen: r.Gen}
 	if m.fail || m.outage {
+		m.failed(h)
 		return rec, errDisk
 	}
+	m.ended(h, "Record")
 	row := m.rows[r.ID]
 	if row.place != "owned" || row.work.Progress.Tries != r.Tries {
 		m.t.Errorf("delivery %d was recorded while it was %s", r.ID, row.place)
@@ -356,6 +492,7 @@ func (m *memory) Target(_ context.Context, endpoint int64) (store.Target, error)
 		return store.Target{}, fmt.Errorf("endpoint %d: %w", endpoint, store.ErrNotFound)
 	}
 	t := *p
+	t.TenantSuspended = m.suspended[t.Endpoint.Tenant]
 	t.Owned = t.Endpoint.Settings.OwnedLane(m.shared)
 	for _, r := range m.rows {
 		t.Parked = t.Parked || r.place == "parked" && r.work.Endpoint == endpoint
@@ -407,16 +544,18 @@ func start(t *testing.T, m *memory, r *receiver, c Config) *Engine {
 		c.Policy = exact()
 	}
 	e := New(c)
-	m.watch = e.Notice
+	m.watch, m.engine = e.Notice, e
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		m.agree(e)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := e.Drain(ctx); err != nil {
 			t.Error(err)
 		}
+		m.left(e)
 	})
 	return e
 }

@@ -41,7 +41,7 @@ func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work) pos
 	if r.inFlight[w.ID] {
 		r.t.Errorf("delivery %d is in flight twice", w.ID)
 	}
-	if !t.Endpoint.Active() || t.Endpoint.ID != w.Endpoint {
+	if !t.Endpoint.Active() && (!t.Endpoint.DeletedAt.IsZero() || !w.Progress.Manual) || t.TenantSuspended || t.Endpoint.ID != w.Endpoint {
 		r.t.Errorf("an attempt to endpoint %d with target %+v", w.Endpoint, t.Endpoint)
 	}
 	r.inFlight[w.ID] = true

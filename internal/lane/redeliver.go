@@ -32,9 +32,16 @@ func (l *lane) besides(w *store.Work) *itemList {
 	return nil
 }
 
-// manualReady: what a user asked for spends no probe and waits for none.
+// manualReady: what a user asked for spends no probe and waits for none, also when
+// it is the queue's.
 func (l *lane) manualReady() bool {
-	return l.manual.n > 0 && l.inFlight < l.target.Endpoint.Settings.InFlight()
+	return (l.manual.n > 0 || l.nextByHand()) && l.inFlight < l.target.Endpoint.Settings.InFlight()
+}
+
+// nextByHand reports whether the queue's next was asked for by hand: it stands in a
+// line, or there was no room for it beside.
+func (l *lane) nextByHand() bool {
+	return l.queue.n > 0 && l.queue.head.work.Progress.Manual && (!l.ordered || l.inLine == 0)
 }
 
 // replayReady: new deliveries go first, those that are parked too. A line that
@@ -52,8 +59,10 @@ func (l *lane) replayReady() bool {
 // pick takes the lane's next delivery; the lane is startable.
 func (l *lane) pick() *item {
 	switch {
-	case l.manualReady():
+	case l.manualReady() && l.manual.n > 0:
 		return l.manual.pop()
+	case l.manualReady():
+		return l.queue.pop()
 	case l.queueReady():
 		return l.nextInLine()
 	}
@@ -75,9 +84,22 @@ func (l *lane) leave(it *item) {
 func (l *lane) queued() int { return l.queue.n + l.behind.n + l.manual.n + l.replays.n }
 
 // all empties the lane's lists.
-func (e *Engine) all(l *lane) []store.Hold {
-	holds := append(e.holds(&l.queue), e.holds(&l.behind)...)
-	return append(append(holds, e.holds(&l.manual)...), e.holds(&l.replays)...)
+func (e *Engine) all(l *lane) []parking {
+	return append(e.ordinary(l), e.empty(&l.manual)...)
+}
+
+// ordinary empties them but for that of what was asked for by hand.
+func (e *Engine) ordinary(l *lane) []parking {
+	return append(append(e.empty(&l.queue), e.empty(&l.behind)...), e.empty(&l.replays)...)
+}
+
+// refused takes out what the target forbids: of a paused endpoint all but what was
+// asked for by hand. What of that stands in its line is found there again.
+func (e *Engine) refused(l *lane) []parking {
+	if l.sends == sendsByHand {
+		return e.ordinary(l)
+	}
+	return e.all(l)
 }
 
 // Recall lets go of a delivery that waits in memory and reports whether there was
@@ -105,7 +127,7 @@ func (e *Engine) GiveBack(endpoint int64, h store.Hold) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l := e.lane(endpoint)
-	e.giveBack(l, []store.Hold{h})
+	e.giveBack(l, []parking{{hold: h, byHand: true}}) // it may be one
 	e.settle(l)
 }
 
@@ -145,8 +167,9 @@ func (e *Engine) Canceled() uint64 {
 	return e.canceled
 }
 
-// Take hands over what a replay opened, owned by this process. canceled is what
-// Canceled returned before it was opened: what was canceled since is not kept.
+// Take hands over what a replay opened, or the test of an endpoint, owned by this
+// process. canceled is what Canceled returned before it was opened: what was canceled
+// since is not kept.
 func (e *Engine) Take(works []store.Work, canceled uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -155,9 +178,9 @@ func (e *Engine) Take(works []store.Work, canceled uint64) {
 
 func (e *Engine) receiveAll(works []store.Work, canceled uint64) {
 	for i := range works {
-		if canceled != e.canceled {
+		if canceled != e.canceled || e.phase == phaseStopped {
 			l := e.lane(works[i].Endpoint)
-			e.giveBack(l, []store.Hold{works[i].Hold()})
+			e.giveBack(l, []parking{parkingOf(&works[i])})
 			e.settle(l)
 			continue
 		}
@@ -179,7 +202,7 @@ func (e *Engine) ReplayRoom(endpoint int64) int {
 	defer e.settle(l)
 	now := e.cfg.Now()
 	switch {
-	case !l.known() || !l.active || l.backlog != backlogNone && !l.ordered, l.pace.holdUntil.After(now), l.pace.localUntil.After(now):
+	case !l.known() || l.sends != sendsAll || l.backlog != backlogNone && !l.ordered, l.pace.holdUntil.After(now), l.pace.localUntil.After(now):
 		return 0
 	case l.pace.open():
 		return max(0, 1-l.queued()-l.inFlight)

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -10,12 +11,70 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// retry is what the store does with a retry by hand of a row that waits.
-func (m *memory) retry(id posthorn.ID) {
+// retry is what the store does with a retry by hand of a row that the engine does not
+// have, and what the caller does then.
+func (m *memory) retry(e *Engine, id posthorn.ID) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	r := m.rows[id]
-	r.place, r.work.Progress.NextAt, r.work.Progress.Manual = "waiting", time.Now(), true
+	if r.place == "owned" { // refused: ErrInFlight
+		m.mu.Unlock()
+		return
+	}
+	p, err := exact().Step(r.work.Progress, posthorn.Input{Move: posthorn.Retry, Now: time.Now()})
+	if err != nil {
+		m.t.Error(err)
+	}
+	r.work.Progress, r.work.Aside = p, r.work.Aside || p.Extra
+	r.place = "waiting"
+	inLine := m.inLine(r)
+	if inLine {
+		r.place = "parked"
+	}
+	n := store.Notice{Kind: store.NoticeParked, Tenant: r.work.Tenant, Endpoint: r.work.Endpoint}
+	m.mu.Unlock()
+	if inLine {
+		m.watch(n)
+	}
+	e.Wake()
+}
+
+// retryAny retries one that the engine does not have.
+func (m *memory) retryAny(e *Engine, random *rand.Rand) {
+	m.mu.Lock()
+	var all []posthorn.ID
+	for id, r := range m.rows {
+		if r.place != "owned" && r.work.Kind != posthorn.EventTest {
+			all = append(all, id)
+		}
+	}
+	slices.Sort(all)
+	var id posthorn.ID
+	if len(all) > 0 {
+		id = all[random.IntN(len(all))]
+	}
+	m.mu.Unlock()
+	if id != 0 {
+		m.retry(e, id)
+	}
+}
+
+// test publishes the test of an endpoint as package publish does.
+func (m *memory) test(e *Engine, endpoint int64) posthorn.ID {
+	canceled := e.Canceled()
+	m.work()
+	m.mu.Lock()
+	m.lastID++
+	r := &row{work: store.Work{
+		ID: m.lastID, Event: m.lastID, EventKey: posthorn.NewRef(posthorn.TestPrefix, time.Now()), Kind: posthorn.EventTest,
+		Tenant: m.targets[endpoint].Endpoint.Tenant, Endpoint: endpoint, AcceptedAt: time.Now(), Size: 100, Aside: true,
+	}}
+	r.work.Progress.NextAt, r.work.Progress.Manual = time.Now(), true
+	m.rows[m.lastID] = r
+	w := m.give(r)
+	m.mu.Unlock()
+	w.Body = make([]byte, 100)
+	e.Take([]store.Work{w}, canceled)
+	return w.ID
 }
 
 // cancel is what the store does with a cancellation.
@@ -39,8 +98,8 @@ func (m *memory) replay(endpoint int64, n int) (works []store.Work) {
 	for range n {
 		m.lastID++
 		w := store.Work{ID: m.lastID, Event: m.lastID, Tenant: m.targets[endpoint].Endpoint.Tenant, Endpoint: endpoint, AcceptedAt: time.Now(), Size: 100, Replay: true}
-		m.rows[w.ID] = &row{place: "owned", work: w}
-		works = append(works, w)
+		m.rows[w.ID] = &row{work: w}
+		works = append(works, m.give(m.rows[w.ID]))
 	}
 	return works
 }
@@ -68,8 +127,7 @@ func TestWhatIsAskedForByHandWaitsForNoProbe(t *testing.T) {
 		}
 		m.mu.Unlock()
 		asked := time.Now()
-		m.retry(waits)
-		e.Wake()
+		m.retry(e, waits)
 		wait(time.Second)
 		got := r.seen(1)[before:]
 		if len(got) != 1 || got[0].id != waits || got[0].at.Sub(asked) > 100*time.Millisecond {

@@ -28,7 +28,7 @@ func (e *Engine) Reserve(tenant, endpoint int64, size int) Slot {
 	defer e.mu.Unlock()
 	l := e.lane(endpoint)
 	cost := int64(size) + itemOverhead
-	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && !l.active || !l.takes(cost) {
+	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && l.sends != sendsAll || !l.takes(cost) {
 		return e.reserveParked(l)
 	}
 	l.reserved++
@@ -67,11 +67,12 @@ func (s Slot) Accept(w store.Work) {
 	switch {
 	case l.gone, e.phase == phaseStopped:
 		e.uncount(it)
-	case l.owned, l.known() && !l.active, l.backlog == backlogDraining && s.returns != l.returns:
+		e.cfg.Store.Forget(w.Hold())
+	case l.owned, l.refuses(&w), l.backlog == backlogDraining && s.returns != l.returns:
 		// Something older was parked since the slot was granted, or the lane became
 		// an owned one.
 		e.uncount(it)
-		e.giveBack(l, []store.Hold{w.Hold()})
+		e.giveBack(l, []parking{parkingOf(&w)})
 	case l.backlog == backlogClosing:
 		l.behind.push(it)
 	default:

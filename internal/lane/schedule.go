@@ -233,24 +233,25 @@ func (e *Engine) claimDue(now time.Time) error {
 func (e *Engine) receive(w *store.Work) {
 	l := e.lane(w.Endpoint)
 	it := &item{work: *w, cost: int64(len(w.Body)) + itemOverhead}
+	beside := l.besides(w)
 	switch {
 	case l.gone:
-		return
-	case l.known() && !l.active:
-		e.giveBack(l, []store.Hold{w.Hold()})
-	case l.besides(w) != nil:
+		e.cfg.Store.Forget(w.Hold())
+	case l.refuses(w):
+		e.giveBack(l, []parking{parkingOf(w)})
+	case beside != nil:
 		e.count(it)
-		l.besides(w).push(it)
-	case l.active && l.ordered && w.Aside && l.room() > 0:
+		beside.push(it)
+	case l.sends == sendsAll && l.ordered && w.Aside && l.room() > 0:
 		// It neither joins the backlog nor waits for it.
 		e.count(it)
 		l.queue.push(it)
 	case l.ordered:
 		// To its place in the line, or to where the next claim finds it.
-		e.giveBack(l, []store.Hold{w.Hold()})
+		e.giveBack(l, []parking{parkingOf(w)})
 		e.unblock(l)
 	case l.backlog == backlogDraining, !l.takes(it.cost):
-		e.giveBack(l, []store.Hold{w.Hold()})
+		e.giveBack(l, []parking{parkingOf(w)})
 	case l.backlog == backlogClosing:
 		e.count(it)
 		l.behind.push(it)

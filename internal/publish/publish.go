@@ -39,6 +39,11 @@ type Lanes interface {
 	// ReserveParked takes the place of a delivery for an owned lane, which is
 	// stored behind the lane's backlog in any case.
 	ReserveParked(endpoint int64) Slot
+	// Take hands over deliveries that are committed and owned by this process and
+	// stand outside the queue: a test is attempted before all that waits. canceled is
+	// what Canceled said before the commit.
+	Take(works []store.Work, canceled uint64)
+	Canceled() uint64
 }
 
 // Slot is a place in a lane's queue.
@@ -76,9 +81,6 @@ type Config struct {
 	// RatePerSecond bounds the events that a tenant publishes; 0 for no bound. A
 	// whole batch may come at once.
 	RatePerSecond float64
-	// Tests attempts the delivery of an endpoint's test, which is committed and owned
-	// by this process. It must not wait. nil does nothing: the next start finds it.
-	Tests func(w store.Work)
 	// Published is told of what was accepted, for the metrics; or nil.
 	Published func(events, deliveries int)
 }
@@ -107,9 +109,6 @@ func New(c Config) *Service {
 	}
 	if c.Published == nil {
 		c.Published = func(int, int) {}
-	}
-	if c.Tests == nil {
-		c.Tests = func(store.Work) {}
 	}
 	return &Service{
 		cfg:      c,

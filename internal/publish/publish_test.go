@@ -489,3 +489,27 @@ func TestPublishedIsCounted(t *testing.T) {
 		t.Errorf("%d events and %d deliveries were counted, want 2 and 3", events, deliveries)
 	}
 }
+
+// A test is handed over as what a user asks for now, outside the queue and any line,
+// with the count of cancellations from before its commit.
+func TestATestIsHandedOverBesideTheQueue(t *testing.T) {
+	w := newWorld(t, endpoints("cases.*"))
+	w.lanes.canceled = 3
+	w.store.publish = func(_ context.Context, p store.Publication) ([]store.Accepted, error) {
+		w.lanes.canceled++
+		return commitAll(p), nil
+	}
+	tested, err := w.Test(t.Context(), acme, 1, posthorn.TypePing, []byte(`{}`), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.lanes.want(t, "take 1 of 3")
+	got := w.lanes.works[0]
+	if got.ID != tested.Delivery || got.Kind != posthorn.EventTest || !got.Aside || !got.Progress.Manual || got.EventKey != tested.Ref || len(got.Body) != got.Size || got.Size == 0 {
+		t.Errorf("handed over %+v for %+v", got, tested)
+	}
+	if _, err := w.Test(t.Context(), posthorn.Tenant{ID: acme.ID, SuspendedAt: noon}, 1, posthorn.TypePing, []byte(`{}`), nil, nil); err == nil {
+		t.Error("a suspended tenant's endpoint was tested")
+	}
+	w.lanes.want(t)
+}

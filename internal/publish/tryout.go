@@ -16,8 +16,9 @@ type Tested struct {
 }
 
 // Test publishes an event that goes to one endpoint of tenant t, whatever that asks
-// for: to try it out. It is attempted at once, beside what waits for the endpoint,
-// and once; what comes of it changes neither health nor statistics. once and answer
+// for, and paused or not: to try it out. It is attempted at once, beside what waits for
+// the endpoint, and once; what comes of it changes neither health nor statistics. once
+// and answer
 // are those of [Service.Publish], as are the errors.
 func (s *Service) Test(ctx context.Context, t posthorn.Tenant, endpoint int64, eventType string, data []byte, once *store.Once, answer func(Tested) []byte) (Tested, error) {
 	if t.Suspended() {
@@ -37,13 +38,15 @@ func (s *Service) Test(ctx context.Context, t posthorn.Tenant, endpoint int64, e
 	if answer != nil {
 		p.Answer = func(a []store.Accepted) []byte { return answer(tested(a[0])) }
 	}
+	canceled := s.cfg.Lanes.Canceled()
 	a, err := s.commitAsIs(ctx, &p)
 	if err != nil {
 		return Tested{}, s.explain(err, nil)
 	}
-	h := handover{p: &p}
-	if a.Open == 1 {
-		s.cfg.Tests(h.work(&p.Events[0], &a, 0))
+	if h := (handover{p: &p}); a.Open == 1 {
+		w := h.work(&p.Events[0], &a, 0)
+		w.Aside, w.Progress.Manual = true, true
+		s.cfg.Lanes.Take([]store.Work{w}, canceled)
 	}
 	return tested(a), nil
 }

@@ -35,6 +35,7 @@ type lanes struct {
 	open           int
 	log            []string // "accept 3 dlv…", in order
 	works          []store.Work
+	canceled       uint64
 }
 
 type slot struct {
@@ -60,6 +61,15 @@ func (l *lanes) ReserveParked(endpoint int64) publish.Slot {
 	defer l.mu.Unlock()
 	l.open++
 	return &slot{lanes: l, endpoint: endpoint, parked: true}
+}
+
+func (l *lanes) Canceled() uint64 { return l.canceled }
+
+func (l *lanes) Take(works []store.Work, canceled uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.works = append(l.works, works...)
+	l.log = append(l.log, fmt.Sprintf("take %d of %d", len(works), canceled))
 }
 
 func (s *slot) Parked() bool { return s.parked }

@@ -13,8 +13,9 @@ var (
 	// ErrInFlight: an attempt is being made, or is about to be, by an engine that
 	// did not let go of the delivery.
 	ErrInFlight = errors.New("store: the delivery is being attempted")
-	// ErrPaused: the endpoint is paused or its tenant suspended.
-	ErrPaused = errors.New("store: the endpoint is paused")
+	// ErrSuspended: the tenant is suspended. (What is asked for by hand of a paused
+	// endpoint is done.)
+	ErrSuspended = errors.New("store: the tenant is suspended")
 	// ErrGone: the endpoint was deleted.
 	ErrGone = errors.New("store: the endpoint is deleted")
 	// ErrErased: the event's payload is not kept any more.
@@ -57,7 +58,7 @@ type Retried struct {
 	ID       posthorn.ID
 	Endpoint int64
 	Progress posthorn.Progress // after it
-	Refused  error             // ErrInFlight, ErrPaused, ErrGone, ErrErased; nil if it will be attempted
+	Refused  error             // ErrInFlight, ErrSuspended, ErrGone, ErrErased; nil if it will be attempted
 }
 
 // CancelFilter selects open deliveries of an endpoint.
@@ -78,7 +79,9 @@ func (f *CancelFilter) Wants(eventType string, accepted time.Time) bool {
 // [Change.Once] remembers; nil for what Once holds.
 type Redelivery interface {
 	// Retry has deliveries attempted once more, now: finished ones are opened for
-	// one attempt, open ones have their next attempt moved to now. They wait, due.
+	// one attempt, open ones have their next attempt moved to now. They wait, due,
+	// at a paused endpoint too; one in an ordered endpoint's line is parked in its
+	// place.
 	// When none is taken, nothing is changed and the error is why the first was
 	// refused; ErrNotFound when there is none.
 	Retry(ctx context.Context, c Change, o RetryOrder, answer func([]Retried) []byte) ([]Retried, error)

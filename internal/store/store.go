@@ -544,6 +544,9 @@ type Recorded struct {
 // (in this process's memory), waiting (has a time) or parked (behind its lane's
 // backlog). The line of an ordered endpoint is what of it is parked and not
 // [Work.Aside]: also after a failed attempt, and after a crash.
+//
+// What the engine holds ([Hold]) ends once: by a Record that was written or Lost, by
+// a Park, or by Forget.
 type Queue interface {
 	// ClaimDue takes over waiting deliveries with NextAt <= now, earliest first,
 	// at most limit; a store may bring fewer at a time. next is the time of the
@@ -553,24 +556,31 @@ type Queue interface {
 	// reports whether others are left. Those that failed before and whose time has
 	// not come become waiting, but in an ordered endpoint's line: there the first
 	// one holds the rest. next is the earliest time of either, zero for none. With
-	// more and without work, asking again before next is useless.
+	// more and without work, asking again before next is useless, and without next
+	// before a notice.
+	// Of a paused endpoint it takes over what was asked for by hand ([Work].Progress
+	// is Manual; a test is) and no other; of an ordered one's line the head alone, if
+	// it was. Of a suspended tenant's and a deleted endpoint it takes nothing.
 	// Where several processes share the store, an owned lane is leased to one of
 	// them: it is this one from the first claim on, and the others get nothing.
 	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, next time.Time, err error)
-	// ParkedEndpoints lists endpoints that live, are active and have parked
-	// deliveries, with an id above after, at most limit.
+	// ParkedEndpoints lists endpoints that live, of tenants that are not suspended,
+	// and have parked deliveries, with an id above after, at most limit; paused ones
+	// only when some of these were asked for by hand.
 	ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error)
 	// MayAttempt waits until this process may attempt what it holds, or ctx ends,
 	// and reports whether it may: no attempt begins otherwise. When it says no
 	// and ctx lives, the delivery is not this process's any more: nothing is
-	// attempted, and nothing is to be recorded or given back.
+	// attempted, recorded or given back; it is forgotten.
 	MayAttempt(ctx context.Context, h Hold) bool
 	// Park gives owned deliveries back to the backlog of their endpoint, in a
 	// commit of its own; rows no longer owned and open are left alone. With an error
 	// nothing was given back.
 	Park(ctx context.Context, holds []Hold) error
 	// Forget lets go of deliveries that the store settles by itself: those of
-	// deleted endpoints and of erased events. Nothing is written.
+	// deleted endpoints and of erased events, those that MayAttempt said no to, and
+	// what an engine is handed that has stopped, which is due when the store is opened
+	// again. Nothing is written; it neither waits nor calls anybody.
 	Forget(holds ...Hold)
 	// Payload returns an event's body.
 	Payload(ctx context.Context, event posthorn.ID) ([]byte, error)

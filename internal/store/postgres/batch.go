@@ -38,6 +38,7 @@ type batch struct {
 		body                                                                 [][]byte
 	}
 	due     struct{ pub, id, event, tenant, endpoint, run, next []int64 }
+	tests   []int64 // events that are tests: what was asked for by hand
 	lines   lines
 	outbox  struct{ pub, id []int64 }
 	expired struct{ pub, id, event, tenant, endpoint, hour []int64 }
@@ -53,7 +54,7 @@ type batch struct {
 }
 
 func newBatch(p *publisher, run int64, node uint8) *batch {
-	return &batch{p: p, run: run, node: node, opened: opened{}, used: map[key]bool{}}
+	return &batch{p: p, run: run, node: node, opened: opened{}, used: map[key]bool{}, tests: []int64{}}
 }
 
 // add takes in a publication, or says that it must wait for another one of the
@@ -164,6 +165,9 @@ func (b *batch) addEvent(pub int64, o *publication, e *store.NewEvent) (store.Ac
 	c.pub, c.id, c.tenant = append(c.pub, pub), append(c.id, int64(id)), append(c.tenant, o.Tenant)
 	c.occurred, c.accepted, c.deliver = append(c.occurred, nanos(e.OccurredAt)), append(c.accepted, nanos(o.At)), append(c.deliver, nanos(e.DeliverAt))
 	c.deliveries, c.size, c.kind = append(c.deliveries, int64(len(e.Targets))), append(c.size, int64(len(e.Body))), append(c.kind, int64(e.Kind))
+	if e.Kind == posthorn.EventTest {
+		b.tests = append(b.tests, int64(id))
+	}
 	c.key, c.typ, c.body = append(c.key, e.Key), append(c.typ, e.Type), append(c.body, e.Body)
 	c.source, c.subject, c.sourceID = append(c.source, e.Source), append(c.subject, e.Subject), append(c.sourceID, e.SourceID)
 	return store.Accepted{ID: id, OccurredAt: e.OccurredAt, Deliveries: len(e.Targets), Open: b.addDeliveries(pub, o, e, id)}, nil
@@ -241,8 +245,8 @@ const insertTail = `), e AS (
 )`
 
 const insertDue = `, d AS (
-	INSERT INTO due (id, event, tenant, endpoint, run, next_at)
-	SELECT d.id, d.event, d.tenant, d.endpoint, d.run, d.next_at
+	INSERT INTO due (id, event, tenant, endpoint, run, next_at, manual)
+	SELECT d.id, d.event, d.tenant, d.endpoint, d.run, d.next_at, d.event = ANY ($%d::bigint[])
 	FROM unnest($19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[])
 		d (pub, id, event, tenant, endpoint, run, next_at) JOIN ok USING (pub)
 )`
@@ -300,6 +304,8 @@ func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err 
 		rest += fmt.Sprintf(insertNotes, len(args)+1, len(args)+2, len(args)+3)
 		args = append(args, n.pub, n.event, n.text)
 	}
+	due = fmt.Sprintf(due, len(args)+1)
+	args = append(args, b.tests)
 	query := "WITH " + insertHead + insertTail + due + rest
 	if o := &b.outbox; len(o.pub) > 0 {
 		query = fmt.Sprintf(pickOutbox, len(args)+1, len(args)+2) + insertHead + wholeOutbox + insertTail + due + rest + dropOutbox

@@ -138,15 +138,22 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 				tx.takes(s, run, work)
 			}
 		}()
-		var gone, owned bool
+		var gone, suspended, paused, owned bool
 		// Sweep cancels those of a deleted endpoint.
-		found, err := tx.row(`SELECT coalesce(p.deleted_at, 1) <> 0 OR coalesce(t.deleted_at, 1) <> 0, EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = p.id)
-			FROM endpoints p LEFT JOIN tenants t ON t.id = p.tenant WHERE p.id = $1`, []any{endpoint}, &gone, &owned)
-		if err != nil || !found || gone {
+		found, err := tx.row(`SELECT coalesce(p.deleted_at, 1) <> 0 OR coalesce(t.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0 OR p.status NOT IN ('active', 'paused'), p.status = 'paused',
+			EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = p.id)
+			FROM endpoints p LEFT JOIN tenants t ON t.id = p.tenant WHERE p.id = $1`, []any{endpoint}, &gone, &suspended, &paused, &owned)
+		switch {
+		case err != nil || !found || gone:
 			return err
-		}
-		if owned {
-			work, more, next, lowest, err = tx.claimOwned(endpoint, run, limit)
+		case suspended:
+			more, err = tx.hasParked(endpoint)
+			return err
+		case owned:
+			work, more, next, lowest, err = tx.claimOwned(endpoint, run, paused, limit)
+			return err
+		case paused:
+			work, more, next, lowest, err = tx.claimLine(endpoint, run, false, paused, s.now(), limit)
 			return err
 		}
 		claims, err := tx.claims(claimParked, endpoint, limit, run, nanos(s.now()))
@@ -165,7 +172,7 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 			return err
 		}
 		slices.SortFunc(work, func(a, b store.Work) int { return cmp.Compare(a.ID, b.ID) })
-		_, err = tx.row(`SELECT EXISTS (SELECT 1 FROM due WHERE run = -1 AND endpoint = $1)`, []any{endpoint}, &more)
+		more, err = tx.hasParked(endpoint)
 		if next = fromNanos(lowest); more && len(work) == 0 {
 			next = s.now() // what comes behind is not known yet
 		}
@@ -266,8 +273,7 @@ func (tx *txn) writeHours() error {
 }
 
 // ParkedEndpoints implements [store.Queue]. It hops over the parked index from
-// endpoint to endpoint and leaves out those of suspended tenants as well, as
-// nothing is sent to them.
+// endpoint to endpoint.
 func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) ([]int64, error) {
 	ctx, cancel := s.look(ctx)
 	defer cancel()
@@ -276,7 +282,8 @@ func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) ([]
 			UNION ALL
 			SELECT (SELECT d.endpoint FROM due d WHERE d.run = -1 AND d.endpoint > r.endpoint ORDER BY d.endpoint LIMIT 1) FROM r WHERE r.endpoint IS NOT NULL)
 		SELECT r.endpoint FROM r JOIN endpoints p ON p.id = r.endpoint JOIN tenants t ON t.id = p.tenant
-		WHERE p.deleted_at = 0 AND p.status = 'active' AND t.deleted_at = 0 AND t.suspended_at = 0 ORDER BY 1 LIMIT $2`, after, limit)
+		WHERE p.deleted_at = 0 AND t.deleted_at = 0 AND t.suspended_at = 0
+		AND (p.status = 'active' OR p.status = 'paused' AND EXISTS (SELECT 1 FROM due h WHERE h.run = -1 AND h.manual AND h.endpoint = p.id)) ORDER BY 1 LIMIT $2`, after, limit)
 }
 
 // Park implements [store.Queue].

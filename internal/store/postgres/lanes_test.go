@@ -180,6 +180,65 @@ func TestWhatIsDueInALaneGoesToItsNode(t *testing.T) {
 	}
 }
 
+// What is asked for by hand in another node's lane reaches that node at once, though
+// the endpoint is paused, and though the head of its line waits.
+func TestWhatIsAskedForByHandReachesItsLane(t *testing.T) {
+	t.Parallel()
+	for _, paused := range []bool{false, true} {
+		c := newCluster(t, database(t))
+		a, b := c.node(c.url), c.node(c.url)
+		told := make(chan store.Notice, 1000)
+		a.Watch(func(n store.Notice) { told <- n })
+		done := c.publish(a)
+		if rec, err := record(a, c.result(done, posthorn.ClassOK)); err != nil || rec.Lost {
+			t.Fatalf("%+v, %v", rec, err)
+		}
+		c.settings(a, posthorn.Settings{Ordered: true})
+		head := c.line(a)
+		if got := c.claimLane(a); !slices.Equal(got, []posthorn.ID{head}) {
+			t.Fatalf("claimed %v", got)
+		}
+		r := c.result(head, posthorn.ClassHTTPStatus)
+		r.Policy.Schedule = []time.Duration{time.Hour}
+		if rec, err := record(a, r); err != nil || !rec.Parked {
+			t.Fatalf("%+v, %v", rec, err)
+		}
+		by := store.Change{Actor: "test", At: time.Now()}
+		if paused {
+			if _, err := a.UpdateEndpoint(t.Context(), by, c.tenant.ID, c.to.Ref, 0, func(e *posthorn.Endpoint) error {
+				e.Status = posthorn.StatusPaused
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := b.Retry(t.Context(), by, store.RetryOrder{Tenant: c.tenant.ID, Delivery: done}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.claim(b); len(got) != 0 {
+			t.Errorf("another node has %v", got)
+		}
+		want := store.Notice{Kind: store.NoticeParked, Tenant: c.tenant.ID, Endpoint: c.to.ID}
+		for len(told) > 0 {
+			<-told
+		}
+		took := c.eventually("the lane's node is told", func() bool {
+			select {
+			case n := <-told:
+				return n == want
+			default:
+				return false
+			}
+		})
+		if took > time.Second {
+			t.Errorf("that took %v", took)
+		}
+		if got := c.claimLane(a); !slices.Equal(got, []posthorn.ID{done}) {
+			t.Errorf("paused %v: the lane's node claimed %v, want %v", paused, got, done)
+		}
+	}
+}
+
 // A lane that becomes an owned one is not given out before other nodes have given
 // back what they hold of it.
 func TestALaneIsGivenOutWhenOthersHoldNothingOfIt(t *testing.T) {

@@ -73,7 +73,7 @@ func (tx *txn) laneOf(endpoint, run int64) (holder int64, err error) {
 
 // claimOwned is ClaimParked for an owned lane. lowest is the earliest time of what
 // waits now; 0 for none.
-func (tx *txn) claimOwned(endpoint, run int64, limit int) (work []store.Work, more bool, next time.Time, lowest int64, err error) {
+func (tx *txn) claimOwned(endpoint, run int64, paused bool, limit int) (work []store.Work, more bool, next time.Time, lowest int64, err error) {
 	now := tx.now()
 	if err = tx.exec(takeLane, endpoint, run, nanos(now)); err != nil {
 		return
@@ -93,18 +93,39 @@ func (tx *txn) claimOwned(endpoint, run int64, limit int) (work []store.Work, mo
 			return nil, true, now.Add(askAgain), 0, nil
 		}
 	}
-	return tx.claimLine(endpoint, run, ordered, now, limit)
+	return tx.claimLine(endpoint, run, ordered, paused, now, limit)
 }
 
-func (tx *txn) claimLine(endpoint, run int64, ordered bool, now time.Time, limit int) (work []store.Work, more bool, next time.Time, lowest int64, err error) {
+func (tx *txn) hasParked(endpoint int64) (some bool, err error) {
+	_, err = tx.row(`SELECT EXISTS (SELECT 1 FROM due WHERE run = -1 AND endpoint = $1)`, []any{endpoint}, &some)
+	return some, err
+}
+
+// parkedRows are those of a lane, in its order.
+const (
+	parkedRows = `SELECT d.id, d.tries, d.next_at, ` + aside + ` FROM due d JOIN events e ON e.id = d.event WHERE d.run = -1 AND d.endpoint = $1`
+	inOrder    = ` ORDER BY greatest(d.seq, d.id), d.id LIMIT $2 FOR UPDATE OF d`
+)
+
+// byHand is the condition that a parked row was asked for by hand, and that its turn
+// has come: of an ordered endpoint's line it is the head.
+func byHand(endpoint, ordered string) string {
+	return `d.manual AND (NOT ` + ordered + ` OR ` + aside + ` OR d.id = (SELECT d.id FROM due d JOIN events e ON e.id = d.event
+		WHERE d.run = -1 AND d.endpoint = ` + endpoint + ` AND NOT ` + aside + ` ORDER BY greatest(d.seq, d.id), d.id LIMIT 1))`
+}
+
+func (tx *txn) claimLine(endpoint, run int64, ordered, paused bool, now time.Time, limit int) (work []store.Work, more bool, next time.Time, lowest int64, err error) {
 	look := limit + 1
 	if ordered {
 		look = max(look, store.LookAside)
 	}
 	var ids []int64
 	var candidates []store.ParkedRow
-	err = tx.rows(`SELECT d.id, d.tries, d.next_at, `+aside+` FROM due d JOIN events e ON e.id = d.event
-		WHERE d.run = -1 AND d.endpoint = $1 ORDER BY greatest(d.seq, d.id), d.id LIMIT $2 FOR UPDATE OF d`, []any{endpoint, look}, func(r scanner) error {
+	query, args := parkedRows+inOrder, []any{endpoint, look}
+	if paused {
+		query, args = parkedRows+` AND `+byHand("$1", "$3")+inOrder, append(args, ordered)
+	}
+	err = tx.rows(query, args, func(r scanner) error {
 		var id, at int64
 		var c store.ParkedRow
 		err := r.Scan(&id, &c.Tries, &at, &c.Aside)
@@ -117,7 +138,10 @@ func (tx *txn) claimLine(endpoint, run int64, ordered bool, now time.Time, limit
 	}
 	take, wait, more, next := store.LineUp(ordered, candidates, len(ids) == look, now, limit)
 	if len(take)+len(wait) == 0 {
-		return nil, more, next, 0, nil
+		if paused {
+			more, err = tx.hasParked(endpoint)
+		}
+		return nil, more, next, 0, err
 	}
 	if err = tx.assign(); err != nil {
 		return
@@ -141,6 +165,9 @@ func (tx *txn) claimLine(endpoint, run int64, ordered bool, now time.Time, limit
 	slices.SortFunc(work, func(a, b store.Work) int {
 		return slices.Index(taken, int64(a.ID)) - slices.Index(taken, int64(b.ID))
 	})
+	if err == nil && paused {
+		more, err = tx.hasParked(endpoint)
+	}
 	return work, more, next, lowest, err
 }
 
@@ -154,10 +181,11 @@ func places(ids []int64, which []int) []int64 {
 
 // ownedWork lists the lanes that this node has, or nobody, with something parked
 // that may be sent now.
-const ownedWork = `SELECT l.endpoint, p.tenant FROM lanes l JOIN endpoints p ON p.id = l.endpoint JOIN tenants t ON t.id = p.tenant
+var ownedWork = `SELECT l.endpoint, p.tenant FROM lanes l JOIN endpoints p ON p.id = l.endpoint JOIN tenants t ON t.id = p.tenant
 	WHERE (l.run = $1 OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = l.run AND r.taken_at = 0))
-	AND p.status = 'active' AND p.deleted_at = 0 AND t.deleted_at = 0 AND t.suspended_at = 0
-	AND (SELECT d.tries = 0 OR d.next_at <= $2 FROM due d WHERE d.run = -1 AND d.endpoint = l.endpoint ORDER BY greatest(d.seq, d.id), d.id LIMIT 1)`
+	AND p.deleted_at = 0 AND t.deleted_at = 0 AND t.suspended_at = 0
+	AND (p.status = 'active' AND (SELECT d.tries = 0 OR d.next_at <= $2 FROM due d WHERE d.run = -1 AND d.endpoint = l.endpoint ORDER BY greatest(d.seq, d.id), d.id LIMIT 1)
+		OR p.status IN ('active', 'paused') AND EXISTS (SELECT 1 FROM due d JOIN events e ON e.id = d.event WHERE d.run = -1 AND d.endpoint = l.endpoint AND d.next_at <= $2 AND ` + byHand("l.endpoint", "l.ordered") + `))`
 
 // lookAtLanes tells this node's lanes of what others put into their backlogs.
 func (s *Store) lookAtLanes() {
@@ -196,8 +224,8 @@ const insertLines = `, l AS (
 
 // insertDueInLine takes the place of insertDue.
 const insertDueInLine = insertLines + `, d AS (
-	INSERT INTO due (id, event, tenant, endpoint, run, next_at, seq)
-	SELECT d.id, d.event, d.tenant, d.endpoint, d.run, d.next_at, coalesce(line.before + d.place, 0)
+	INSERT INTO due (id, event, tenant, endpoint, run, next_at, manual, seq)
+	SELECT d.id, d.event, d.tenant, d.endpoint, d.run, d.next_at, d.event = ANY ($%d::bigint[]), coalesce(line.before + d.place, 0)
 	FROM unnest($19::bigint[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], $24::bigint[], $25::bigint[], $45::bigint[])
 		d (pub, id, event, tenant, endpoint, run, next_at, place) JOIN ok USING (pub)
 		LEFT JOIN line ON d.place > 0 AND line.endpoint = d.endpoint

@@ -12,8 +12,8 @@ import (
 // retryRow is a delivery that is to be attempted once more.
 type retryRow struct {
 	deliveryRow
-	id                 posthorn.ID
-	gone, held, erased bool
+	id                      posthorn.ID
+	gone, suspended, erased bool
 }
 
 // byEvent finds an event's deliveries: those behind it, and the late ones.
@@ -21,7 +21,7 @@ const byEvent = `(d.id > $1 AND d.id <= $1 + (SELECT deliveries FROM events WHER
 
 // ownersOf tells of a delivery's endpoint and event whether anything may be sent.
 const ownersOf = `coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
-	coalesce((SELECT p.status <> 'active' FROM endpoints p WHERE p.id = d.endpoint), false) OR coalesce((SELECT t.suspended_at FROM tenants t WHERE t.id = d.tenant), 0) <> 0,
+	coalesce((SELECT t.suspended_at FROM tenants t WHERE t.id = d.tenant), 0) <> 0,
 	NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event AND e.body IS NOT NULL)`
 
 // retryRows locks what the order names: the open ones first, as all do.
@@ -36,7 +36,7 @@ func (tx *txn) retryRows(o *store.RetryOrder) (list []retryRow, err error) {
 		var next int64
 		p := &d.progress
 		err := r.Scan((*int64)(&d.id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual,
-			&d.gone, &d.held, &d.erased)
+			&d.gone, &d.suspended, &d.erased)
 		p.NextAt = fromNanos(next)
 		list = append(list, d)
 		return err
@@ -48,7 +48,7 @@ func (tx *txn) retryRows(o *store.RetryOrder) (list []retryRow, err error) {
 		FROM deliveries d WHERE `+where+` ORDER BY d.endpoint, d.id FOR UPDATE`, args, func(r scanner) error {
 		d := retryRow{deliveryRow: deliveryRow{settled: true}}
 		p := &d.progress
-		err := r.Scan((*int64)(&d.id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.gone, &d.held, &d.erased)
+		err := r.Scan((*int64)(&d.id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.gone, &d.suspended, &d.erased)
 		list = append(list, d)
 		return err
 	})
@@ -60,8 +60,8 @@ func (d *retryRow) refused(o *store.RetryOrder, run int64) error {
 	switch {
 	case d.gone:
 		return store.ErrGone
-	case d.held:
-		return store.ErrPaused
+	case d.suspended:
+		return store.ErrSuspended
 	case d.run > 0 && !(d.run == run && o.Holds(d.id)):
 		return store.ErrInFlight
 	case d.erased:

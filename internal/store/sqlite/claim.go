@@ -54,6 +54,15 @@ const (
 		LEFT JOIN payloads b ON b.event = d.event AND e.size <= 4096
 		LEFT JOIN endpoints p ON p.id = d.endpoint LEFT JOIN tenants t ON t.id = d.tenant
 		WHERE d.place = 3 AND d.endpoint = ? ORDER BY d.id LIMIT ?`
+
+	// What was asked for by hand; of a line (?3) its head alone.
+	claimByHand = `SELECT ` + workColumns + `, false, false
+		FROM deliveries d INDEXED BY deliveries_by_hand CROSS JOIN events e ON e.id = d.event
+		LEFT JOIN payloads b ON b.event = d.event AND e.size <= 4096
+		WHERE d.place = 3 AND d.manual <> 0 AND d.endpoint = ?1 AND (NOT ?3 OR ` + aside + ` OR d.id = (
+			SELECT d.id FROM deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event
+			WHERE d.place = 3 AND d.endpoint = ?1 AND NOT ` + aside + ` ORDER BY d.id LIMIT 1))
+		ORDER BY d.id LIMIT ?2`
 )
 
 // ClaimDue implements [store.Queue]. Rows of deleted endpoints and tenants are
@@ -89,38 +98,65 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 	if err := s.serving(); err != nil {
 		return nil, false, next, err
 	}
-	err = s.writer.do(ctx, func(tx *txn) error {
-		work, more, next = nil, false, time.Time{}
-		ordered, now := tx.ordered(endpoint), tx.w.now()
-		look := limit + 1
-		if ordered {
-			look = max(look, store.LookAside)
-		}
-		claims, err := tx.claims(claimParked, endpoint, look)
-		if err != nil || len(claims) == 0 || claims[0].gone {
-			return err // Sweep cancels those of a deleted endpoint
-		}
-		candidates := make([]store.ParkedRow, len(claims))
-		for i := range claims {
-			w := &claims[i].work
-			candidates[i] = store.ParkedRow{Aside: w.Aside, Tries: w.Progress.Tries, NextAt: w.Progress.NextAt}
-		}
-		var take, wait []int
-		take, wait, more, next = store.LineUp(ordered, candidates, len(claims) == look, now, limit)
-		if err := tx.letWait(claims, wait); err != nil {
-			return err
-		}
-		taken := make([]claim, len(take))
-		for i, at := range take {
-			taken[i] = claims[at]
-		}
-		work, err = tx.take(taken, now)
+	err = s.writer.do(ctx, func(tx *txn) (err error) {
+		work, more, next, err = tx.claimParked(endpoint, limit)
 		return err
 	})
 	if err != nil {
 		return nil, false, time.Time{}, err
 	}
 	return work, more, next, nil
+}
+
+func (tx *txn) claimParked(endpoint int64, limit int) (work []store.Work, more bool, next time.Time, err error) {
+	var gone, suspended, paused bool
+	if _, err := tx.row(`SELECT p.deleted_at <> 0 OR t.deleted_at <> 0, t.suspended_at <> 0 OR p.status NOT IN ('active', 'paused'), p.status = 'paused'
+		FROM endpoints p JOIN tenants t ON t.id = p.tenant WHERE p.id = ?`, []any{endpoint}, &gone, &suspended, &paused); err != nil {
+		return nil, false, next, err
+	}
+	switch {
+	case gone: // Sweep cancels them
+		return nil, false, next, nil
+	case suspended:
+		more, err = tx.hasParked(endpoint)
+		return nil, more, next, err
+	}
+	ordered, now := tx.ordered(endpoint), tx.w.now()
+	look := limit + 1
+	if ordered {
+		look = max(look, store.LookAside)
+	}
+	var claims []claim
+	if paused {
+		claims, err = tx.claims(claimByHand, endpoint, look, ordered)
+	} else {
+		claims, err = tx.claims(claimParked, endpoint, look)
+	}
+	if err != nil {
+		return nil, false, next, err
+	}
+	candidates := make([]store.ParkedRow, len(claims))
+	for i := range claims {
+		w := &claims[i].work
+		candidates[i] = store.ParkedRow{Aside: w.Aside, Tries: w.Progress.Tries, NextAt: w.Progress.NextAt}
+	}
+	take, wait, more, next := store.LineUp(ordered, candidates, len(claims) == look, now, limit)
+	if err := tx.letWait(claims, wait); err != nil {
+		return nil, false, next, err
+	}
+	taken := make([]claim, len(take))
+	for i, at := range take {
+		taken[i] = claims[at]
+	}
+	if work, err = tx.take(taken, now); err == nil && paused {
+		more, err = tx.hasParked(endpoint)
+	}
+	return work, more, next, err
+}
+
+func (tx *txn) hasParked(endpoint int64) (some bool, err error) {
+	_, err = tx.row(`SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_parked WHERE place = 3 AND endpoint = ?)`, []any{endpoint}, &some)
+	return some, err
 }
 
 // letWait gives parked rows their time back.
@@ -180,15 +216,15 @@ func (tx *txn) settle(id posthorn.ID, tenant, endpoint int64, from place, state 
 }
 
 // ParkedEndpoints implements [store.Queue]. It hops over the parked index from
-// endpoint to endpoint and leaves out those of suspended tenants as well, as
-// nothing is sent to them.
+// endpoint to endpoint.
 func (s *Store) ParkedEndpoints(ctx context.Context, after int64, limit int) (found []int64, err error) {
 	err = s.snapshot(ctx, func(q querier) error {
 		for len(found) < limit {
 			var id int64
 			var lively bool
 			err := q.QueryRowContext(ctx, `SELECT d.endpoint, EXISTS (SELECT 1 FROM endpoints p JOIN tenants t ON t.id = p.tenant
-				WHERE p.id = d.endpoint AND p.deleted_at = 0 AND p.status = 'active' AND t.deleted_at = 0 AND t.suspended_at = 0)
+				WHERE p.id = d.endpoint AND p.deleted_at = 0 AND t.deleted_at = 0 AND t.suspended_at = 0 AND (p.status = 'active' OR p.status = 'paused' AND EXISTS (
+					SELECT 1 FROM deliveries h INDEXED BY deliveries_by_hand WHERE h.place = 3 AND h.manual <> 0 AND h.endpoint = p.id)))
 				FROM deliveries d INDEXED BY deliveries_parked WHERE d.place = 3 AND d.endpoint > ? ORDER BY d.endpoint LIMIT 1`, after).
 				Scan(&id, &lively)
 			if errors.Is(err, sql.ErrNoRows) {

@@ -183,8 +183,9 @@ func (tx *txn) insertDeliveries(p *store.Publication, e *store.NewEvent, event p
 			at, next = parked, nanos(p.At)
 		}
 		id := int64(event) + 1 + int64(i)
-		if err := tx.exec(`INSERT INTO deliveries (id, event, tenant, endpoint, state, place, next_at, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			id, int64(event), p.Tenant, t.Endpoint, int64(state), int64(at), next, string(reason)); err != nil {
+		byHand := at != nowhere && e.Kind == posthorn.EventTest
+		if err := tx.exec(`INSERT INTO deliveries (id, event, tenant, endpoint, state, place, next_at, manual, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			id, int64(event), p.Tenant, t.Endpoint, int64(state), int64(at), next, byHand, string(reason)); err != nil {
 			return 0, err
 		}
 		tx.post(deliveriesOf(t.Endpoint), id)

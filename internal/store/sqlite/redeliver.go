@@ -10,7 +10,7 @@ import (
 // retryRow is a delivery that is to be attempted once more.
 type retryRow struct {
 	deliveryRow
-	gone, held, erased bool
+	gone, suspended, erased bool
 }
 
 // byEvent finds an event's deliveries: those behind it, and the late ones.
@@ -23,14 +23,14 @@ func (tx *txn) retryRows(o *store.RetryOrder) (list []retryRow, err error) {
 		where, args[0] = byEvent+` AND d.tenant = ?2 AND ?3 IN (0, d.endpoint)`, int64(o.Event)
 	}
 	err = tx.rows(`SELECT d.id, d.tenant, d.endpoint, d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual,
-			coalesce(p.deleted_at, 1) <> 0, coalesce(p.status, 'active') <> 'active' OR coalesce(t.suspended_at, 0) <> 0,
+			coalesce(p.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0,
 			NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event AND e.erased_at = 0)
 		FROM deliveries d`+withOwners+`WHERE `+where+` ORDER BY d.id`, args, func(r scanner) error {
 		var d retryRow
 		var next int64
 		p := &d.progress
 		err := r.Scan((*int64)(&d.id), &d.tenant, &d.endpoint, &p.State, &d.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual,
-			&d.gone, &d.held, &d.erased)
+			&d.gone, &d.suspended, &d.erased)
 		p.NextAt = nextAt(d.place, next)
 		list = append(list, d)
 		return err
@@ -42,8 +42,8 @@ func (d *retryRow) refused(o *store.RetryOrder) error {
 	switch {
 	case d.gone:
 		return store.ErrGone
-	case d.held:
-		return store.ErrPaused
+	case d.suspended:
+		return store.ErrSuspended
 	case d.place == owned && !o.Holds(d.id):
 		return store.ErrInFlight
 	case d.erased:

@@ -109,7 +109,7 @@ func (m *model) step() {
 	case n < 87:
 		m.deleteEndpoint()
 	case n < 88:
-		m.suspend()
+		m.suspendOrNot()
 	case n < 94:
 		m.now = m.now.Add(time.Duration(m.IntN(int(4*time.Hour/time.Millisecond))) * time.Millisecond)
 		m.clock.Store(m.now.UnixNano())

@@ -235,14 +235,14 @@ func (m *model) claimParkedSome() {
 	var want []posthorn.ID
 	wantMore := false
 	for _, d := range m.in("parked") {
-		if d.endpoint != e || !e.DeletedAt.IsZero() {
-			continue
+		switch {
+		case d.endpoint != e || !e.DeletedAt.IsZero():
+		case len(want) == limit, m.suspended, e.Status == posthorn.StatusPaused && !d.progress.Manual:
+			wantMore = true
+		default:
+			d.place = "owned"
+			want = append(want, d.id)
 		}
-		if wantMore = len(want) == limit; wantMore {
-			break
-		}
-		d.place = "owned"
-		want = append(want, d.id)
 	}
 	if !slices.Equal(ids(work), want) || more != wantMore {
 		m.Fatalf("claimed %x more %v, want %x %v", ids(work), more, want, wantMore)
@@ -283,10 +283,9 @@ func (m *model) deleteEndpoint() {
 	}
 }
 
-func (m *model) suspend() {
+func (m *model) suspendOrNot() {
 	m.suspended = !m.suspended
-	_, err := m.s.SuspendTenant(m.Context(), m.change(), m.tenant.ID, m.suspended)
-	m.ok(err)
+	m.suspend(m.suspended)
 }
 
 const modelRetention = 5 * day

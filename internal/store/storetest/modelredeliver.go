@@ -22,8 +22,8 @@ func (m *model) retryOne() {
 	switch {
 	case !d.endpoint.DeletedAt.IsZero():
 		want = store.ErrGone
-	case d.endpoint.Status == posthorn.StatusPaused || m.suspended:
-		want = store.ErrPaused
+	case m.suspended:
+		want = store.ErrSuspended
 	case d.place == "owned" && o.Held == nil:
 		want = store.ErrInFlight
 	}

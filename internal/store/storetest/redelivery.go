@@ -31,6 +31,12 @@ func (w *world) retry(o store.RetryOrder) ([]store.Retried, error) {
 	return w.s.Retry(w.Context(), w.change(), o, nil)
 }
 
+func (w *world) suspend(on bool) {
+	w.Helper()
+	_, err := w.s.SuspendTenant(w.Context(), w.change(), w.tenant.ID, on)
+	w.ok(err)
+}
+
 func (w *world) canceledNotices() (n int) {
 	for _, x := range w.noticed() {
 		if x.Kind == store.NoticeCanceled {
@@ -96,7 +102,7 @@ var redeliveryPromises = []promise{
 			w.Errorf("it goes on with its schedule: %+v", rec.Progress)
 		}
 	}},
-	{"a retry is refused while an attempt is made, at a paused, suspended or deleted endpoint, and of another tenant", func(w *world) {
+	{"a retry is refused while an attempt is made, of a suspended tenant, at a deleted endpoint, and of another tenant", func(w *world) {
 		to := w.endpoint()
 		owned, failed := w.send(to), w.sendFailed(to)
 		_, err := w.retry(store.RetryOrder{Delivery: owned})
@@ -111,20 +117,149 @@ var redeliveryPromises = []promise{
 		w.is(err, store.ErrNotFound)
 		_, err = w.retry(store.RetryOrder{Delivery: 4711})
 		w.is(err, store.ErrNotFound)
-		w.pause(to)
+		w.suspend(true)
 		_, err = w.retry(store.RetryOrder{Delivery: failed})
-		w.is(err, store.ErrPaused)
-		to = w.setStatus(to, posthorn.StatusActive)
-		_, err = w.s.SuspendTenant(w.Context(), w.change(), w.tenant.ID, true)
-		w.ok(err)
-		_, err = w.retry(store.RetryOrder{Delivery: failed})
-		w.is(err, store.ErrPaused)
-		_, err = w.s.SuspendTenant(w.Context(), w.change(), w.tenant.ID, false)
-		w.ok(err)
+		w.is(err, store.ErrSuspended)
+		w.suspend(false)
 		w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, to.Ref, 0))
 		_, err = w.retry(store.RetryOrder{Delivery: failed})
 		w.is(err, store.ErrGone)
 		w.shown(failed, "failed", "")
+	}},
+	{"what is asked for by hand of a paused endpoint is claimed, and what else waits there is not", func(w *world) {
+		to := w.endpoint()
+		failed, waits, behind := w.sendFailed(to), w.send(to), w.publish(parked(w.event("", to)))[0].ID+1
+		w.record(w.result(waits, to, 0, fails()))
+		others := []posthorn.ID{w.publish(parked(w.event("", to)))[0].ID + 1, w.publish(parked(w.event("", to)))[0].ID + 1}
+		w.pause(to)
+		w.gets(to, 10, true, time.Time{})
+		byHand := []posthorn.ID{failed, waits, behind}
+		for _, id := range byHand {
+			list, err := w.retry(store.RetryOrder{Delivery: id})
+			w.ok(err)
+			if len(list) != 1 || !list[0].Progress.Manual || list[0].Refused != nil {
+				w.Errorf("%+v", list)
+			}
+		}
+		work := w.claimDue(10)
+		if got := slices.Sorted(slices.Values(ids(work))); !slices.Equal(got, byHand) {
+			w.Fatalf("claimed %v, want %v", got, byHand)
+		}
+		for _, one := range work {
+			if !one.Progress.Manual {
+				w.Errorf("%+v", one.Progress)
+			}
+		}
+		// Those that there was no room for come again, by themselves.
+		w.ok(w.s.Park(w.Context(), holds(byHand...)))
+		if got, err := w.s.ParkedEndpoints(w.Context(), 0, 10); err != nil || !slices.Equal(got, []int64{to.ID}) {
+			w.Errorf("endpoints with something to be sent: %v, %v", got, err)
+		}
+		w.gets(to, 2, true, time.Time{}, byHand[:2]...)
+		w.gets(to, 10, true, time.Time{}, behind)
+		w.gets(to, 10, true, time.Time{})
+		if got, err := w.s.ParkedEndpoints(w.Context(), 0, 10); err != nil || len(got) != 0 {
+			w.Errorf("endpoints with something to be sent: %v, %v", got, err)
+		}
+		// A failure leaves a finished one as it was; an open one goes on as held.
+		if rec := w.fail(failed, to, 1); rec.Progress.State != posthorn.Failed {
+			w.Errorf("%+v", rec.Progress)
+		}
+		w.shown(failed, "failed", "")
+		if rec := w.record(w.result(waits, to, 1, fails())); rec.Progress.Manual || !rec.Progress.NextAt.Equal(w.now.Add(time.Hour)) {
+			w.Errorf("%+v", rec.Progress)
+		}
+		w.shown(waits, "held", "")
+		w.record(w.result(behind, to, 0, succeeds()))
+		w.shown(behind, "succeeded", "")
+		due, _, err := w.s.ClaimDue(w.Context(), w.now.Add(2*time.Hour), 10)
+		w.ok(err)
+		if !slices.Equal(ids(due), []posthorn.ID{waits}) {
+			w.Errorf("due is %v", ids(due))
+		}
+		w.ok(w.s.Park(w.Context(), holds(waits)))
+		w.gets(to, 10, true, time.Time{})
+		w.setStatus(to, posthorn.StatusActive)
+		w.now = w.now.Add(2 * time.Hour)
+		w.gets(to, 10, false, w.now.Add(-time.Hour), others...)
+	}},
+	{"of a paused endpoint's line the head alone is claimed, if it was asked for by hand", func(w *world) {
+		to := w.ordered()
+		done := w.sendFailed(to)
+		line := w.line(to, 3)
+		w.gets(to, 1, true, time.Time{}, line[0])
+		w.record(w.result(line[0], to, 0, fails()))
+		w.pause(to)
+		ask := func(id posthorn.ID) {
+			w.Helper()
+			_, err := w.retry(store.RetryOrder{Delivery: id})
+			w.ok(err)
+		}
+		ask(line[1])
+		w.gets(to, 10, true, time.Time{})
+		ask(line[0])
+		ask(done) // stands aside
+		if got := ids(w.claimDue(10)); !slices.Equal(got, []posthorn.ID{done}) {
+			w.Fatalf("claimed %v", got)
+		}
+		w.ok(w.s.Park(w.Context(), holds(done)))
+		w.gets(to, 10, true, time.Time{}, done, line[0])
+		if rec := w.record(w.result(line[0], to, 1, fails())); !rec.Parked || rec.Progress.Manual {
+			w.Errorf("%+v", rec)
+		}
+		w.gets(to, 10, true, time.Time{})
+		ask(line[0])
+		w.gets(to, 10, true, time.Time{}, line[0])
+		w.record(w.result(line[0], to, 2, succeeds()))
+		w.gets(to, 10, true, time.Time{}, line[1])
+		w.record(w.result(line[1], to, 0, succeeds()))
+		w.gets(to, 10, true, time.Time{})
+	}},
+	{"an attempt by hand that our own side spoiled is made in its time, at a paused endpoint too", func(w *world) {
+		to := w.ordered()
+		line := w.line(to, 2)
+		w.pause(to)
+		_, err := w.retry(store.RetryOrder{Delivery: line[0]})
+		w.ok(err)
+		w.gets(to, 10, true, time.Time{}, line[0])
+		at := w.now.Add(time.Hour)
+		r := w.result(line[0], to, 0, posthorn.Attempt{Class: posthorn.ClassLocal})
+		r.Policy.LocalRetry = time.Hour
+		if rec := w.record(r); !rec.Parked || !rec.Progress.Manual {
+			w.Errorf("%+v", rec)
+		}
+		w.gets(to, 10, true, at)
+	}},
+	{"a test that was given back is claimed of a paused endpoint", func(w *world) {
+		for _, s := range []posthorn.Settings{{}, {Ordered: true}, {MaxInFlight: 2}} {
+			to := w.set(w.endpoint(), s)
+			e := parked(w.event("", to))
+			e.Targets[0].Owned, e.Targets[0].Ordered = s.OwnedLane(true), s.Ordered
+			w.publish(e)
+			w.pause(to)
+			test := w.event("", to)
+			test.Kind = posthorn.EventTest
+			id := w.publish(test)[0].ID + 1
+			w.ok(w.s.Park(w.Context(), holds(id)))
+			work, _, _, err := w.s.ClaimParked(w.Context(), to.ID, 10)
+			w.ok(err)
+			if len(work) != 1 || work[0].ID != id || !work[0].Aside || !work[0].Progress.Manual {
+				w.Errorf("%+v: claimed %+v", s, work)
+			}
+		}
+	}},
+	{"nothing is claimed of what a suspended tenant has parked", func(w *world) {
+		to := w.endpoint()
+		id := w.publish(parked(w.event("", to)))[0].ID + 1
+		failed := w.sendFailed(to)
+		_, err := w.retry(store.RetryOrder{Delivery: failed})
+		w.ok(err)
+		w.claimDue(10)
+		w.ok(w.s.Park(w.Context(), holds(failed)))
+		w.suspend(true)
+		w.gets(to, 10, true, time.Time{})
+		w.suspend(false)
+		w.gets(to, 10, false, time.Time{}, id, failed)
 	}},
 	{"of retries at the same time one opens the delivery and the others move it", func(w *world) {
 		to := w.endpoint()
