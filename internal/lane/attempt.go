@@ -98,7 +98,9 @@ func (e *Engine) finished(it *item, a *posthorn.Attempt, now time.Time) {
 	defer e.mu.Unlock()
 	l := it.lane
 	e.free(it)
-	e.unrecorded++
+	if e.unrecorded++; e.unrecorded >= e.cfg.MaxUnrecorded {
+		e.recording.Begin()
+	}
 	l.unrecorded++
 	if it.work.Kind != posthorn.EventTest {
 		l.pace.observe(a, it.probe, it.target.Endpoint.Settings.InFlight(), e.cfg.Policy.LocalRetry, now)
@@ -257,6 +259,7 @@ func (e *Engine) recorded(it *item, rec store.Recorded, err error) {
 		e.outdate(l)
 	}
 	e.unrecorded--
+	e.recording.End(e.unrecorded < e.cfg.MaxUnrecorded)
 	l.unrecorded--
 	e.settle(l)
 	e.dispatch()
