@@ -20,9 +20,9 @@ var statsPromises = []promise{
 		for range 5 {
 			s.endpoints = append(s.endpoints, w.endpoint())
 		}
-		for i := range 120 {
+		for i := range 240 {
 			s.step()
-			if i == 80 {
+			if i == 160 {
 				w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, s.endpoints[4].Ref, 0))
 				w.sweep(store.Retention{})
 				s.gone = true
