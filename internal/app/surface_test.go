@@ -135,7 +135,7 @@ func callRedelivery(t *testing.T, acme caller, receiver *mendable, endpoint, eve
 	attempts(t, acme, delivery, 3)
 
 	acme.call(t, 200, "PATCH", "/endpoints/"+endpoint, `{"status":"paused"}`)
-	acme.call(t, 409, "POST", "/deliveries/"+delivery+"/retry", "")
+	acme.call(t, 202, "POST", "/deliveries/"+delivery+"/retry", "")
 	for i := range 6 {
 		acme.call(t, 202, "POST", "/events", fmt.Sprintf(`{"id":"held-%d","type":"cases.closed","data":{"n":%d}}`, i, i))
 	}

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -83,7 +84,8 @@ type lane struct {
 type sends uint8
 
 const (
-	// sendsNothing: the tenant is suspended, or the target was not read yet.
+	// sendsNothing: the tenant is suspended, the endpoint's status is of a newer
+	// version, or the target was not read yet.
 	sendsNothing sends = iota
 	// sendsByHand: the endpoint is paused; what a user asks for now is attempted.
 	sendsByHand
@@ -96,8 +98,10 @@ func sendsOf(t *store.Target) sends {
 		return sendsNothing
 	case t.Endpoint.Active():
 		return sendsAll
+	case t.Endpoint.Status == posthorn.StatusPaused:
+		return sendsByHand
 	}
-	return sendsByHand
+	return sendsNothing
 }
 
 // refuses reports whether the delivery is not to be attempted by the lane's target.

@@ -560,7 +560,8 @@ type Queue interface {
 	// before a notice.
 	// Of a paused endpoint it takes over what was asked for by hand ([Work].Progress
 	// is Manual; a test is) and no other; of an ordered one's line the head alone, if
-	// it was. Of a suspended tenant's and a deleted endpoint it takes nothing.
+	// it was. Of a suspended tenant's endpoint, a deleted one and one whose status is
+	// of a newer version it takes nothing.
 	// Where several processes share the store, an owned lane is leased to one of
 	// them: it is this one from the first claim on, and the others get nothing.
 	ClaimParked(ctx context.Context, endpoint int64, limit int) (w []Work, more bool, next time.Time, err error)

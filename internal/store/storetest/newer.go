@@ -284,6 +284,11 @@ var newerPromises = []promise{
 		if got := string(w.raw.Bytes(w, `SELECT status FROM endpoints WHERE id = $1`, to.ID)); got != "draining" {
 			w.Errorf("stored is %s", got)
 		}
+		_, err = w.retry(store.RetryOrder{Delivery: id, Held: holds(id)})
+		w.ok(err)
+		w.claimDue(10)
+		w.ok(w.s.Park(w.Context(), holds(id)))
+		w.gets(to, 10, true, time.Time{})
 		if e = w.setStatus(to, posthorn.StatusActive); !e.Active() || e.PausedReason != "" {
 			w.Errorf("%+v", e)
 		}
