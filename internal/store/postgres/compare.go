@@ -46,7 +46,9 @@ func (s *Store) giveBackUnheld(run int64, suspects []int64) {
 		if err := tx.assign(); err != nil {
 			return err
 		}
-		locked, err := tx.ids(`SELECT id FROM due WHERE id = ANY ($1) AND run = $2 ORDER BY endpoint, id FOR UPDATE SKIP LOCKED`, suspects, run)
+		// Those of deleted endpoints and tenants are let go of, and canceled by Sweep.
+		locked, err := tx.ids(`SELECT d.id FROM due d JOIN endpoints p ON p.id = d.endpoint AND p.deleted_at = 0 JOIN tenants t ON t.id = d.tenant AND t.deleted_at = 0
+			WHERE d.id = ANY ($1) AND d.run = $2 ORDER BY d.endpoint, d.id FOR UPDATE OF d SKIP LOCKED`, suspects, run)
 		if err != nil {
 			return err
 		}

@@ -340,4 +340,14 @@ func TestWhatNobodyHoldsIsGivenBack(t *testing.T) {
 	if !s.MayAttempt(t.Context(), kept) {
 		t.Error("what is held was given back, too")
 	}
+	// What an engine lets go of because its endpoint was deleted is Sweep's to cancel.
+	if err := s.DeleteEndpoint(t.Context(), store.Change{Actor: "test", At: time.Now()}, c.tenant.ID, c.to.Ref, 0); err != nil {
+		t.Fatal(err)
+	}
+	s.Forget(kept)
+	forgotten := time.Now()
+	c.eventually("it was compared", func() bool { return time.Since(forgotten) > time.Second })
+	if _, unheld := s.Holdings(); unheld != 1 {
+		t.Errorf("%d were found unheld", unheld)
+	}
 }
