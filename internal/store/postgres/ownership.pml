@@ -50,7 +50,7 @@
  *
  * BY HAND, the story that began this:
  *   V="-DTODAY -DMISHAPS=1 -DCLAIMS=1 -DOWNER=0 -DNOUSER -DNOLAPSE -DNOGIVING"
- *   spin $V -a ownership.pml && gcc -O2 -w -DSAFETY -DBFS -o pan pan.c && ./pan
+ *   spin $V -a ownership.pml && gcc -O1 -w -DSAFETY -DBFS -o pan pan.c && ./pan
  *   spin $V -t ownership.pml
  */
 
