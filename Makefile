@@ -34,6 +34,12 @@ cluster: ## three nodes on one PostgreSQL for a minute: kills, stops, cuts, cras
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
 
+model: ## search the model of who holds a row (spin, gcc), two minutes; STORY=1 tells what leads to each fault
+	tools/model
+
+night: ## what is longer than CI, two hours: the model, kills, the cluster, worlds, fuzzing; PARTS chooses
+	.ci/night $(PARTS)
+
 bench: ## the table of docs/performance.md on this machine, medians of RUNS (default 5), 20 minutes
 	go run ./cmd/posthorn bench --table --runs $(or $(RUNS),5)
 
@@ -58,5 +64,5 @@ vulncheck: ## known vulnerabilities in what the code calls; needs the network
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash cluster torture bench bench-lists schedule licenses sbom reproducible vulncheck ci
+.PHONY: help build test race lint fuzz crash cluster torture model night bench bench-lists schedule licenses sbom reproducible vulncheck ci
 .DEFAULT_GOAL := help
