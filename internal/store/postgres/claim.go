@@ -294,20 +294,16 @@ func (s *Store) Park(ctx context.Context, holds []store.Hold) error {
 	if len(holds) == 0 {
 		return nil
 	}
-	run, _, err := s.lease.current()
-	if err != nil {
-		s.holdings.drop(holds...) // others have them
-		return nil
-	}
 	// Whoever gives them back again must know what became of the first time.
 	return s.transact(ctx, s.patient(), func(tx *txn) error {
 		if err := tx.assign(); err != nil {
 			return err
 		}
-		tx.run, tx.given = run, holds
-		ids := idsOf(holds)
-		slices.Sort(ids)
-		return tx.exec(`UPDATE due SET run = -1 WHERE id = ANY ($1) AND run = $2`, ids, run)
+		ids, err := tx.lockHeld(s, holds)
+		if err != nil {
+			return err
+		}
+		return tx.exec(`UPDATE due SET run = -1 WHERE id = ANY ($1)`, ids)
 	})
 }
 

@@ -4,12 +4,10 @@ import (
 	"github.com/posthorn/posthorn"
 )
 
-// What due.run says of a row that no run owns; noRun is the run of a node that
-// has none now.
+// What due.run says of a row that no run owns.
 const (
 	waiting = 0
 	parked  = -1
-	noRun   = -2
 )
 
 // healthRow is an endpoint's health within a transaction.

@@ -60,6 +60,12 @@ func (h *holdings) runOf(d store.Hold) (run int64, ok bool) {
 	return held.run, ok && (d.Gen == 0 || held.gen == d.Gen)
 }
 
+// hasFor reports whether a hold is the one by which a row is held for the run.
+func (h *holdings) hasFor(run int64, d store.Hold) bool {
+	held, ok := h.runOf(d)
+	return ok && held == run
+}
+
 // unheld keeps the ids that nobody holds for the run.
 func (h *holdings) unheld(run int64, ids []int64) (none []int64) {
 	h.mu.Lock()

@@ -20,7 +20,7 @@ const nobody = "whatever answers come late or never, no row belongs to a node th
 const never = -1
 
 // quick are deadlines of tests.
-var quick = postgres.Deadlines{Look: 300 * time.Millisecond, Write: 500 * time.Millisecond, Walk: 500 * time.Millisecond}
+var quick = postgres.Deadlines{Look: slower * 500 * time.Millisecond, Write: slower * time.Second, Walk: slower * time.Second}
 
 // illNode is a node behind a wire, whose memory is not compared with its rows.
 func (c *cluster) illNode(t *testing.T, change ...func(*postgres.Options)) (*postgres.Store, *ill.Wire) {
@@ -218,6 +218,52 @@ func TestALateAnswerRemovesNoNewerHold(t *testing.T) {
 	})
 	noneUnheld(t, s)
 	tally.Count(t, nobody, 4)
+}
+
+// What gives a row up by a hold of a former run does nothing to the row that the node
+// has taken again since.
+func TestAFormerHoldGivesUpNothing(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, database(t))
+	s, _ := c.illNode(t)
+	got, err := s.Publish(t.Context(), c.publication(s, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	former := store.Hold{ID: got[0].ID + 1, Gen: got[0].Gen}
+	pgtest.Exec(t, c.url, `UPDATE posthorn.runs SET taken_at = 1`)
+	var work []store.Work
+	c.eventually("the node has a new run and takes it again", func() bool {
+		var err error
+		work, _, err = s.ClaimDue(t.Context(), time.Now(), 10)
+		return err == nil && len(work) == 1
+	})
+	newer := work[0].Hold()
+	if s.MayAttempt(t.Context(), former) {
+		t.Error("the former hold may be attempted")
+	}
+	if err := s.Park(t.Context(), []store.Hold{former}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Retry(t.Context(), store.Change{Actor: "test", At: time.Now()}, store.RetryOrder{Tenant: c.tenant.ID, Delivery: former.ID, Held: []store.Hold{former}}, nil)
+	if !errors.Is(err, store.ErrInFlight) {
+		t.Errorf("a retry by the former hold: %v", err)
+	}
+	r := c.result(former.ID, posthorn.ClassHTTPStatus)
+	r.Gen = former.Gen
+	if rec, err := record(s, r); err != nil || !rec.Lost {
+		t.Errorf("a result by the former hold: %+v, %v", rec, err)
+	}
+	if !s.MayAttempt(t.Context(), newer) {
+		t.Error("the newer hold is gone")
+	}
+	if lost, err := s.Unheld(t.Context()); err != nil || len(lost) > 0 {
+		t.Errorf("%v belong to nobody, %v", lost, err)
+	}
+	if rec, err := record(s, c.resultOf(work[0], posthorn.ClassOK)); err != nil || rec.Lost {
+		t.Errorf("a result by the newer one: %+v, %v", rec, err)
+	}
+	tally.Count(t, nobody, 1)
 }
 
 // Whoever takes rows over and hears nothing of it gives them back.

@@ -99,14 +99,10 @@ func (w *recorder) try(group []*result) error {
 		return err
 	}
 	defer conn.Release()
-	run, _, err := w.s.lease.current()
-	if err != nil {
-		run = noRun // what nobody owns can be recorded all the same
-	}
 	w.mark.value++
 	tx := w.s.newTxn(ctx, conn.Conn())
 	tx.mark = w.mark
-	set := &resultSet{tx: tx, run: run, log: w.s.log, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
+	set := &resultSet{tx: tx, holdings: w.s.holdings, log: w.s.log, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
 	if err = set.read(group); err == nil {
 		err = set.apply(group)
 	}
@@ -177,20 +173,22 @@ func (set *resultSet) committed(s *Store, group []*result) {
 	}
 	for _, r := range group {
 		r.rec.Parked = !r.rec.Lost && slices.Contains(set.parked, int64(r.ID))
-		s.holdings.drop(store.Hold{ID: r.ID, Gen: r.Gen})
+		if r.Gen != 0 || !r.rec.Lost { // one that is lost need not be of the hold there is
+			s.holdings.drop(store.Hold{ID: r.ID, Gen: r.Gen})
+		}
 	}
 }
 
 // resultSet is a group of results in a transaction, with the rows that they
 // meet.
 type resultSet struct {
-	tx     *txn
-	run    int64
-	log    *slog.Logger
-	rows   map[posthorn.ID]*deliveryRow
-	health map[int64]*healthRow
-	lowest int64   // the earliest time of what waits now
-	parked []int64 // of what waits, what stands in a line
+	tx       *txn
+	holdings *holdings
+	log      *slog.Logger
+	rows     map[posthorn.ID]*deliveryRow
+	health   map[int64]*healthRow
+	lowest   int64   // the earliest time of what waits now
+	parked   []int64 // of what waits, what stands in a line
 }
 
 // deliveryRow is a delivery as the recorder needs it.
@@ -281,7 +279,7 @@ func (set *resultSet) apply(group []*result) error {
 	for _, r := range group {
 		r.rec = store.Recorded{}
 		d := set.rows[r.ID]
-		if d == nil || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint || d.run > 0 && d.run != set.run {
+		if d == nil || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint || d.run > 0 && !set.holdings.hasFor(d.run, store.Hold{ID: r.ID, Gen: r.Gen}) {
 			r.rec.Lost = true
 			continue
 		}

@@ -199,14 +199,16 @@ func (s *Store) letGo(run int64, holds []store.Hold) {
 
 // release gives rows back in one transaction and returns how many the run owned.
 func (s *Store) release(run int64, holds []store.Hold) (n int, err error) {
-	ids := idsOf(holds)
 	var first int64
 	err = s.transact(s.stop, s.patient(), func(tx *txn) error {
 		if err := tx.assign(); err != nil {
 			return err
 		}
-		tx.given = holds
-		_, err := tx.row(releaseRows, []any{ids, run, nanos(tx.now())}, &n, &first)
+		ids, err := tx.lockHeld(s, holds)
+		if err != nil {
+			return err
+		}
+		_, err = tx.row(releaseRows, []any{ids, run, nanos(tx.now())}, &n, &first)
 		return err
 	})
 	if err == nil && n > 0 {
@@ -214,6 +216,26 @@ func (s *Store) release(run int64, holds []store.Hold) (n int, err error) {
 		s.watchers.tell(store.Notice{Kind: store.NoticeDue})
 	}
 	return n, err
+}
+
+// lockHeld locks rows that are to be given up, and returns those that this node still
+// has by these holds: while they are locked nobody takes them. All holds go from
+// memory when it is committed.
+func (tx *txn) lockHeld(s *Store, holds []store.Hold) (ids []int64, err error) {
+	tx.given = append(tx.given, holds...)
+	gens := make(map[int64]store.Hold, len(holds))
+	for _, h := range holds {
+		gens[int64(h.ID)] = h
+	}
+	err = tx.rows(`SELECT id, run FROM due WHERE id = ANY ($1) AND run > 0 ORDER BY endpoint, id FOR UPDATE`, []any{idsOf(holds)}, func(r scanner) error {
+		var id, run int64
+		err := r.Scan(&id, &run)
+		if s.holdings.hasFor(run, gens[id]) {
+			tx.run, ids = run, append(ids, id)
+		}
+		return err
+	})
+	return ids, err
 }
 
 const releaseRows = `WITH r AS (SELECT id FROM due WHERE id = ANY ($1) AND run = $2 AND run > 0 ORDER BY endpoint, id FOR UPDATE),
