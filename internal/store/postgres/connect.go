@@ -60,6 +60,7 @@ func (s *Store) pool(ctx context.Context, purpose string, size int32) (*pool, er
 	c.PingTimeout = s.o.Deadlines.Look / 3 // of one that rested for a second, before it is used
 	params := c.ConnConfig.RuntimeParams
 	params["statement_timeout"], params["lock_timeout"], params["idle_in_transaction_session_timeout"] = statementTimeout, lockTimeout, idleInTxTimeout
+	c.BeforeClose = s.abandon
 	// Each connection has a name of its own, so that one whose fate is unknown can
 	// be ended, and no other: see settle.
 	c.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {

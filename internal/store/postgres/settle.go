@@ -87,13 +87,39 @@ func (s *Store) askFate(broken party, ask asking) (fate, error) {
 		return fateOpen, err
 	}
 	defer c.Release()
-	const end = `SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2`
-	var stays int
-	err = c.QueryRow(ctx, end, int64(broken.pid), broken.name).Scan(&stays)
-	if err != nil || stays > 0 {
+	if ended, err := broken.end(ctx, c); err != nil || !ended {
 		return fateOpen, err
 	}
 	return ask(ctx, c)
+}
+
+// end ends it and reports whether it is gone.
+func (p party) end(ctx context.Context, c querier) (gone bool, err error) {
+	const end = `SELECT count(*) FILTER (WHERE NOT pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE pid = $1 AND application_name = $2`
+	var stays int
+	err = c.QueryRow(ctx, end, int64(p.pid), p.name).Scan(&stays)
+	return stays == 0, err
+}
+
+// abandon ends, beside, the server's side of a connection that broke. A server that
+// heard only a part of what was sent waits for the rest, for ever if nobody tells it,
+// and keeps the rows that it locked and the state that it saw. (No time-out of
+// PostgreSQL counts while it reads.)
+func (s *Store) abandon(c *pgx.Conn) {
+	if !c.IsClosed() {
+		return
+	}
+	broken := partyOf(c)
+	s.beside(func() {
+		for wait := 20 * time.Millisecond; wait < 10*time.Second; wait *= 2 {
+			ctx, cancel := context.WithTimeout(s.stop, s.o.Deadlines.Walk)
+			gone, err := broken.end(ctx, s.other)
+			cancel()
+			if err == nil && gone || !s.pause(wait) {
+				return
+			}
+		}
+	})
 }
 
 // outcome is what becomes of a commit, for whoever waits for it.
