@@ -14,8 +14,8 @@ type Delivery struct {
 	// EndpointRef is the endpoint's public id.
 	EndpointRef string
 	Progress    Progress
-	// Held tells that the delivery is pending and its endpoint paused or its
-	// tenant suspended.
+	// Held tells that the delivery is pending and its tenant suspended, or its
+	// endpoint paused and the next attempt not one that was asked for by hand.
 	Held   bool
 	Reason Reason
 	// Note is a sentence about how the delivery came to be, such as that the

@@ -31,7 +31,7 @@ func (m *model) view(d *modelDelivery) view {
 	switch {
 	case !d.endpoint.DeletedAt.IsZero():
 		v.Shown, v.Reason, v.NextAt = "canceled", posthorn.ReasonEndpointDeleted, time.Time{}
-	case d.endpoint.Status == posthorn.StatusPaused || m.suspended:
+	case m.suspended, d.endpoint.Status == posthorn.StatusPaused && !d.progress.Manual:
 		v.Shown = posthorn.Held
 	}
 	return v

@@ -140,6 +140,7 @@ var redeliveryPromises = []promise{
 			if len(list) != 1 || !list[0].Progress.Manual || list[0].Refused != nil {
 				w.Errorf("%+v", list)
 			}
+			w.shown(id, "pending", "")
 		}
 		work := w.claimDue(10)
 		if got := slices.Sorted(slices.Values(ids(work))); !slices.Equal(got, byHand) {
@@ -257,6 +258,7 @@ var redeliveryPromises = []promise{
 		w.claimDue(10)
 		w.ok(w.s.Park(w.Context(), holds(failed)))
 		w.suspend(true)
+		w.shown(failed, posthorn.Held, "")
 		w.gets(to, 10, true, time.Time{})
 		w.suspend(false)
 		w.gets(to, 10, false, time.Time{}, id, failed)
