@@ -46,6 +46,8 @@ const (
 	codeSerialize = "40001"
 	codeDiskFull  = "53100"
 	codeReadOnly  = "25006"
+	// codeNotAllowed: the role may not do this.
+	codeNotAllowed = "42501"
 )
 
 func isCode(err error, codes ...string) bool {

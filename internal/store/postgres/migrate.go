@@ -67,10 +67,13 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if from, to, err = versions(ctx, db, p); err != nil || from == to {
+	if from, to, err = versions(ctx, db, p); err != nil {
 		return from, to, err
 	}
-	if from > to {
+	switch {
+	case from == to:
+		return from, to, addIndexes(ctx, db)
+	case from > to:
 		return from, from, mayServe(ctx, db, from, to)
 	}
 	if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS `+schema); err != nil && !isCode(err, codeUnique) { // another node was faster
@@ -79,7 +82,29 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 	if _, err := p.Up(ctx); err != nil {
 		return from, from, fmt.Errorf("bring the schema from version %d to %d: %w", from, to, err)
 	}
-	return from, to, nil
+	return from, to, addIndexes(ctx, db)
+}
+
+// added are indexes that came to a schema version after databases had it. They are
+// no version of their own, so that older binaries go on serving the database.
+var added = map[string]string{
+	"due_by_hand": `due (endpoint, (greatest(seq, id)), id) WHERE run = -1 AND manual`,
+}
+
+// addIndexes makes what is missing of them. A role that owns no table cannot: then
+// looks are slower until `posthorn migrate` is run by one that does.
+func addIndexes(ctx context.Context, db *sql.DB) error {
+	for name, on := range added {
+		var missing bool
+		if err := db.QueryRowContext(ctx, `SELECT to_regclass($1) IS NULL`, schema+"."+name).Scan(&missing); err != nil || !missing {
+			return err
+		}
+		// Another node may be faster.
+		if _, err := db.ExecContext(ctx, `CREATE INDEX IF NOT EXISTS `+name+` ON `+schema+`.`+on); err != nil && !isCode(err, codeUnique, codeDeadlock, codeNotAllowed) {
+			return fmt.Errorf("make the index %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // checkVersion is for processes that may not migrate.

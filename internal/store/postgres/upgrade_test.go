@@ -45,3 +45,16 @@ func TestAnOlderNodeGoesOnBesideANewerSchema(t *testing.T) {
 		t.Error("an older posthorn migrates a newer schema")
 	}
 }
+
+// An index that came later is made where it is missing, and no version of the schema
+// keeps older binaries from serving.
+func TestAnIndexThatCameLaterIsMade(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	pgtest.Exec(t, url, `DROP INDEX posthorn.due_by_hand`)
+	s := open(t, postgres.Options{URL: url})
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, url, `DROP INDEX posthorn.due_by_hand`) // fails if it is not there
+}

@@ -183,7 +183,6 @@ CREATE TABLE due (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX due_waiting ON due (next_at, id) WHERE run = 0;
 CREATE INDEX due_parked ON due (endpoint, (greatest(seq, id)), id) WHERE run = -1;
-CREATE INDEX due_by_hand ON due (endpoint, (greatest(seq, id)), id) WHERE run = -1 AND manual;
 CREATE INDEX due_owned ON due (run, id) WHERE run > 0;
 CREATE INDEX due_endpoint ON due (endpoint, id);
 CREATE INDEX due_late ON due (tenant, id) WHERE late;
