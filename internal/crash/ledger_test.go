@@ -155,12 +155,9 @@ type row struct {
 }
 
 // How long before a kill an acknowledgement can have come and not be durable: its
-// record waits for the next commit, or, where the disk fails, for the next of its
-// tries, which come five seconds apart at most. Generous, for slow machines.
-const (
-	forgotten           = 3 * time.Second
-	forgottenByABadDisk = 10 * time.Second
-)
+// record waits for the next commit. Generous, for slow machines. Where the disk
+// fails it waits for as long as it does, and for the next of its tries: see complete.
+const forgotten = 3 * time.Second
 
 // count sums up. A second acknowledgement is explained by a kill shortly after
 // the first.
