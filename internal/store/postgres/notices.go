@@ -90,7 +90,7 @@ func (n *notices) run() {
 	for n.s.stop.Err() == nil {
 		err := n.listen()
 		n.link.close()
-		if err != nil && n.s.stop.Err() == nil {
+		if n.s.stop.Err() == nil {
 			n.s.log.Warn("changes by other nodes cannot be heard; trying again", "error", err)
 			n.s.pause(lookEvery)
 		}

@@ -119,7 +119,6 @@ func TestASilencedConnectionStaysOpen(t *testing.T) {
 				}
 				_ = c.PgConn().Conn().Close() // it does not wait for a goodbye
 				w.left(s)
-				s.Release()
 				w.Set(ill.Silent)
 				w.Set(ill.Open)
 				if err := w.node("other").Ping(w.Context()); err != nil {
@@ -128,7 +127,7 @@ func TestASilencedConnectionStaysOpen(t *testing.T) {
 				if w.sessions("node") != 1 {
 					w.Error("the server was told")
 				}
-				w.Set(ill.Broken)
+				s.Release()
 				w.eventually("the server knows", func() bool { return w.sessions("node") == 0 })
 				if w.kept(1) != done {
 					w.Errorf("then %d rows", w.kept(1))
