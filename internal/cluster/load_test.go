@@ -97,20 +97,19 @@ func (p *load) publish(ctx context.Context, n int) error {
 			return true, nil
 		}
 		if s, ok := err.(*proof.Status); ok {
-			if s.Code != http.StatusServiceUnavailable || s.RetryAfter == "" {
+			// The former version answers so when a connection was closed under it.
+			former := node == w.former && s.Code == http.StatusInternalServerError && w.ledger.disturbed(node, began)
+			if !former && (s.Code != http.StatusServiceUnavailable || s.RetryAfter == "") {
 				return false, fmt.Errorf("node %d: %w (Retry-After: %q)", node, err, s.RetryAfter)
 			}
 			p.refused.Add(1)
 		} else {
 			p.broken.Add(1)
 		}
-		// A node that hangs in a transaction keeps others waiting for its locks, up to
-		// five seconds: a slow answer of any node is no fault then.
-		at := node
-		if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
-			at = all
-		}
-		if !w.ledger.disturbed(at, began) && ctx.Err() == nil {
+		// A slow answer is no fault: a node that hangs in a transaction keeps others
+		// waiting for its locks, and machines are slow.
+		late, ok := errors.AsType[net.Error](err)
+		if slow := ok && late.Timeout(); !slow && !w.ledger.disturbed(node, began) && ctx.Err() == nil {
 			return false, fmt.Errorf("node %d, to which nothing was done: %w", node, err)
 		}
 		node = (node + 1) % len(w.nodes)

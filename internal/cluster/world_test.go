@@ -90,6 +90,7 @@ type world struct {
 	verify [tenants][targets]*standardwebhooks.Webhook
 	ledger *ledger
 	takes  time.Duration // what receivers need for an answer
+	former int           // the node of the former version; -1 for none
 
 	connections atomic.Int64 // open at the receivers
 	refusals    atomic.Int64 // the flaky receivers' requests
@@ -129,7 +130,7 @@ func newWorldAt(ctx context.Context, t *testing.T, db *pgtest.Server, address st
 func newWorldOf(ctx context.Context, t *testing.T, db *pgtest.Server, address string, binaries []string, args ...string) *world {
 	t.Helper()
 	nodes := len(binaries)
-	w := &world{t: t, ctx: ctx, seed: *seed, db: db, ledger: &ledger{events: map[string]*event{}}}
+	w := &world{t: t, ctx: ctx, former: -1, seed: *seed, db: db, ledger: &ledger{events: map[string]*event{}}}
 	receiver := httptest.NewUnstartedServer(http.HandlerFunc(w.receive))
 	receiver.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {
