@@ -38,13 +38,19 @@ func (l *lane) nextInLine() *item {
 
 // standing takes out what was asked for by hand while it stood in no line, and does
 // now.
-func (e *Engine) standing(l *lane) (back []parking) {
+func (e *Engine) standing(l *lane) []parking {
 	if !l.ordered {
 		return nil
 	}
+	return e.outOfLine(&l.manual)
+}
+
+// outOfLine takes out of a queue what stands in the line, to be given back, and leaves
+// what stands aside.
+func (e *Engine) outOfLine(q *itemList) (back []parking) {
 	var aside itemList
-	for l.manual.n > 0 {
-		it := l.manual.pop()
+	for q.n > 0 {
+		it := q.pop()
 		if it.work.Aside {
 			aside.push(it)
 			continue
@@ -52,7 +58,7 @@ func (e *Engine) standing(l *lane) (back []parking) {
 		e.uncount(it)
 		back = append(back, parkingOf(&it.work))
 	}
-	l.manual = aside
+	*q = aside
 	return back
 }
 
@@ -63,18 +69,7 @@ func (e *Engine) breakLine(l *lane, until time.Time) {
 	if !l.ordered || l.gone {
 		return
 	}
-	var aside itemList
-	var back []parking
-	for l.queue.n > 0 {
-		it := l.queue.pop()
-		if it.work.Aside {
-			aside.push(it)
-			continue
-		}
-		e.uncount(it)
-		back = append(back, parkingOf(&it.work))
-	}
-	l.queue = aside
+	back := e.outOfLine(&l.queue)
 	l.returns++ // a claim under way took what stands behind
 	e.giveBack(l, back)
 	l.fresh, l.asked, l.blockedUntil = true, true, until
