@@ -461,7 +461,7 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) {
 		s.holdings.drop(holdsOf(b.own(refused), b.gen)...)
 	}
 	if slices.Contains(left, true) {
-		s.letGo(b.run, holdsOf(b.own(left), b.gen))
+		s.letGo(holdsOf(b.own(left), b.gen))
 		b.tell(left)
 	}
 }

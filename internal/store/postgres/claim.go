@@ -82,10 +82,9 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 			return err
 		}
 		claims, elsewhere = split(claims)
-		if work, err = tx.take(claims, now); err != nil {
+		if work, err = tx.take(run, claims, now); err != nil {
 			return err
 		}
-		tx.takes(s, run, work)
 		_, err = tx.row(`SELECT next_at, id FROM due WHERE run = 0 AND (next_at, id) >= ($1, $2) ORDER BY next_at, id LIMIT 1`,
 			[]any{floor.next, floor.id}, &left.next, &left.id)
 		return err
@@ -131,13 +130,8 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 		return nil, false, next, err
 	}
 	var lowest int64
-	err = s.transact(ctx, s.brief(), func(tx *txn) (err error) {
+	err = s.transact(ctx, s.brief(), func(tx *txn) error {
 		work, more, next, lowest = nil, false, time.Time{}, 0
-		defer func() {
-			if err == nil {
-				tx.takes(s, run, work)
-			}
-		}()
 		var gone, suspended, paused, owned bool
 		// Sweep cancels those of a deleted endpoint.
 		found, err := tx.row(`SELECT coalesce(p.deleted_at, 1) <> 0 OR coalesce(t.deleted_at, 1) <> 0, coalesce(t.suspended_at, 0) <> 0 OR p.status NOT IN ('active', 'paused'), p.status = 'paused',
@@ -168,7 +162,7 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 				lowest = at
 			}
 		}
-		if work, err = tx.take(taken, s.now()); err != nil {
+		if work, err = tx.take(run, taken, s.now()); err != nil {
 			return err
 		}
 		slices.SortFunc(work, func(a, b store.Work) int { return cmp.Compare(a.ID, b.ID) })
@@ -190,8 +184,8 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 // brief is the patience of who looks for work.
 func (s *Store) brief() patience { return patience{limit: s.o.Deadlines.Look} }
 
-// take keeps what was claimed of the living, and cancels what was not.
-func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error) {
+// take keeps what was claimed for the run of the living, and cancels what was not.
+func (tx *txn) take(run int64, claims []claim, now time.Time) (work []store.Work, err error) {
 	if len(claims) == 0 {
 		return nil, nil
 	}
@@ -218,6 +212,7 @@ func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error
 			return nil, err
 		}
 	}
+	tx.takes(run, work)
 	return work, tx.writeHours()
 }
 
@@ -299,7 +294,7 @@ func (s *Store) Park(ctx context.Context, holds []store.Hold) error {
 		if err := tx.assign(); err != nil {
 			return err
 		}
-		ids, err := tx.lockHeld(s, holds)
+		ids, err := tx.lockHeld(holds)
 		if err != nil {
 			return err
 		}

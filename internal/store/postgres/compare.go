@@ -41,19 +41,11 @@ func (s *Store) ownRows(run, after int64) ([]int64, error) {
 // takes a row has it in memory before the commit that lets anybody else see it, and
 // whoever gives one up keeps it there until that is committed.
 func (s *Store) giveBackUnheld(run int64, suspects []int64) {
-	n, first := 0, int64(0)
-	err := s.transact(s.stop, s.patient(), func(tx *txn) error {
-		if err := tx.assign(); err != nil {
-			return err
-		}
+	n, err := s.letWaitLocked(func(tx *txn) ([]int64, error) {
 		// Those of deleted endpoints and tenants are let go of, and canceled by Sweep.
 		locked, err := tx.ids(`SELECT d.id FROM due d JOIN endpoints p ON p.id = d.endpoint AND p.deleted_at = 0 JOIN tenants t ON t.id = d.tenant AND t.deleted_at = 0
 			WHERE d.id = ANY ($1) AND d.run = $2 ORDER BY d.endpoint, d.id FOR UPDATE OF d SKIP LOCKED`, suspects, run)
-		if err != nil {
-			return err
-		}
-		_, err = tx.row(releaseRows, []any{s.holdings.unheld(run, locked), run, nanos(tx.now())}, &n, &first)
-		return err
+		return s.holdings.unheld(run, locked), err
 	})
 	if err != nil {
 		s.log.Warn("deliveries that nobody held could not be given back; trying again", "error", err)
@@ -64,8 +56,6 @@ func (s *Store) giveBackUnheld(run int64, suspects []int64) {
 	}
 	s.unheld.Add(int64(n))
 	s.log.Error("deliveries belonged to this node and nobody held them; they are due again. This is a fault of Posthorn: please report it", "deliveries", n)
-	s.floor.lower(first)
-	s.watchers.tell(store.Notice{Kind: store.NoticeDue})
 }
 
 // Holdings implements [store.Holder].

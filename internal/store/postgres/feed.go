@@ -56,7 +56,7 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 		if fed, err = tx.feed(s, f, run, node, now); err != nil {
 			return err
 		}
-		tx.takes(s, run, fed.Work)
+		tx.takes(run, fed.Work)
 		return nil
 	})
 	switch {

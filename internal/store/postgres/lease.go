@@ -30,7 +30,7 @@ type lease struct {
 	node   uint8
 	until  time.Time     // others wait at least so long
 	looked time.Time     // when the last complete look at the switches was sent
-	change chan struct{} // closed and made anew when one of these moves
+	change chan struct{} // closed, and replaced, when one of these moves
 	moves  store.Moves
 }
 
@@ -187,12 +187,17 @@ func (l *lease) beat(ctx context.Context, run int64) (kept bool, err error) {
 	return tag.RowsAffected() == 1, err
 }
 
+// letThoseWait gives back rows that were found as r, with the time now as $2, and
+// returns how many there were and the earliest time.
+const letThoseWait = `, u AS (
+		UPDATE due d SET run = CASE WHEN EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint) THEN -1 ELSE 0 END, next_at = least(d.next_at, $2)
+		FROM r WHERE d.id = r.id RETURNING d.next_at)
+	SELECT count(*), coalesce(min(next_at), 0) FROM u`
+
 // letWait gives back what a run owns, in slices: it is due now at the latest, or,
 // of an owned lane, parked in its place.
 func (s *Store) letWait(ctx context.Context, run int64) (total int, err error) {
-	const slice = `WITH r AS (SELECT id FROM due WHERE run > 0 AND run = $1 ORDER BY id LIMIT 5000 FOR UPDATE SKIP LOCKED),
-		u AS (UPDATE due d SET run = CASE WHEN EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint) THEN -1 ELSE 0 END, next_at = least(d.next_at, $2) FROM r WHERE d.id = r.id RETURNING d.next_at)
-		SELECT count(*), coalesce(min(next_at), 0) FROM u`
+	const slice = `WITH r AS (SELECT id FROM due WHERE run > 0 AND run = $1 ORDER BY id LIMIT 5000 FOR UPDATE SKIP LOCKED)` + letThoseWait
 	for {
 		var n int
 		var first int64

@@ -161,7 +161,7 @@ func (tx *txn) claimLine(endpoint, run int64, ordered, paused bool, now time.Tim
 	if err != nil {
 		return
 	}
-	work, err = tx.take(claims, now)
+	work, err = tx.take(run, claims, now)
 	slices.SortFunc(work, func(a, b store.Work) int {
 		return slices.Index(taken, int64(a.ID)) - slices.Index(taken, int64(b.ID))
 	})

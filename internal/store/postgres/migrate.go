@@ -96,8 +96,11 @@ var added = map[string]string{
 func addIndexes(ctx context.Context, db *sql.DB) error {
 	for name, on := range added {
 		var missing bool
-		if err := db.QueryRowContext(ctx, `SELECT to_regclass($1) IS NULL`, schema+"."+name).Scan(&missing); err != nil || !missing {
+		if err := db.QueryRowContext(ctx, `SELECT to_regclass($1) IS NULL`, schema+"."+name).Scan(&missing); err != nil {
 			return err
+		}
+		if !missing {
+			continue
 		}
 		// Another node may be faster.
 		if _, err := db.ExecContext(ctx, `CREATE INDEX IF NOT EXISTS `+name+` ON `+schema+`.`+on); err != nil && !isCode(err, codeUnique, codeDeadlock, codeNotAllowed) {

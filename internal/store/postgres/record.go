@@ -102,7 +102,7 @@ func (w *recorder) try(group []*result) error {
 	w.mark.value++
 	tx := w.s.newTxn(ctx, conn.Conn())
 	tx.mark = w.mark
-	set := &resultSet{tx: tx, holdings: w.s.holdings, log: w.s.log, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
+	set := &resultSet{tx: tx, log: w.s.log, rows: map[posthorn.ID]*deliveryRow{}, health: map[int64]*healthRow{}}
 	if err = set.read(group); err == nil {
 		err = set.apply(group)
 	}
@@ -182,13 +182,12 @@ func (set *resultSet) committed(s *Store, group []*result) {
 // resultSet is a group of results in a transaction, with the rows that they
 // meet.
 type resultSet struct {
-	tx       *txn
-	holdings *holdings
-	log      *slog.Logger
-	rows     map[posthorn.ID]*deliveryRow
-	health   map[int64]*healthRow
-	lowest   int64   // the earliest time of what waits now
-	parked   []int64 // of what waits, what stands in a line
+	tx     *txn
+	log    *slog.Logger
+	rows   map[posthorn.ID]*deliveryRow
+	health map[int64]*healthRow
+	lowest int64   // the earliest time of what waits now
+	parked []int64 // of what waits, what stands in a line
 }
 
 // deliveryRow is a delivery as the recorder needs it.
@@ -279,7 +278,7 @@ func (set *resultSet) apply(group []*result) error {
 	for _, r := range group {
 		r.rec = store.Recorded{}
 		d := set.rows[r.ID]
-		if d == nil || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint || d.run > 0 && !set.holdings.hasFor(d.run, store.Hold{ID: r.ID, Gen: r.Gen}) {
+		if d == nil || d.progress.Tries != r.Tries || d.endpoint != r.Endpoint || d.run > 0 && !set.tx.holdings.hasFor(d.run, store.Hold{ID: r.ID, Gen: r.Gen}) {
 			r.rec.Lost = true
 			continue
 		}

@@ -56,13 +56,13 @@ func (tx *txn) retryRows(o *store.RetryOrder) (list []retryRow, err error) {
 	return list, err
 }
 
-func (d *retryRow) refused(s *Store, o *store.RetryOrder) error {
+func (d *retryRow) refused(h *holdings, o *store.RetryOrder) error {
 	switch {
 	case d.gone:
 		return store.ErrGone
 	case d.suspended:
 		return store.ErrSuspended
-	case d.run > 0 && !d.letGo(s, o):
+	case d.run > 0 && !d.letGo(h, o):
 		return store.ErrInFlight
 	case d.erased:
 		return store.ErrErased
@@ -71,9 +71,9 @@ func (d *retryRow) refused(s *Store, o *store.RetryOrder) error {
 }
 
 // letGo reports whether this node has the row and its engine let go of it.
-func (d *retryRow) letGo(s *Store, o *store.RetryOrder) bool {
+func (d *retryRow) letGo(h *holdings, o *store.RetryOrder) bool {
 	held := o.Hold(d.id)
-	return len(held) > 0 && s.holdings.hasFor(d.run, held[0])
+	return len(held) > 0 && h.hasFor(d.run, held[0])
 }
 
 // Retry implements [store.Redelivery].
@@ -88,7 +88,7 @@ func (s *Store) Retry(ctx context.Context, c store.Change, o store.RetryOrder, a
 			if err != nil {
 				return err
 			}
-			if list, err = tx.retry(s, c, &o, rows); err != nil {
+			if list, err = tx.retry(c, &o, rows); err != nil {
 				return err
 			}
 			if c.Once != nil && answer != nil {
@@ -107,7 +107,7 @@ func (s *Store) Retry(ctx context.Context, c store.Change, o store.RetryOrder, a
 	return list, nil
 }
 
-func (tx *txn) retry(s *Store, c store.Change, o *store.RetryOrder, rows []retryRow) ([]store.Retried, error) {
+func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]store.Retried, error) {
 	if len(rows) == 0 {
 		return nil, store.ErrNotFound
 	}
@@ -115,7 +115,7 @@ func (tx *txn) retry(s *Store, c store.Change, o *store.RetryOrder, rows []retry
 	var open, finished []int64
 	for i := range rows {
 		d := &rows[i]
-		list[i] = store.Retried{ID: d.id, Endpoint: d.endpoint, Progress: d.progress, Refused: d.refused(s, o)}
+		list[i] = store.Retried{ID: d.id, Endpoint: d.endpoint, Progress: d.progress, Refused: d.refused(tx.holdings, o)}
 		if list[i].Refused != nil {
 			continue
 		}
@@ -129,7 +129,7 @@ func (tx *txn) retry(s *Store, c store.Change, o *store.RetryOrder, rows []retry
 			tx.moved[d.tenant]++
 		} else {
 			open = append(open, int64(d.id))
-			tx.run, tx.given = max(d.run, tx.run), append(tx.given, o.Hold(d.id)...)
+			tx.given = append(tx.given, o.Hold(d.id)...)
 		}
 		if err := tx.audit(c, d.tenant, store.AuditRetry(d.id, d.progress.State)); err != nil {
 			return nil, err

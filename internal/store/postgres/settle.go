@@ -155,8 +155,9 @@ func (o *outcome) leave() bool {
 }
 
 // await finds out what became of a transaction whose commit was not answered, why
-// says for what reason, and returns nil if it took place. It waits until a time;
-// after that the error is ErrUnsettled, and the rest is done beside.
+// says for what reason, and returns nil if it took place. It waits until a time, the
+// zero one for as long as it takes; after that the error is ErrUnsettled, and the rest
+// is done beside.
 func (s *Store) await(tx *txn, until time.Time, why error) error {
 	s.log.Warn("a commit was not answered; finding out what became of it", "error", why)
 	o := &outcome{known: make(chan struct{})}
@@ -167,11 +168,15 @@ func (s *Store) await(tx *txn, until time.Time, why error) error {
 			s.lookAfter(tx, committed, err)
 		}
 	})
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
+	var over <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		over = timer.C
+	}
 	select {
 	case <-o.known:
-	case <-timer.C:
+	case <-over:
 		if o.leave() {
 			return fmt.Errorf("%w: %w", store.ErrUnsettled, why)
 		}
@@ -193,24 +198,24 @@ func (s *Store) lookAfter(tx *txn, committed bool, err error) {
 	case err != nil: // closing: the run's end gives back all it owns
 	case committed:
 		s.committed(tx)
-		s.letGo(tx.run, tx.taken)
+		s.letGo(tx.taken)
 		s.floor.reset() // its caller knew what waits now
 		s.watchers.tell(store.Notice{Kind: store.NoticeDue})
 	default:
 		s.undo(tx)
-		s.letGo(tx.run, tx.given) // whoever held it has let go of it
+		s.letGo(tx.given) // whoever held it has let go of it
 	}
 }
 
-// letGo gives rows back that the run owns and nobody holds: they are due now at the
+// letGo gives rows back that nobody holds any more: they are due now at the
 // latest, or, of an owned lane, parked in their place. It does not wait for that.
-func (s *Store) letGo(run int64, holds []store.Hold) {
+func (s *Store) letGo(holds []store.Hold) {
 	if len(holds) == 0 {
 		return
 	}
 	s.beside(func() {
 		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-			n, err := s.release(run, holds)
+			n, err := s.release(holds)
 			if err == nil {
 				s.log.Info("deliveries that nobody waited for any more are due again", "deliveries", n)
 				return
@@ -223,18 +228,24 @@ func (s *Store) letGo(run int64, holds []store.Hold) {
 	})
 }
 
-// release gives rows back in one transaction and returns how many the run owned.
-func (s *Store) release(run int64, holds []store.Hold) (n int, err error) {
+// release gives rows back in one transaction and returns how many were held so.
+func (s *Store) release(holds []store.Hold) (n int, err error) {
+	return s.letWaitLocked(func(tx *txn) ([]int64, error) { return tx.lockHeld(holds) })
+}
+
+// letWaitLocked gives back the rows that lock returns, having locked them, and
+// returns how many there were.
+func (s *Store) letWaitLocked(lock func(*txn) ([]int64, error)) (n int, err error) {
 	var first int64
 	err = s.transact(s.stop, s.patient(), func(tx *txn) error {
 		if err := tx.assign(); err != nil {
 			return err
 		}
-		ids, err := tx.lockHeld(s, holds)
+		ids, err := lock(tx)
 		if err != nil {
 			return err
 		}
-		_, err = tx.row(releaseRows, []any{ids, run, nanos(tx.now())}, &n, &first)
+		_, err = tx.row(`WITH r AS (SELECT unnest($1::bigint[]) AS id)`+letThoseWait, []any{ids, nanos(tx.now())}, &n, &first)
 		return err
 	})
 	if err == nil && n > 0 {
@@ -247,7 +258,7 @@ func (s *Store) release(run int64, holds []store.Hold) (n int, err error) {
 // lockHeld locks rows that are to be given up, and returns those that this node still
 // has by these holds: while they are locked nobody takes them. All holds go from
 // memory when it is committed.
-func (tx *txn) lockHeld(s *Store, holds []store.Hold) (ids []int64, err error) {
+func (tx *txn) lockHeld(holds []store.Hold) (ids []int64, err error) {
 	tx.given = append(tx.given, holds...)
 	gens := make(map[int64]store.Hold, len(holds))
 	for _, h := range holds {
@@ -256,17 +267,13 @@ func (tx *txn) lockHeld(s *Store, holds []store.Hold) (ids []int64, err error) {
 	err = tx.rows(`SELECT id, run FROM due WHERE id = ANY ($1) AND run > 0 ORDER BY endpoint, id FOR UPDATE`, []any{idsOf(holds)}, func(r scanner) error {
 		var id, run int64
 		err := r.Scan(&id, &run)
-		if s.holdings.hasFor(run, gens[id]) {
-			tx.run, ids = run, append(ids, id)
+		if tx.holdings.hasFor(run, gens[id]) {
+			ids = append(ids, id)
 		}
 		return err
 	})
 	return ids, err
 }
-
-const releaseRows = `WITH r AS (SELECT id FROM due WHERE id = ANY ($1) AND run = $2 AND run > 0 ORDER BY endpoint, id FOR UPDATE),
-	u AS (UPDATE due d SET run = CASE WHEN EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint) THEN -1 ELSE 0 END, next_at = least(d.next_at, $3) FROM r WHERE d.id = r.id RETURNING d.next_at)
-	SELECT count(*), coalesce(min(next_at), 0) FROM u`
 
 func idsOf(holds []store.Hold) []int64 {
 	ids := make([]int64, len(holds))

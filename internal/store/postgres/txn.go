@@ -27,7 +27,7 @@ type txn struct {
 
 	// What the run takes over by it is in memory before it is committed, what it
 	// gives up leaves memory when it is known to be.
-	run          int64
+	holdings     *holdings
 	taken, given []store.Hold
 }
 
@@ -101,7 +101,7 @@ func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func
 	case tx.mark.key != 0:
 		conn.Release() // somebody else may need it to find out
 		if forever {
-			until = time.Now().Add(100 * 365 * 24 * time.Hour)
+			until = time.Time{}
 		}
 		return s.await(tx, until, err)
 	}
@@ -110,20 +110,20 @@ func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func
 }
 
 func (s *Store) newTxn(ctx context.Context, c *pgx.Conn) *txn {
-	return &txn{now: s.now, ctx: ctx, c: c, hours: store.Hours{}, replays: store.ReplayCounts{}, moved: opened{}}
+	return &txn{now: s.now, holdings: s.holdings, ctx: ctx, c: c, hours: store.Hours{}, replays: store.ReplayCounts{}, moved: opened{}}
 }
 
 // takes notes work that the run owns once the transaction is committed.
-func (tx *txn) takes(s *Store, run int64, work []store.Work) {
+func (tx *txn) takes(run int64, work []store.Work) {
 	ids := make([]posthorn.ID, len(work))
 	for i := range work {
 		ids[i] = work[i].ID
 	}
-	gen := s.holdings.take(run, ids...)
+	gen := tx.holdings.take(run, ids...)
 	for i := range work {
 		work[i].Gen = gen
 	}
-	tx.run, tx.taken = run, append(tx.taken, holdsOf(ids, gen)...)
+	tx.taken = append(tx.taken, holdsOf(ids, gen)...)
 }
 
 // committed tells what a transaction changed.
