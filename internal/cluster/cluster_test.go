@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn/internal/store/postgres/ill"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -24,7 +25,7 @@ func TestClusterLosesNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, fmt.Errorf("the run took longer than two minutes"))
 	defer cancel()
-	w := newWorld(ctx, t, throwAway(t), 3)
+	w := newWorld(ctx, t, pgtest.ThrowAway(t), 3)
 	w.takes = 50 * time.Millisecond // so that some are under way whenever something happens
 	p := w.startLoad(ctx, *rate)
 	w.accepting(p, 200)
@@ -70,7 +71,7 @@ func TestClusterForAMinute(t *testing.T) {
 	defer cancel()
 	t.Logf("-seed %d", *seed)
 	random := rand.New(rand.NewPCG(*seed, 0))
-	w := newWorld(ctx, t, throwAway(t), 3)
+	w := newWorld(ctx, t, pgtest.ThrowAway(t), 3)
 	w.takes = 50 * time.Millisecond // so that some are under way whenever something happens
 	p := w.startLoad(ctx, *rate)
 	// At least one node is left alone at a time.

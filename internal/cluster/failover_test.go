@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/store/postgres/ill"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -23,7 +24,7 @@ func TestAFailoverToAStandbyLosesNothing(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, fmt.Errorf("the run took longer than two minutes"))
 	defer cancel()
-	primary := throwAway(t)
+	primary := pgtest.ThrowAway(t)
 	standby, err := primary.Standby("cluster_name=standby")
 	if err != nil {
 		t.Fatal(err)

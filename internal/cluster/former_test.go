@@ -18,6 +18,7 @@ import (
 
 	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/store/postgres/ill"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -90,7 +91,7 @@ func newMixed(t *testing.T, limit time.Duration) *mixed {
 	}
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the run took longer than %s", limit))
 	t.Cleanup(cancel)
-	m := &mixed{began: time.Now(), world: newWorldOf(ctx, t, throwAway(t), "", []string{former, binary, binary})}
+	m := &mixed{began: time.Now(), world: newWorldOf(ctx, t, pgtest.ThrowAway(t), "", []string{former, binary, binary})}
 	m.former = 0
 	m.takes = 50 * time.Millisecond // so that some are under way whenever something happens
 	if m.raw, err = pgx.Connect(ctx, m.db.URL()); err != nil {

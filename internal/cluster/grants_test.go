@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
 // documented returns the block of docs/postgres.md that begins with a line.
@@ -34,7 +35,7 @@ func TestANodeNeedsNoMoreThanItIsGranted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	db := throwAway(t)
+	db := pgtest.ThrowAway(t)
 	owner := db.URL()
 	migrate := exec.CommandContext(ctx, binary, "migrate", "--store", owner)
 	migrate.Env = proof.Environ()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/store/postgres/ill"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -38,7 +39,7 @@ func TestClusterOnAnIllDatabase(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("the run took longer than %s", limit))
 	defer cancel()
 	t.Logf("-seed %d", *seed)
-	w := newWorld(ctx, t, throwAway(t), 2)
+	w := newWorld(ctx, t, pgtest.ThrowAway(t), 2)
 	w.takes = 20 * time.Millisecond
 	m := newMovers(w)
 	p := w.startLoad(ctx, *rate)

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -77,7 +78,7 @@ func (w *world) order(ctx context.Context, db *pgxpool.Pool, n int, commit bool)
 func TestTheOutboxPublishesWhatWasCommitted(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, fmt.Errorf("the run took longer than two minutes"))
 	defer cancel()
-	w := newWorld(ctx, t, throwAway(t), 2)
+	w := newWorld(ctx, t, pgtest.ThrowAway(t), 2)
 	db := shop(ctx, t, w)
 	if _, err := db.Exec(ctx, `SELECT 1 FROM posthorn.outbox`); err == nil {
 		t.Error("the program can read the outbox; it was to have no right on any table")
@@ -158,7 +159,7 @@ func TestTheOutboxKeepsWhatIsRefused(t *testing.T) {
 	}
 	ops := ln.Addr().String()
 	ln.Close()
-	w := newWorld(ctx, t, throwAway(t), 1, "--ops-listen", ops)
+	w := newWorld(ctx, t, pgtest.ThrowAway(t), 1, "--ops-listen", ops)
 	db := shop(ctx, t, w)
 	platform, err := w.nodes[0].Command(ctx, "token", "create", "--platform", "--scope", "admin")
 	if err != nil {

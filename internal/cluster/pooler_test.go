@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
 // pooler starts PgBouncer in transaction mode before the database and returns
@@ -103,7 +104,7 @@ func TestAPoolerIsForProgramsAlone(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	w := newWorld(ctx, t, throwAway(t), 1)
+	w := newWorld(ctx, t, pgtest.ThrowAway(t), 1)
 	plain := pooler(t, w, "")
 	for _, address := range []string{plain, pooler(t, w,
 		"ignore_startup_parameters=search_path,application_name,statement_timeout,lock_timeout,idle_in_transaction_session_timeout")} {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
 // TestARetryThatOnlyADeadNodeKnewIsMade: a node dies between two attempts of a
@@ -17,7 +18,7 @@ func TestARetryThatOnlyADeadNodeKnewIsMade(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, fmt.Errorf("the retry was not made within a minute"))
 	defer cancel()
-	w := newWorld(ctx, t, throwAway(t), 2)
+	w := newWorld(ctx, t, pgtest.ThrowAway(t), 2)
 	later := fmt.Appendf(nil, `{"type":"cases.closed","data":{},"deliver_at":%q}`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 	if err := w.api(1, 0).Call(ctx, http.MethodPost, "/events", later, nil); err != nil {
 		t.Fatal(err)

@@ -97,22 +97,6 @@ type world struct {
 	refused     sync.Map     // ids that a flaky receiver refused
 }
 
-// throwAway starts a server that the test may crash.
-func throwAway(t *testing.T, settings ...string) *pgtest.Server {
-	t.Helper()
-	pgtest.Missing(t)
-	server, err := pgtest.Start(settings...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return server
-}
-
 // newWorld starts so many nodes on a database, each behind a wire of its own.
 func newWorld(ctx context.Context, t *testing.T, db *pgtest.Server, nodes int, args ...string) *world {
 	return newWorldAt(ctx, t, db, "", nodes, args...)

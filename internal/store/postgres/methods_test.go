@@ -633,16 +633,7 @@ func TestEveryMethodIsTried(t *testing.T) {
 func TestEveryMethodEndsOnAnIllDatabase(t *testing.T) {
 	t.Parallel()
 	// A server of its own: what is shown needs no disk, and others need theirs.
-	pgtest.Missing(t)
-	server, err := pgtest.Start("fsync=off")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	server := pgtest.ThrowAway(t, "fsync=off")
 	const model = "model"
 	pgtest.Exec(t, server.URL(), "CREATE DATABASE "+model)
 	if _, _, err := postgres.Migrate(t.Context(), pgtest.SocketURL(server.Dir(), model)); err != nil {

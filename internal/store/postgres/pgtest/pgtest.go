@@ -158,6 +158,23 @@ func (s *Server) Dir() string { return s.dir }
 // Start makes a server and starts it. Settings are of the form name=value.
 func Start(settings ...string) (*Server, error) { return StartIn(nil, settings...) }
 
+// ThrowAway starts a server of the test's own, which it may crash, and stops it with
+// the test. Without binaries the test is skipped; in CI it fails.
+func ThrowAway(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	Missing(t)
+	server, err := Start(settings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
 // StartIn is Start with further environment variables for the server.
 func StartIn(env []string, settings ...string) (*Server, error) {
 	bin, err := binaries()
