@@ -115,8 +115,8 @@ func TestATestThatAStopCutsShortIsMadeByTheNextStart(t *testing.T) {
 	}
 }
 
-// A paused endpoint can be tested, and what a user asks for by hand is sent to it: so
-// one mends a receiver and tries. What else waits there waits.
+// A paused endpoint can be tested, and what a user asks for by hand is sent to it, so
+// that a fixed receiver can be tried. What else waits there waits.
 func TestAPausedEndpointIsTestedAndRetried(t *testing.T) {
 	onEachStore(t, func(t *testing.T, path string) {
 		s := serveOn(t, path)

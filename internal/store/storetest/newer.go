@@ -78,7 +78,7 @@ func (w *world) keepsMembers(e posthorn.Endpoint, known ...string) {
 		}
 	}
 	if !strings.Contains(text, "12345678901234567890") || !strings.Contains(text, "1.50") {
-		w.Errorf("a number was written anew: %s", text)
+		w.Errorf("a number was rewritten: %s", text)
 	}
 	for _, name := range known {
 		if _, there := got[name]; !there {
@@ -199,7 +199,7 @@ var newerPromises = []promise{
 		w.keepsMembers(to, "max_in_flight", "headers", "timeout_seconds")
 		update(true, func(s *posthorn.Settings) error { s.MaxInFlight = 0; return nil })
 		w.keepsMembers(to, "headers", "timeout_seconds")
-		// Whoever writes all anew does not know of them.
+		// A writer of the whole document does not know them.
 		update(true, func(s *posthorn.Settings) error {
 			*s = posthorn.Settings{Ordered: true, Headers: []string{"X-A"}}
 			return nil
