@@ -178,8 +178,8 @@ func hostile() (expressions map[string]string, data []byte) {
 // Each hostile expression is refused or cut off within 10 ms of work: compiling
 // it, and judging an event by it. In the bubble no time passes meanwhile, so that
 // the clock does not help: the budget alone has to do it, as it does on any
-// machine. Of some tries the best counts, for a collection of garbage is not the
-// expression's.
+// machine. The 10 ms are those of a core that decodes the data of the test in 2 ms;
+// others are allowed as much more as they are slower.
 func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 	expressions, data := hostile()
 	if len(data) > 256<<10 || len(data) < 128<<10 {
@@ -187,11 +187,14 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 	}
 	compile(t, "true") // the environment is made once
 	synctest.Test(t, func(t *testing.T) {
+		measure := func(fn func()) time.Duration {
+			return work(fn, func() { NewData(data).value() })
+		}
 		refused, cut, longest, limit := 0, 0, time.Duration(0), slowdown*10*time.Millisecond
 		for name, expression := range expressions {
 			var f *Filter
 			var err error
-			compiled := best(func() { f, err = Compile(expression) })
+			compiled := measure(func() { f, err = Compile(expression) })
 			if longest = max(longest, compiled); compiled > limit {
 				t.Errorf("%s: compiled in %v (%v)", name, compiled, err)
 			}
@@ -205,7 +208,7 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 				t.Fatal(err)
 			}
 			var matched bool
-			judged := best(func() { matched, err = f.Match("cases.updated", d) })
+			judged := measure(func() { matched, err = f.Match("cases.updated", d) })
 			if longest = max(longest, judged); judged > limit {
 				t.Errorf("%s: judged in %v (%v)", name, judged, err)
 			}
@@ -224,16 +227,24 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 // slowdown is more than 1 where the race detector watches.
 var slowdown time.Duration = 1
 
-func best(fn func()) time.Duration {
+// work is how long fn works on a core that does the yardstick in 2 ms. Of some
+// tries the best counts, for a collection of garbage is not fn's.
+func work(fn, yardstick func()) time.Duration {
 	least := time.Hour
-	for range 5 {
+	for range 20 {
 		const runs = 4 // what is counted may be no finer than some milliseconds
-		took := cpu(func() {
-			for range runs {
-				fn()
-			}
-		})
-		if least = min(least, took/runs); least < 5*time.Millisecond {
+		repeated := func(fn func()) time.Duration {
+			return cpu(func() {
+				for range runs {
+					fn()
+				}
+			})
+		}
+		measure, took := repeated(yardstick), repeated(fn)
+		if measure == 0 {
+			continue
+		}
+		if least = min(least, 2*time.Millisecond*took/measure); least < 8*time.Millisecond {
 			break
 		}
 	}
