@@ -33,7 +33,7 @@ func documented(t *testing.T, language, first string) string {
 // operators to make, which owns nothing, and the docs' examples of publishing.
 func TestANodeNeedsNoMoreThanItIsGranted(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	db := pgtest.ThrowAway(t)
 	owner := db.URL()

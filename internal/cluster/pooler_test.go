@@ -102,7 +102,7 @@ func exists(file string) bool {
 // through it.
 func TestAPoolerIsForProgramsAlone(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	w := newWorld(ctx, t, pgtest.ThrowAway(t), 1)
 	plain := pooler(t, w, "")

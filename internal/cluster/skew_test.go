@@ -35,7 +35,7 @@ func TestAWrongClockMakesANodeUnready(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	w := &world{t: t, ctx: ctx, db: db}
 	w.client = []*http.Client{{Timeout: time.Second}}
