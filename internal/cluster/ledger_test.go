@@ -222,9 +222,9 @@ func (l *ledger) countLines(s *sums) {
 // explained reports whether the node that made the acknowledged attempt died or
 // was cut off before it can have recorded it. A first attempt was made by the node
 // that the event was published through, unless something had been done to that one;
-// any other by any.
+// any other by any, and that of an ordered endpoint by the node that has its line.
 func (l *ledger) explained(e *event, got *receipts, acked time.Time) bool {
-	anyNode := got.first > 1
+	anyNode := got.first > 1 || e.inLine
 	for _, f := range l.faults {
 		anyNode = anyNode || e.nodes[f.node] && f.from.Before(acked) && f.to.After(e.began)
 	}
