@@ -117,7 +117,7 @@ func (m *mixed) call(node, tenant int, method, path, body string, data any) {
 	if body != "" {
 		b = []byte(body)
 	}
-	if err := m.api(node, tenant).Call(m.ctx, method, path, b, data); err != nil {
+	if err := m.patient(node, tenant).Call(m.ctx, method, path, b, data); err != nil {
 		m.t.Fatalf("node %d: %v", node, err)
 	}
 }
@@ -162,7 +162,7 @@ func (m *mixed) edit() {
 			}
 		}
 		// Made, changed and deleted by different nodes. It gets none of the load.
-		made, err := m.api(0, tenant).CreateEndpoint(m.ctx, fmt.Sprintf("http://127.0.0.1:9/%d", m.round), "active", "webhooks.*")
+		made, err := m.patient(0, tenant).CreateEndpoint(m.ctx, fmt.Sprintf("http://127.0.0.1:9/%d", m.round), "active", "webhooks.*")
 		if err != nil {
 			m.t.Fatal(err)
 		}
