@@ -84,10 +84,10 @@ func TestAnAttemptByHandThatFailsAtAPausedEndpoint(t *testing.T) {
 		open := m.waits(e, r, 1)[0]
 		r.set(broken)
 		m.change(1, pauseIt)
+		before := len(r.seen(1))
 		test := m.test(e, 1)
 		m.retry(e, done)
 		m.retry(e, open)
-		before := len(r.seen(1))
 		wait(100 * time.Hour)
 		if got := r.seen(1)[before:]; len(got) != 3 {
 			t.Errorf("attempted %v", ids(got))
