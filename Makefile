@@ -15,7 +15,7 @@ test: ## what README says and CI runs
 	go test ./...
 
 race: ## all tests under the race detector
-	go test -race -timeout 25m -gcflags='modernc.org/...=-d=checkptr=0' -gcflags='modernc.org/sqlite/lib=-race=false -d=checkptr=0' ./...
+	tools/race
 
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
