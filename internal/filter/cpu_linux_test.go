@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// counted says that cpu tells work from waiting, in a bubble too.
+const counted = true
+
 // cpu is how long fn works, whatever else the machine does meanwhile.
 func cpu(fn func()) time.Duration {
 	runtime.LockOSThread()
