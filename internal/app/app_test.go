@@ -46,16 +46,7 @@ func (t *terminal) String() string {
 // binary may have to be built.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(3 * time.Minute)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within three minutes: %s", what)
-		}
-	}
+	eventuallyWithin(t, 3*time.Minute, what, holds)
 }
 
 // runDev starts dev in dir and returns what it prints and what ends it.
