@@ -51,12 +51,14 @@ func (h Health) Observe(a *Attempt, now time.Time) (Health, PausedReason) {
 	case ClassLocal:
 		return h, ""
 	case ClassOK:
+		h = h.ReadAt(now)
 		well := Health{LastSuccess: now, LastFailure: h.LastFailure}
 		if h.HoldUntil.After(now) { // asked for by another attempt that was in flight
 			well.HoldUntil = h.HoldUntil
 		}
 		return well, ""
 	}
+	h = h.ReadAt(now)
 	if h.Failures == 0 {
 		h.FailingSince = now
 	}
@@ -75,6 +77,27 @@ func (h Health) Observe(a *Attempt, now time.Time) (Health, PausedReason) {
 		return h, PausedFailing
 	}
 	return h, ""
+}
+
+// ReadAt returns the health as it is to be read now. What lies ahead was written by a
+// clock that was ahead: it counts as if it had happened now, so that nothing waits
+// longer than it had to.
+func (h Health) ReadAt(now time.Time) Health {
+	if h.LastFailure.After(now) {
+		if h.HoldUntil.After(h.LastFailure) {
+			h.HoldUntil = now.Add(h.HoldUntil.Sub(h.LastFailure))
+		} else {
+			h.HoldUntil = time.Time{}
+		}
+		if h.FailingSince.After(now) {
+			h.FailingSince = now.Add(h.FailingSince.Sub(h.LastFailure))
+		}
+		h.LastFailure = now
+	}
+	if h.LastSuccess.After(now) {
+		h.LastSuccess = now
+	}
+	return h
 }
 
 // Resumed returns the health of an endpoint that a user set active again: the

@@ -160,6 +160,15 @@ func (pol Policy) wait(i int, random float64) time.Duration {
 	return w + time.Duration(float64(w)*pol.Jitter*random)
 }
 
+// Longest is the longest wait that the schedule can have given a delivery after its
+// last attempt; what a receiver asked for is its endpoint's, see [Health.HoldUntil].
+func (pol Policy) Longest(p Progress) time.Duration {
+	if p.Waits == 0 || len(pol.Schedule) == 0 {
+		return pol.LocalRetry
+	}
+	return max(pol.wait(min(p.Waits, len(pol.Schedule))-1, 1), pol.LocalRetry)
+}
+
 func closed(p Progress) Progress {
 	p.NextAt, p.Extra, p.Before, p.Manual = time.Time{}, false, Pending, false
 	return p

@@ -67,7 +67,7 @@ func (e *Engine) attempt(it *item) {
 	a.Manual = w.Progress.Manual && w.Kind != posthorn.EventTest
 	ended := e.cfg.Now()
 
-	e.finished(it, &a, ended)
+	e.finished(it, &a)
 	policy := e.cfg.Policy.For(it.target.Endpoint.Settings)
 	if posthorn.IsTestRef(w.EventKey) {
 		policy = policy.Once()
@@ -93,7 +93,7 @@ func later(a, b time.Time) time.Time {
 
 // finished frees the attempt's place and lets the lane learn from it, before
 // the result is recorded: pace does not wait for the disk.
-func (e *Engine) finished(it *item, a *posthorn.Attempt, now time.Time) {
+func (e *Engine) finished(it *item, a *posthorn.Attempt) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l := it.lane
@@ -103,12 +103,12 @@ func (e *Engine) finished(it *item, a *posthorn.Attempt, now time.Time) {
 	}
 	l.unrecorded++
 	if it.work.Kind != posthorn.EventTest {
-		l.pace.observe(a, it.probe, it.target.Endpoint.Settings.InFlight(), e.cfg.Policy.LocalRetry, now)
+		l.pace.observe(a, it.probe, it.target.Endpoint.Settings.InFlight(), e.cfg.Policy.LocalRetry, e.elapsed())
 		// A 410 pauses the endpoint when it is recorded; nothing starts until then.
 		if it.suspect = a.Status == 410; it.suspect {
 			l.suspects++
 		}
-		e.trim(l, now)
+		e.trim(l)
 	}
 	e.settle(l)
 	e.dispatch()
@@ -124,8 +124,8 @@ func (e *Engine) free(it *item) {
 }
 
 // trim gives back what a failing lane should not keep in memory.
-func (e *Engine) trim(l *lane, now time.Time) {
-	if l.queue.n <= failingQueue || !l.pace.failing(now) {
+func (e *Engine) trim(l *lane) {
+	if l.queue.n <= failingQueue || !l.pace.failing(e.elapsed()) {
 		return
 	}
 	var keep itemList

@@ -92,7 +92,7 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 	// made or resumed: then the store has reset the health.
 	if !wasActive || l.inFlight+l.unrecorded == 0 && t.Health.Failures < l.pace.failures {
 		spent := l.pace.spent
-		l.pace = paceOf(t.Health)
+		l.pace = paceOf(t.Health, e.cfg.Now(), e.elapsed())
 		if l.pace.spent = spent; first {
 			l.paceItself(t.Health)
 		}
@@ -110,7 +110,7 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 	case t.Parked:
 		l.fresh = true
 	default:
-		e.trim(l, e.cfg.Now())
+		e.trim(l)
 	}
 	if back := e.standing(l); len(back) > 0 {
 		e.giveBack(l, back)

@@ -296,9 +296,17 @@ func (e *Engine) Snapshot(endpoint int64) Snapshot {
 		Queued:      l.queued(),
 		Backlogged:  l.backlog != backlogNone,
 		BreakerOpen: l.pace.open(),
-		NextProbe:   l.pace.nextProbe,
-		HoldUntil:   l.pace.holdUntil,
+		NextProbe:   e.timeOf(l.pace.nextProbe),
+		HoldUntil:   e.timeOf(l.pace.holdUntil),
 	}
+}
+
+// timeOf is the time of a moment of the engine's life; zero for none.
+func (e *Engine) timeOf(age time.Duration) time.Time {
+	if age == 0 {
+		return time.Time{}
+	}
+	return e.cfg.Now().Add(age - e.elapsed())
 }
 
 // Standing implements [store.Mover].

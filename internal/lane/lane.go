@@ -214,7 +214,7 @@ func (l *lane) capacity() int {
 	if l.ordered {
 		return min(orderedQueue, l.e.cfg.QueuePerLane)
 	}
-	if l.pace.open() || !l.pace.holdUntil.IsZero() && l.pace.failing(l.e.cfg.Now()) {
+	if l.pace.open() || l.pace.holdUntil > 0 && l.pace.failing(l.e.elapsed()) {
 		return min(failingQueue, l.e.cfg.QueuePerLane)
 	}
 	return l.e.cfg.QueuePerLane
@@ -251,22 +251,22 @@ func (l *lane) startable() bool {
 // early reports whether it is too early for the lane's next attempt, and until
 // when. Nearly always nothing holds it back, and the clock is not asked.
 func (l *lane) early() (until time.Time, early bool) {
-	at := l.pace.notBefore()
+	at, rate := l.pace.notBefore(), l.rate()
 	if l.manualReady() {
 		at = l.pace.localUntil
 	}
-	var wait time.Duration
-	if rate := l.rate(); rate > 0 {
-		wait = l.pace.wait(rate, l.e.elapsed())
+	if at == 0 && rate <= 0 {
+		return time.Time{}, false
 	}
-	if at.IsZero() && wait <= 0 {
-		return at, false
+	age := l.e.elapsed()
+	wait := at - age
+	if rate > 0 {
+		wait = max(wait, l.pace.wait(rate, age))
 	}
-	now := l.e.cfg.Now()
-	if wait > 0 {
-		at = later(at, now.Add(wait))
+	if wait <= 0 {
+		return time.Time{}, false
 	}
-	return at, at.After(now)
+	return l.e.cfg.Now().Add(wait), true
 }
 
 // paced reports whether the rate lets nothing start now.

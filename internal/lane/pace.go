@@ -14,7 +14,8 @@ const (
 )
 
 // pace decides how many attempts of a lane may be in flight and from when: the
-// window, the breaker and the holds. It is pure.
+// window, the breaker and the holds. It is pure. Its times are times of the engine's
+// life: a step of the wall clock moves nothing.
 type pace struct {
 	// window grows by one with each success, which doubles it with each round of
 	// attempts, and falls to one with a timeout.
@@ -23,28 +24,32 @@ type pace struct {
 	failures int
 	// probeWait is zero while the breaker is closed.
 	probeWait time.Duration
-	nextProbe time.Time
+	nextProbe time.Duration
 	// holdUntil is what the receiver asked for (Retry-After), localUntil what a
 	// fault of our own side asks for.
-	holdUntil  time.Time
-	localUntil time.Time
+	holdUntil  time.Duration
+	localUntil time.Duration
 	// proven: the last attempt succeeded.
 	proven bool
-	// spent is until when the attempts started have used up the lane's rate, as
-	// time since the engine was made: a step of the wall clock moves nothing.
+	// spent is until when the attempts started have used up the lane's rate.
 	spent time.Duration
 }
 
 // paceOf is the pace of a lane of which only the stored health is known: after a
 // start, or when the lane was let go. The stored health does not tell how many
 // probes were made; as each waits twice as long as the one before, the last wait
-// was about as long as all that went before.
-func paceOf(h posthorn.Health) pace {
-	p := pace{window: 1, failures: h.Failures, holdUntil: h.HoldUntil}
+// was about as long as all that went before. now is the time at a moment of the
+// engine's life.
+func paceOf(h posthorn.Health, now time.Time, at time.Duration) pace {
+	h = h.ReadAt(now)
+	p := pace{window: 1, failures: h.Failures}
 	p.proven = h.Failures == 0 && !h.LastSuccess.IsZero()
+	if h.HoldUntil.After(now) {
+		p.holdUntil = at + h.HoldUntil.Sub(now)
+	}
 	if h.Failures >= breakerFailures {
 		p.probeWait = min(max(h.LastFailure.Sub(h.FailingSince), minProbeWait), maxProbeWait)
-		p.nextProbe = h.LastFailure.Add(p.probeWait)
+		p.nextProbe = at + max(h.LastFailure.Add(p.probeWait).Sub(now), 0)
 	}
 	return p
 }
@@ -61,35 +66,32 @@ func (p *pace) limit(setting int) int {
 }
 
 // notBefore is the earliest time of the next attempt; zero for any.
-func (p *pace) notBefore() time.Time {
-	t := p.localUntil
-	if p.holdUntil.After(t) {
-		t = p.holdUntil
-	}
-	if p.open() && p.nextProbe.After(t) {
-		t = p.nextProbe
+func (p *pace) notBefore() time.Duration {
+	t := max(p.localUntil, p.holdUntil)
+	if p.open() {
+		t = max(t, p.nextProbe)
 	}
 	return t
 }
 
 // failing reports whether the lane should keep little in memory.
-func (p *pace) failing(now time.Time) bool { return p.open() || p.holdUntil.After(now) }
+func (p *pace) failing(now time.Duration) bool { return p.open() || p.holdUntil > now }
 
 // observe takes in an attempt that ended at now; probe tells that it was made
 // while the breaker was open.
-func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local time.Duration, now time.Time) {
+func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local, now time.Duration) {
 	switch a.Class {
 	case posthorn.ClassOK:
 		p.failures, p.proven = 0, true
 		if p.open() {
-			p.probeWait, p.nextProbe, p.window = 0, time.Time{}, 1
+			p.probeWait, p.nextProbe, p.window = 0, 0, 1
 		}
 		// The hold stays: this attempt was under way when it was asked for.
 		p.window = min(p.window+1, max(limit, 1))
 		return
 	case posthorn.ClassLocal:
 		p.window = 1
-		p.localUntil = now.Add(local)
+		p.localUntil = now + local
 		return
 	case posthorn.ClassTimeout:
 		p.window = 1
@@ -97,17 +99,15 @@ func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local time.Du
 	p.failures++
 	p.proven = false
 	if a.RetryAfter > 0 {
-		if until := now.Add(min(a.RetryAfter, posthorn.MaxRetryAfter)); until.After(p.holdUntil) {
-			p.holdUntil = until
-		}
+		p.holdUntil = max(p.holdUntil, now+min(a.RetryAfter, posthorn.MaxRetryAfter))
 	}
 	switch {
 	case !p.open() && p.failures >= breakerFailures:
 		p.probeWait = minProbeWait
-		p.nextProbe = now.Add(p.probeWait)
+		p.nextProbe = now + p.probeWait
 	case p.open() && probe:
 		p.probeWait = min(2*p.probeWait, maxProbeWait)
-		p.nextProbe = now.Add(p.probeWait)
+		p.nextProbe = now + p.probeWait
 	}
 }
 

@@ -115,8 +115,8 @@ func TestGonePausesBeforeAnotherAttemptBegins(t *testing.T) {
 }
 
 func TestWindowGrowsWithSuccessAndShrinksWithTimeouts(t *testing.T) {
-	p := paceOf(posthorn.Health{})
-	now := time.Now()
+	p := paceOf(posthorn.Health{}, time.Now(), 0)
+	now := time.Minute
 	for range 40 {
 		p.observe(&posthorn.Attempt{Class: posthorn.ClassOK}, false, 32, time.Second, now)
 	}
@@ -130,24 +130,42 @@ func TestWindowGrowsWithSuccessAndShrinksWithTimeouts(t *testing.T) {
 }
 
 func TestLocalFaultsCountAgainstNoEndpoint(t *testing.T) {
-	p := paceOf(posthorn.Health{})
-	now := time.Now()
+	p := paceOf(posthorn.Health{}, time.Now(), 0)
+	now := time.Minute
 	for range 20 {
 		p.observe(&posthorn.Attempt{Class: posthorn.ClassLocal}, false, 32, 5*time.Second, now)
 	}
-	if p.open() || p.failures != 0 || p.limit(32) != 1 || p.notBefore() != now.Add(5*time.Second) {
+	if p.open() || p.failures != 0 || p.limit(32) != 1 || p.notBefore() != now+5*time.Second {
 		t.Errorf("after local faults: %+v", p)
 	}
 }
 
 func TestPaceOfStoredHealthGoesOnProbing(t *testing.T) {
 	since := time.Now()
-	p := paceOf(posthorn.Health{Failures: 7, FailingSince: since, LastFailure: since.Add(20 * time.Second)})
-	if want := since.Add(40 * time.Second); !p.open() || !p.nextProbe.Equal(want) {
-		t.Errorf("next probe %s, want %s", p.nextProbe.Sub(since), want.Sub(since))
+	h := posthorn.Health{Failures: 7, FailingSince: since, LastFailure: since.Add(20 * time.Second)}
+	if p := paceOf(h, since.Add(25*time.Second), time.Hour); !p.open() || p.nextProbe != time.Hour+15*time.Second {
+		t.Errorf("next probe %s", p.nextProbe)
 	}
-	if p := paceOf(posthorn.Health{LastSuccess: since}); !p.proven || p.open() {
+	if p := paceOf(posthorn.Health{LastSuccess: since}, since, 0); !p.proven || p.open() {
 		t.Errorf("a healthy endpoint: %+v", p)
+	}
+}
+
+// What was stored by a clock that was ahead keeps an endpoint shut for no longer than
+// its wait.
+func TestStoredHealthAheadOfTheClockWaitsNoLonger(t *testing.T) {
+	now := time.Now()
+	const age = time.Minute
+	for _, ahead := range []time.Duration{time.Hour, 24 * time.Hour, 32 * 24 * time.Hour} {
+		last := now.Add(ahead)
+		h := posthorn.Health{Failures: 7, FailingSince: last.Add(-20 * time.Second), LastFailure: last, HoldUntil: last.Add(30 * time.Second)}
+		if p := paceOf(h, now, age); p.nextProbe != age+20*time.Second || p.holdUntil != age+30*time.Second {
+			t.Errorf("%s ahead: next probe after %s, held for %s", ahead, p.nextProbe-age, p.holdUntil-age)
+		}
+	}
+	h := posthorn.Health{Failures: 1, LastFailure: now.Add(-time.Hour), HoldUntil: now.Add(time.Hour)}
+	if p := paceOf(h, now, age); p.holdUntil != age+time.Hour {
+		t.Errorf("held for %s", p.holdUntil-age)
 	}
 }
 

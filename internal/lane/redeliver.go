@@ -200,9 +200,9 @@ func (e *Engine) ReplayRoom(endpoint int64) int {
 	}
 	l := e.lane(endpoint)
 	defer e.settle(l)
-	now := e.cfg.Now()
+	now := e.elapsed()
 	switch {
-	case !l.known() || l.sends != sendsAll || l.backlog != backlogNone && !l.ordered, l.pace.holdUntil.After(now), l.pace.localUntil.After(now):
+	case !l.known() || l.sends != sendsAll || l.backlog != backlogNone && !l.ordered, l.pace.holdUntil > now, l.pace.localUntil > now:
 		return 0
 	case l.pace.open():
 		return max(0, 1-l.queued()-l.inFlight)
