@@ -28,6 +28,7 @@ func Diagnose(cfg config.Config, resolve string) []doctor.Check {
 	return []doctor.Check{
 		{Name: "store", Run: func(ctx context.Context) []doctor.Finding { return checkStore(ctx, &cfg) }},
 		{Name: "disk", Run: func(context.Context) []doctor.Finding { return checkDisk(&cfg) }},
+		{Name: "clocks", Run: func(ctx context.Context) []doctor.Finding { return checkClocks(ctx, &cfg) }},
 		{Name: "keys", Run: func(ctx context.Context) []doctor.Finding { return checkKeys(ctx, &cfg) }},
 		{Name: "catalogue", Run: func(context.Context) []doctor.Finding { return checkCatalog(&cfg) }},
 		{Name: "certificate", Run: func(context.Context) []doctor.Finding { return checkCertificate(&cfg, time.Now()) }},

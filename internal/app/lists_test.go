@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -20,8 +19,11 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/client"
+	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/postgres"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
+	"github.com/posthorn/posthorn/internal/store/sqlite"
 )
 
 var (
@@ -173,7 +175,12 @@ func buildLists(t *testing.T, path string, deliveries int) built {
 	out := built{to: time.Now().Add(-time.Minute), from: time.Now().Add(-28 * 24 * time.Hour), fanOut: buildFanOut}
 	b.now = out.from
 	var err error
-	if b.s, err = openServing(t.Context(), path, b.clock, slog.New(slog.DiscardHandler)); err != nil {
+	if config.IsPostgres(path) {
+		b.s, err = opened(postgres.Open(t.Context(), postgres.Options{URL: path, Now: b.clock}))
+	} else {
+		b.s, err = opened(sqlite.Open(t.Context(), sqlite.Options{Path: path, Now: b.clock}))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()

@@ -18,6 +18,7 @@ import (
 	"github.com/posthorn/posthorn/internal/access"
 	"github.com/posthorn/posthorn/internal/api"
 	"github.com/posthorn/posthorn/internal/catalog"
+	"github.com/posthorn/posthorn/internal/clock"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/lane"
 	"github.com/posthorn/posthorn/internal/publish"
@@ -32,7 +33,8 @@ import (
 type node struct {
 	cfg      config.Config
 	log      *slog.Logger
-	now      func() time.Time
+	clock    *clock.Clock
+	now      func() time.Time // of clock
 	store    store.Store
 	keys     *secretbox.Keyring
 	catalog  *catalog.Catalog
@@ -40,6 +42,7 @@ type node struct {
 	engine   *lane.Engine
 	publish  *publish.Service
 	replays  *replay.Worker
+	policy   posthorn.Policy
 	access   *access.Authenticator
 	oidc     *access.OIDC // nil for none
 	metrics  *metrics
@@ -63,7 +66,8 @@ type inboxException []netip.AddrPort
 // newNode opens the store and wires the parts. On an error nothing is left open.
 // Tests give the network that deliveries go out to another resolver by change.
 func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException, change ...func(*send.Config)) (_ *node, err error) {
-	n := &node{cfg: cfg, log: log, now: time.Now, metrics: newMetrics(), turned: make(chan struct{}, 1), stopping: make(chan struct{})}
+	c := clock.New(clock.Options{Driven: config.IsPostgres(cfg.StorePath), Slack: slack(cfg.StorePath), Log: log})
+	n := &node{cfg: cfg, log: log, clock: c, now: c.Now, metrics: newMetrics(), turned: make(chan struct{}, 1), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -78,7 +82,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	if err = n.listen(); err != nil {
 		return nil, err
 	}
-	if n.store, err = openServing(ctx, cfg.StorePath, n.now, log); err != nil {
+	if n.store, err = openServing(ctx, cfg.StorePath, n.clock, log); err != nil {
 		return nil, err
 	}
 	if err = n.noteKeys(ctx); err != nil {
@@ -94,12 +98,12 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	if n.client, err = send.New(guard); err != nil {
 		return nil, err
 	}
-	policy := posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
+	n.policy = posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
 	sender := newSender(n.client, n.keys, n.now, log)
 	n.engine = lane.New(lane.Config{
 		Store:       n.store,
 		Sender:      sender,
-		Policy:      policy,
+		Policy:      n.policy,
 		MaxInFlight: cfg.MaxInFlight,
 		Now:         n.now,
 		Random:      func() float64 { return rand.Float64()*2 - 1 },
@@ -117,12 +121,13 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
 	n.replays = replay.New(replay.Config{Store: n.store, Lanes: n.engine, Now: n.now, Log: log})
-	if n.oidc, err = NewOIDC(&cfg, n.now, log); err != nil {
+	if n.oidc, err = NewOIDC(&cfg, n.clock.Wall, log); err != nil {
 		return nil, err
 	}
 	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate, OIDC: n.oidc})
 	n.store.Watch(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
+	n.watchClocks()
 	n.metrics.watchHoldings(n.store)
 	n.metrics.watchConnections(n.listener)
 	n.metrics.watchOutbox(outbox(n.store), n.now)
@@ -167,6 +172,7 @@ func (n *node) egress(inbox inboxException) (send.Config, error) {
 		Proxy:        n.cfg.EgressProxy,
 		UserAgent:    "Posthorn/" + posthorn.Version,
 		Now:          n.now,
+		Wall:         n.clock.Wall,
 		Log:          n.log,
 	}
 	if n.cfg.EgressCA == "" {
@@ -280,6 +286,9 @@ func (n *node) observe(o lane.Observation) {
 
 // start begins delivering and answering.
 func (n *node) start(ctx context.Context) error {
+	if err := n.readBack(ctx); err != nil {
+		return err
+	}
 	if err := n.tellHeld(ctx); err != nil {
 		return err
 	}

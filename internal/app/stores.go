@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/posthorn/posthorn/internal/clock"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres"
@@ -15,18 +16,26 @@ import (
 )
 
 // openServing opens the store that a node serves.
-func openServing(ctx context.Context, path string, now func() time.Time, log *slog.Logger) (store.Store, error) {
+func openServing(ctx context.Context, path string, c *clock.Clock, log *slog.Logger) (store.Store, error) {
 	if config.IsPostgres(path) {
 		host, err := os.Hostname()
 		if err != nil {
 			host = "unknown"
 		}
 		return opened(postgres.Open(ctx, postgres.Options{
-			URL: path, Role: postgres.Serve, Now: now, Log: log, Host: fmt.Sprintf("%s/%d", host, os.Getpid()),
+			URL: path, Role: postgres.Serve, Clock: c, Log: log, Host: fmt.Sprintf("%s/%d", host, os.Getpid()),
 		}))
 	}
-	s, err := opened(sqlite.Open(ctx, sqlite.Options{Path: path, Role: sqlite.Serve, Now: now, Log: log}))
+	s, err := opened(sqlite.Open(ctx, sqlite.Options{Path: path, Role: sqlite.Serve, Now: c.Now, Log: log}))
 	return s, lockedIsConflict(err)
+}
+
+// slack is how far a store's reference of time may jump and be followed at once.
+func slack(path string) time.Duration {
+	if config.IsPostgres(path) {
+		return clock.DatabaseSlack
+	}
+	return clock.WallSlack
 }
 
 // OpenStore opens the store of an installation that may be running, for the

@@ -58,7 +58,7 @@ func (x *exchange) run(ctx context.Context) error {
 	}
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
-	head := x.client.appendHead((*buffer)[:0], t, &x.request, x.attempt.At)
+	head := x.client.appendHead((*buffer)[:0], t, &x.request, x.client.wall())
 
 	// A kept connection that turns out to be closed before any byte of the
 	// request was written has spent nothing: one more is dialled. This is the
@@ -249,7 +249,7 @@ func (x *exchange) take(resp *http.Response) {
 	a.Status = resp.StatusCode
 	a.Class, a.Detail = classify(resp)
 	a.Headers = headersOf(resp.Header)
-	a.RetryAfter = retryAfter(resp, x.client.now)
+	a.RetryAfter = retryAfter(resp, x.client.wall)
 }
 
 // readBody keeps the beginning of the answer's body, and reports whether the

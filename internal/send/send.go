@@ -53,9 +53,11 @@ type Config struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// UserAgent is sent with every request. "": "Posthorn/" and the version.
 	UserAgent string
-	// Now dates attempts, signatures and what Retry-After asks for. Time limits
-	// follow the runtime's clock. nil: time.Now.
+	// Now dates attempts; nil is time.Now. Time limits follow the runtime's clock.
 	Now func() time.Time
+	// Wall is what receivers compare with theirs: it dates signatures and reads the
+	// dates in Retry-After. nil: Now.
+	Wall func() time.Time
 	// Log gets what tenants must not see, such as addresses. nil: nothing.
 	Log *slog.Logger
 }
@@ -98,7 +100,7 @@ type Client struct {
 	tls       *tls.Config
 	pool      pool
 	userAgent string
-	now       func() time.Time
+	now, wall func() time.Time
 	log       *slog.Logger
 }
 
@@ -114,7 +116,7 @@ func New(c Config) (*Client, error) {
 			// A handshake taken up again saves both sides the certificates.
 			ClientSessionCache: tls.NewLRUClientSessionCache(512),
 		},
-		userAgent: c.UserAgent, now: c.Now, log: c.Log,
+		userAgent: c.UserAgent, now: c.Now, wall: c.Wall, log: c.Log,
 	}
 	client.dialOne = client.dialGuarded
 	if c.Proxy != nil {
@@ -135,6 +137,9 @@ func New(c Config) (*Client, error) {
 	}
 	if client.now == nil {
 		client.now = time.Now
+	}
+	if client.wall == nil {
+		client.wall = client.now
 	}
 	if client.log == nil {
 		client.log = slog.New(slog.DiscardHandler)

@@ -164,6 +164,17 @@ func Attempts(log []byte) (all []posthorn.Attempt, err error) {
 	return all, nil
 }
 
+// LastEnded is when the last attempt of a log ended; zero when there is none, or the
+// log is broken.
+func LastEnded(log []byte) time.Time {
+	all, err := Attempts(log)
+	if err != nil || len(all) == 0 {
+		return time.Time{}
+	}
+	last := &all[len(all)-1]
+	return last.At.Add(last.Duration)
+}
+
 // EraseAnswers takes what receivers answered, but for the status, out of a
 // delivery's log of attempts. It changes nothing else; what cannot be read is
 // dropped, as it may be an answer.

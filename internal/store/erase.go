@@ -14,6 +14,10 @@ type Retention struct {
 	Events, Payloads, Deliveries, Attempts time.Duration
 	// Audit is apart from all that; 0 is for ever.
 	Audit time.Duration
+	// Ran is for how long the process has run with a clock that did not jump. Nothing
+	// is judged by its age before [SureAfter], and nothing goes by its age before its
+	// final state has stood for [ExpiredShown] of that time.
+	Ran time.Duration
 }
 
 // Bounded fills in what is zero, and cuts what would outlive what it belongs to.
@@ -35,7 +39,7 @@ func boundedBy(d, limit time.Duration) time.Duration {
 // sent. Zero is for ever.
 func (r Retention) Open() time.Duration {
 	r = r.Bounded()
-	return min(r.Payloads, r.Deliveries)
+	return boundedBy(r.Payloads, r.Deliveries)
 }
 
 // Eraser removes payloads and tells what became of deleted tenants.

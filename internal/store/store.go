@@ -665,6 +665,11 @@ type Keeper interface {
 	// secrets and idempotency keys, and what of the audit is older than its own
 	// retention.
 	Sweep(ctx context.Context, now time.Time, r Retention) (Swept, error)
+	// ReadBack has deliveries that wait for a retry since an attempt which lies ahead
+	// of now wait no longer than the policy says: a clock was ahead and was set right.
+	// It returns how many waited too long. Done again it changes nothing. Where no
+	// endpoint was attempted ahead of now it reads nothing else.
+	ReadBack(ctx context.Context, now time.Time, p posthorn.Policy) (int, error)
 	Counts(ctx context.Context) (Counts, error)
 	// Outlook counts what would be sent if sending began. It may take a second
 	// with a large backlog.

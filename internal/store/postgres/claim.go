@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -65,8 +66,11 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	if err := s.serving(); err != nil {
 		return nil, time.Time{}, err
 	}
-	run, _, err := s.lease.current()
-	if err != nil {
+	run, _, err := s.lease.working()
+	switch {
+	case errors.Is(err, errClock):
+		return nil, time.Time{}, nil // a notice tells when it is right
+	case err != nil:
 		return nil, time.Time{}, err
 	}
 	limit = min(limit, maxClaim)
@@ -125,8 +129,11 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 	if err := s.serving(); err != nil {
 		return nil, false, next, err
 	}
-	run, _, err := s.lease.current()
-	if err != nil {
+	run, _, err := s.lease.working()
+	switch {
+	case errors.Is(err, errClock):
+		return nil, true, next, nil // a notice tells when it is right
+	case err != nil:
 		return nil, false, next, err
 	}
 	var lowest int64

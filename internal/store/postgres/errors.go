@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -20,11 +21,21 @@ func (e *NewerError) Error() string {
 	return fmt.Sprintf("the database has schema version %d, and this posthorn knows versions up to %d; run the newer posthorn that wrote it", e.Database, e.Binary)
 }
 
-// SkewError: this machine's clock and the database's differ too much.
-type SkewError struct{ Seconds float64 }
+// SkewError: this machine's clock is not what the other nodes' are.
+type SkewError struct{ Ahead time.Duration } // of the database's
 
 func (e *SkewError) Error() string {
-	return fmt.Sprintf("this machine's clock is %+.1f s from the database's; set both by NTP", e.Seconds)
+	return fmt.Sprintf("this machine's clock is %+.1f s from the database's and not what the other nodes' are; set it right by NTP", e.Ahead.Seconds())
+}
+
+// DatabaseClockError: the nodes' clocks agree, and the database's is another.
+type DatabaseClockError struct {
+	Ahead time.Duration // of the nodes'
+	Nodes int
+}
+
+func (e *DatabaseClockError) Error() string {
+	return fmt.Sprintf("the database's clock is %+.1f s from the nodes'; set it right by NTP: nothing expires or is deleted by its age meanwhile", e.Ahead.Seconds())
 }
 
 // explainOpen makes a sentence of why a database could not be opened. No
@@ -48,6 +59,8 @@ const (
 	codeReadOnly  = "25006"
 	// codeNotAllowed: the role may not do this.
 	codeNotAllowed = "42501"
+	codeNoTable    = "42P01"
+	codeNoColumn   = "42703"
 )
 
 func isCode(err error, codes ...string) bool {

@@ -30,7 +30,7 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 	if err := s.serving(); err != nil {
 		return store.Fed{}, err
 	}
-	run, node, err := s.lease.current()
+	run, node, err := s.lease.working()
 	if err != nil {
 		return store.Fed{}, err
 	}

@@ -42,6 +42,13 @@ func newLease(ctx context.Context, s *Store) (*lease, error) {
 	l := &lease{s: s, link: link{o: &s.o, purpose: "lease"}, change: make(chan struct{}), looked: time.Now()}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Deadlines.Walk)
 	defer cancel()
+	c, err := l.link.conn(ctx)
+	if err != nil {
+		return l, err
+	}
+	if err := s.clocks.look(ctx, c, true); err != nil {
+		return l, err
+	}
 	return l, l.register(ctx)
 }
 
@@ -102,6 +109,24 @@ func (l *lease) current() (run int64, node uint8, err error) {
 	return l.run, l.node, nil
 }
 
+// working returns the run of a node that may take something on.
+func (l *lease) working() (run int64, node uint8, err error) {
+	if !l.s.clocks.trusted() {
+		return 0, 0, errClock
+	}
+	return l.current()
+}
+
+// wake wakes who waits for the lease.
+func (l *lease) wake() {
+	if l == nil {
+		return // it is being made
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changed()
+}
+
 func (l *lease) holds() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,7 +139,7 @@ func (l *lease) may() (may bool, run int64, change <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	return l.run != 0 && now.Before(l.until) && now.Sub(l.looked) < sightFor, l.run, l.change
+	return l.run != 0 && now.Before(l.until) && now.Sub(l.looked) < sightFor && l.s.clocks.trusted(), l.run, l.change
 }
 
 // keep renews the lease until the store is closed, on a connection of its own and
@@ -140,14 +165,29 @@ func (l *lease) keep() {
 	}
 }
 
-// renew reports whether the lease holds for the whole time again.
+// renew reports whether the lease holds for the whole time again. Before, the clocks
+// are compared: a node whose clock stays wrong ends its run, and begins another once
+// the clock is right.
 func (l *lease) renew() (done bool) {
 	l.moves.Begin()
 	defer func() { l.moves.End(done) }()
 	ctx, cancel := context.WithTimeout(l.s.stop, l.s.o.Deadlines.Renew)
 	defer cancel()
-	run, _, err := l.current()
+	c, err := l.link.conn(ctx)
 	if err == nil {
+		err = l.s.clocks.look(ctx, c, false)
+	}
+	if err != nil {
+		if l.s.stop.Err() == nil {
+			l.s.log.Warn("the clocks could not be compared; trying again", "error", err)
+		}
+		return false
+	}
+	run, _, err := l.current()
+	switch {
+	case l.s.clocks.hopeless():
+		return err != nil || l.give(ctx, run)
+	case err == nil:
 		began := time.Now()
 		kept, err := l.beat(ctx, run)
 		if err != nil {
@@ -164,10 +204,7 @@ func (l *lease) renew() (done bool) {
 			return true
 		}
 		l.s.log.Error("another node took over from this one, which could not be heard; going on as a new run", "run", run)
-		l.mu.Lock()
-		l.run = 0
-		l.changed()
-		l.mu.Unlock()
+		l.lose()
 	}
 	if err := l.register(ctx); err != nil {
 		l.s.log.Warn("no new run could be begun; trying again", "error", err)
@@ -175,6 +212,23 @@ func (l *lease) renew() (done bool) {
 	}
 	l.s.tellAll()
 	return true
+}
+
+// give ends the run before its time: what it owns is due for the others.
+func (l *lease) give(ctx context.Context, run int64) (done bool) {
+	l.lose()
+	if err := l.end(ctx, run); err != nil {
+		l.s.log.Warn("what this node owns could not be given to the others, who take it over when its lease ends", "error", err)
+	}
+	return true
+}
+
+// lose has the node own nothing any more.
+func (l *lease) lose() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.run = 0
+	l.changed()
 }
 
 // beat moves the run's row on, unless another node took it.

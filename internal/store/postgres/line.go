@@ -191,7 +191,7 @@ var ownedWork = `SELECT l.endpoint, p.tenant FROM lanes l JOIN endpoints p ON p.
 func (s *Store) lookAtLanes() {
 	ctx, cancel := s.look(s.stop)
 	defer cancel()
-	run, _, err := s.lease.current()
+	run, _, err := s.lease.working()
 	if err != nil {
 		return
 	}

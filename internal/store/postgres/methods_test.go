@@ -413,6 +413,13 @@ var methods = map[string]method{
 			return err
 		}
 	},
+	"ReadBack": reads(func(ctx context.Context, _ *ward, s *postgres.Store) (int, error) {
+		return s.ReadBack(ctx, time.Now(), posthorn.DefaultPolicy())
+	}),
+	"Clocks": reads(func(ctx context.Context, _ *ward, s *postgres.Store) ([]postgres.ClockOf, error) {
+		nodes, _, err := s.Clocks(ctx, time.Now)
+		return nodes, err
+	}),
 	"Counts": reads(func(ctx context.Context, _ *ward, s *postgres.Store) (store.Counts, error) { return s.Counts(ctx) }),
 	"Outlook": reads(func(ctx context.Context, _ *ward, s *postgres.Store) (store.Outlook, error) {
 		return s.Outlook(ctx, time.Now())

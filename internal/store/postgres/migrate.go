@@ -72,7 +72,7 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 	}
 	switch {
 	case from == to:
-		return from, to, addIndexes(ctx, db)
+		return from, to, addMissing(ctx, db)
 	case from > to:
 		return from, from, mayServe(ctx, db, from, to)
 	}
@@ -82,19 +82,26 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 	if _, err := p.Up(ctx); err != nil {
 		return from, from, fmt.Errorf("bring the schema from version %d to %d: %w", from, to, err)
 	}
-	return from, to, addIndexes(ctx, db)
+	return from, to, addMissing(ctx, db)
 }
 
-// added are indexes that came to a schema version after databases had it. They are
-// no version of their own, so that older binaries go on serving the database.
+// added are what came to a schema version after databases had it, by the statement
+// that makes it. They are no version of their own, so that older binaries go on
+// serving the database.
 var added = map[string]string{
-	"due_by_hand": `due (endpoint, (greatest(seq, id)), id) WHERE run = -1 AND manual`,
+	"due_by_hand": `CREATE INDEX IF NOT EXISTS due_by_hand ON posthorn.due (endpoint, (greatest(seq, id)), id) WHERE run = -1 AND manual`,
+	// What each process that serves says of its clocks with every renewal of its lease,
+	// in nanoseconds: how far its machine's is ahead of the service's time by which it
+	// goes, and that of the database's clock. at is the database's then, Unix time. The
+	// service's time of the highest epoch holds, of those the one kept for longest.
+	"clocks": `CREATE TABLE IF NOT EXISTS posthorn.clocks (name text PRIMARY KEY, lead bigint NOT NULL, service bigint NOT NULL,
+		epoch bigint NOT NULL, kept bigint NOT NULL, at bigint NOT NULL) WITH (fillfactor = 50)`,
 }
 
-// addIndexes makes what is missing of them. A role that owns no table cannot: then
-// looks are slower until `posthorn migrate` is run by one that does.
-func addIndexes(ctx context.Context, db *sql.DB) error {
-	for name, on := range added {
+// addMissing makes what is missing of them. A role that owns no table cannot: then
+// looks are slower, or not made, until `posthorn migrate` is run by one that does.
+func addMissing(ctx context.Context, db *sql.DB) error {
+	for name, statement := range added {
 		var missing bool
 		if err := db.QueryRowContext(ctx, `SELECT to_regclass($1) IS NULL`, schema+"."+name).Scan(&missing); err != nil {
 			return err
@@ -103,8 +110,8 @@ func addIndexes(ctx context.Context, db *sql.DB) error {
 			continue
 		}
 		// Another node may be faster.
-		if _, err := db.ExecContext(ctx, `CREATE INDEX IF NOT EXISTS `+name+` ON `+schema+`.`+on); err != nil && !isCode(err, codeUnique, codeDeadlock, codeNotAllowed) {
-			return fmt.Errorf("make the index %s: %w", name, err)
+		if _, err := db.ExecContext(ctx, statement); err != nil && !isCode(err, codeUnique, codeDeadlock, codeNotAllowed) {
+			return fmt.Errorf("make %s: %w", name, err)
 		}
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
-	"github.com/posthorn/posthorn/internal/store"
 )
 
 // The history is cut into partitions of a week by id, which is time.
@@ -92,9 +91,9 @@ const partitionLock = 0x706f7374_00000002
 // upkeepEvery is how often partitions are made ahead and old ones dropped.
 const upkeepEvery = time.Hour
 
-// keepPartitions makes the next week's partitions, and drops those whose time is
-// over.
-func (s *Store) keepPartitions(ctx context.Context, now time.Time, keep time.Duration) error {
+// keepPartitions makes the next week's partitions, and drops those of which all
+// events may go: they are below a bound, 0 for none.
+func (s *Store) keepPartitions(ctx context.Context, now time.Time, gone posthorn.ID) error {
 	if since := now.Sub(s.upkeep.parts); since >= 0 && since < upkeepEvery {
 		return nil
 	}
@@ -102,11 +101,10 @@ func (s *Store) keepPartitions(ctx context.Context, now time.Time, keep time.Dur
 		return err
 	}
 	s.upkeep.parts = now
-	if keep <= 0 {
-		return nil
-	}
 	// A week later than could be: Sweep deletes the rows one by one, and counts them.
-	s.dropOld(weekOf(posthorn.MakeID(now.Add(-keep-store.ExpiredShown-week), 0, 0)))
+	if before := weekOf(gone) - 1; before > 0 {
+		s.dropOld(before)
+	}
 	return nil
 }
 

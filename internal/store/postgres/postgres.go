@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/posthorn/posthorn/internal/clock"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -35,8 +36,12 @@ type Options struct {
 	// takes it.
 	URL  string
 	Role Role
-	// Now is the clock of ids and of what waits; nil is time.Now. Leases go by the
-	// monotonic clock alone.
+	// Clock is the clock of ids and of what waits. The store has it follow the
+	// database's, and takes on nothing while the machine's is wrong. It is made with
+	// clock.Options.Driven. nil: Now, of which nothing is judged.
+	Clock *clock.Clock
+	// Now is used without a Clock; nil is time.Now. Leases go by the monotonic clock
+	// alone.
 	Now func() time.Time
 	Log *slog.Logger
 	// Lease is how long a node that cannot be heard keeps what it owns; 0 is 10 s.
@@ -53,7 +58,10 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	if o.Now == nil {
+	switch {
+	case o.Clock != nil:
+		o.Now = o.Clock.Now
+	case o.Now == nil:
 		o.Now = time.Now
 	}
 	if o.Log == nil {
@@ -78,6 +86,7 @@ type Store struct {
 	other *pool // changes, claims and reads
 
 	lease     *lease // nil for Admin
+	clocks    *clocks
 	holdings  *holdings
 	publisher *publisher
 	recorder  *recorder
@@ -108,6 +117,7 @@ var (
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
 	s := &Store{o: o, now: o.Now, log: o.Log, holdings: newHoldings()}
+	s.clocks = newClocks(s)
 	s.stop, s.halt = context.WithCancel(context.Background())
 	if err := s.start(ctx); err != nil {
 		s.closed.Store(true)
@@ -221,43 +231,27 @@ func (s *Store) closePools() {
 	}
 }
 
-// maxSkew is how far this machine's clock may be from the database's.
-const maxSkew = time.Second
-
 // Ping reports whether the store can be written to now: it commits a row. It
 // refuses, too, while this node's lease does not hold and while its clock is
-// wrong.
+// wrong ([SkewError]).
 func (s *Store) Ping(ctx context.Context) error {
 	if s.closed.Load() {
 		return store.ErrClosed
 	}
-	var theirs float64
-	before := time.Now()
-	err := s.other.QueryRow(ctx, `UPDATE meta SET value = value + 1 WHERE key = 'ping' RETURNING extract(epoch FROM clock_timestamp())::float8`).Scan(&theirs)
-	after := time.Now()
+	_, err := s.other.Exec(ctx, `UPDATE meta SET value = value + 1 WHERE key = 'ping'`)
 	switch {
 	case err != nil:
 		return s.readError(ctx, err)
-	case s.lease != nil && !s.lease.holds():
+	case s.lease == nil:
+		return nil
+	}
+	if err := s.clocks.trouble(); err != nil {
+		return err
+	}
+	if !s.lease.holds() {
 		return errLeaseOver
 	}
-	if skew := skewOf(before, after, theirs); skew != 0 {
-		return &SkewError{Seconds: skew}
-	}
 	return nil
-}
-
-// skewOf is how far our clock is ahead of theirs, read between before and after;
-// 0 when that is within bounds.
-func skewOf(before, after time.Time, theirs float64) float64 {
-	t := time.Unix(0, int64(theirs*1e9))
-	switch {
-	case before.Sub(t) > maxSkew:
-		return before.Sub(t).Seconds()
-	case t.Sub(after) > maxSkew:
-		return -t.Sub(after).Seconds()
-	}
-	return 0
 }
 
 // Watch implements [store.Store].

@@ -240,7 +240,7 @@ func (p *publisher) alone(o *publication) {
 func (p *publisher) try(group []*publication) (later []*publication, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(group[0].ctx), p.s.o.Deadlines.Write)
 	defer cancel()
-	run, node, err := p.s.lease.current()
+	run, node, err := p.s.lease.working()
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func (s *Store) Replays(ctx context.Context, tenant, endpoint, before int64, lim
 // suspended tenants are left out, and those that another living run works on, or
 // whose endpoint's lane it has.
 func (s *Store) RunningReplays(ctx context.Context, after int64, limit int) ([]posthorn.Replay, error) {
-	run, _, err := s.lease.current()
+	run, _, err := s.lease.working()
 	if err != nil {
 		return nil, nil // nothing can be done between two runs
 	}

@@ -73,7 +73,7 @@ func (sw *sweep) eraseLogs() error {
 	}
 	n := 0
 	err := sw.tx.rows(`UPDATE deliveries SET log = NULL WHERE id IN (SELECT id FROM deliveries WHERE id > $1 AND id < $2 AND log IS NOT NULL ORDER BY id LIMIT $3)
-		RETURNING id`, []any{sw.at.logs, int64(sw.before(sw.keep.Attempts + store.ExpiredShown)), sw.budget}, func(r scanner) error {
+		RETURNING id`, []any{sw.at.logs, int64(sw.older(sw.keep.Attempts + store.ExpiredShown)), sw.budget}, func(r scanner) error {
 		var id int64
 		err := r.Scan(&id)
 		n++

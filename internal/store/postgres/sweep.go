@@ -17,7 +17,8 @@ const sweepRows = 1000
 // upkeep is where this node's sweep goes on.
 type upkeep struct {
 	mu    sync.Mutex
-	at    marks     // how far the sweep has come
+	at    marks // how far the sweep has come
+	aging store.Aging
 	parts time.Time // when partitions were looked after
 
 	dropping atomic.Bool // old weeks, beside
@@ -39,22 +40,29 @@ type sweep struct {
 	store.Swept
 	bytes int64 // of payloads that were deleted
 	at    marks
+	// aging says what may go by its age; settled is a bound for it, 0 for none.
+	aging   *store.Aging
+	settled posthorn.ID
 }
 
 // sweepLock is the advisory lock of whoever sweeps.
 const sweepLock = 0x706f7374_00000003
 
-// Sweep implements [store.Keeper]. One node sweeps at a time; for the others
-// there is nothing to do. A slice touches about a thousand rows at most.
+// Sweep implements [store.Keeper]. One node sweeps at a time; for the others, and
+// for one whose clock is wrong, there is nothing to do. A slice touches about a thousand rows at most.
 func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (store.Swept, error) {
 	if err := s.serving(); err != nil {
 		return store.Swept{}, err
 	}
+	if !s.clocks.trusted() {
+		return store.Swept{}, nil
+	}
 	s.upkeep.mu.Lock()
 	defer s.upkeep.mu.Unlock()
+	sure := s.upkeep.aging.Sure(r.Ran)
 	var sw sweep
 	err := s.transact(ctx, patience{limit: s.o.Deadlines.Walk}, func(tx *txn) error {
-		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, at: s.upkeep.at}
+		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, at: s.upkeep.at, aging: &s.upkeep.aging}
 		var mine bool
 		if _, err := tx.row(`SELECT pg_try_advisory_xact_lock($1)`, []any{int64(sweepLock)}, &mine); err != nil || !mine {
 			return err
@@ -62,7 +70,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 		if err := tx.assign(); err != nil {
 			return err
 		}
-		if err := sw.run(); err != nil {
+		if err := sw.run(sure); err != nil {
 			return err
 		}
 		return tx.writeHours()
@@ -71,15 +79,26 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 		return store.Swept{}, err
 	}
 	s.upkeep.at = sw.at
-	if err := s.keepPartitions(ctx, now, r.Events); err != nil {
+	if sw.settled != 0 {
+		s.upkeep.aging.Settled(sw.settled)
+	}
+	var gone posthorn.ID
+	if sure && r.Events > 0 {
+		gone = sw.before(r.Events + store.ExpiredShown)
+	}
+	if err := s.keepPartitions(ctx, now, gone); err != nil {
 		return store.Swept{}, err
 	}
 	return sw.Swept, nil
 }
 
-func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseOutbox, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
-		sw.eraseTenants, sw.eraseEndpoints, sw.completeDeletions, sw.dropExpired, sw.dropStats, sw.dropAudit}
+// run takes the steps; those that go by age only where the clock is sure.
+func (sw *sweep) run(sure bool) error {
+	steps := []func() error{sw.cancelDeleted, sw.eraseOutbox, sw.eraseTenants, sw.eraseEndpoints, sw.completeDeletions}
+	if sure {
+		steps = []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.eraseOutbox, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
+			sw.eraseTenants, sw.eraseEndpoints, sw.completeDeletions, sw.dropExpired, sw.dropStats, sw.dropAudit}
+	}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -140,9 +159,20 @@ func (sw *sweep) expire() error {
 	if sw.keep.Open() <= 0 {
 		return nil
 	}
-	bound := sw.before(sw.keep.Open())
+	bound := sw.older(sw.keep.Open())
 	_, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention, `SELECT id FROM due WHERE id < $3 ORDER BY id LIMIT $4`, int64(bound), sw.budget)
-	return err
+	if err != nil || sw.budget <= 0 || !sw.aging.Wants() {
+		return err
+	}
+	if _, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention, `SELECT id FROM due WHERE late AND event < $3 LIMIT $4`, int64(bound), sw.budget); err != nil || sw.budget <= 0 {
+		return err
+	}
+	var open bool // a result may have held one locked
+	if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM due WHERE id < $1) OR EXISTS (SELECT 1 FROM due WHERE late AND event < $1)`, []any{int64(bound)}, &open); err != nil || open {
+		return err
+	}
+	sw.settled = bound
+	return nil
 }
 
 // deleteOld deletes events that are past the retention and the time for which
@@ -155,9 +185,14 @@ func (sw *sweep) deleteOld() error {
 	return sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE WHEN body IS NULL THEN 0 ELSE size END FROM events WHERE id < $1 ORDER BY id LIMIT $2`, int64(bound))
 }
 
-// before is the lowest id that an event accepted so long ago can have.
-func (sw *sweep) before(age time.Duration) posthorn.ID {
+// older is the lowest id that an event accepted so long ago can have.
+func (sw *sweep) older(age time.Duration) posthorn.ID {
 	return posthorn.MakeID(sw.now.Add(-age), 0, 0)
+}
+
+// before is older, of what has had its final state for long enough to go.
+func (sw *sweep) before(age time.Duration) posthorn.ID {
+	return min(sw.older(age), sw.aging.Shown())
 }
 
 // oldEvents are events to be deleted, column by column.

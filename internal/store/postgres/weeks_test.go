@@ -11,6 +11,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 )
 
 const day = 24 * time.Hour
@@ -84,13 +85,7 @@ func TestOldWeeksAreDetachedAndDropped(t *testing.T) {
 	keep := store.Retention{Events: 30 * day}
 	sweep := func() {
 		t.Helper()
-		for more := true; more; {
-			swept, err := h.s.Sweep(t.Context(), h.now, keep)
-			if err != nil {
-				t.Fatal(err)
-			}
-			more = swept.More
-		}
+		storetest.Sweep(t, h.s, h.now, keep)
 	}
 	h.now = h.now.Add(45 * day)
 	sweep()
@@ -140,9 +135,7 @@ func TestCutShortDetachmentIsFinished(t *testing.T) {
 	h.now = h.now.Add(45 * day)
 	eventually(t, oldest+" is dropped", func() bool {
 		h.now = h.now.Add(2 * time.Hour)
-		if _, err := h.s.Sweep(t.Context(), h.now, store.Retention{Events: 30 * day}); err != nil {
-			t.Fatal(err)
-		}
+		storetest.Sweep(t, h.s, h.now, store.Retention{Events: 30 * day})
 		return !strings.Contains(tables(t, h.url), oldest)
 	})
 }

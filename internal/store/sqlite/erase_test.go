@@ -15,6 +15,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 )
 
 // payloads is a store with events whose bodies can be found in its files.
@@ -200,15 +201,7 @@ func TestDeletedTenantsAndOldPayloadsAreInNeitherFileNorLog(t *testing.T) {
 			rng := mathrand.New(mathrand.NewPCG(1, 2))
 			p := newPayloads(t, sizes(rng, 300)...)
 			keep, deleted := act(p)
-			for {
-				swept, err := p.s.Sweep(t.Context(), p.now, keep)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !swept.More {
-					break
-				}
-			}
+			storetest.Sweep(t, p.s, p.now, keep)
 			if n := p.found(func(int) bool { return true }); n != 0 {
 				t.Errorf("%d of %d payloads are still there", n, len(p.refs))
 			}
@@ -242,13 +235,7 @@ func TestNothingErasedStaysWhileTimeGoesOn(t *testing.T) {
 			}
 			gone[i] = true
 		}
-		for more := true; more; {
-			swept, err := p.s.Sweep(t.Context(), p.now, keep)
-			if err != nil {
-				t.Fatal(err)
-			}
-			more = swept.More
-		}
+		storetest.Sweep(t, p.s, p.now, keep)
 		if n := p.found(func(i int) bool { return gone[i] || hours[i] < hour-12 }); n != 0 {
 			t.Fatalf("in hour %d %d payloads are there that should not be", hour, n)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 )
 
 // scene is a store with a tenant and an endpoint.
@@ -280,15 +281,7 @@ func TestSecureDelete(t *testing.T) {
 	if _, err := s.publish(10, secret, false); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		n, err := s.Sweep(t.Context(), time.Now().Add(48*time.Hour), store.Retention{Events: time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !n.More && n.Events+n.Expired == 0 {
-			break
-		}
-	}
+	storetest.Sweep(t, s, time.Now().Add(48*time.Hour), store.Retention{Events: time.Hour})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 )
 
 // Notes have rows of their own, which nobody sees once the event is gone: they
@@ -54,13 +55,7 @@ func TestNotesGoWithTheirEvents(t *testing.T) {
 	}
 	sweep := func() {
 		t.Helper()
-		for more := true; more; {
-			swept, err := s.Sweep(t.Context(), now, store.Retention{Events: time.Hour})
-			if err != nil {
-				t.Fatal(err)
-			}
-			more = swept.More
-		}
+		storetest.Sweep(t, s, now, store.Retention{Events: time.Hour})
 	}
 	publish()
 	now = now.Add(90 * time.Minute)

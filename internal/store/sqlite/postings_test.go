@@ -21,6 +21,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 )
 
 // listWorld is a store of some tenants and endpoints of which any list is held against
@@ -117,11 +118,7 @@ func (w *listWorld) publishOne(t *listTenant, version int64, to posthorn.Endpoin
 }
 
 func (w *listWorld) sweep() {
-	for more := true; more; {
-		swept, err := w.Sweep(w.Context(), w.now, store.Retention{Events: 20 * time.Hour, Deliveries: 10 * time.Hour})
-		w.must(err)
-		more = swept.More
-	}
+	storetest.Sweep(w, w, w.now, store.Retention{Events: 20 * time.Hour, Deliveries: 10 * time.Hour})
 }
 
 func (w *listWorld) step() {

@@ -13,6 +13,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 )
 
 // asKilled copies the files of a living store, which is what a killed process
@@ -69,13 +70,7 @@ func TestIdsAreNeverGivenOutAgain(t *testing.T) {
 	if err := s.DeleteTenant(t.Context(), store.Change{At: time.Now()}, s.tenant.ID); err != nil {
 		t.Fatal(err)
 	}
-	for more := true; more; {
-		n, err := s.Sweep(t.Context(), time.Now(), store.Retention{Events: 30 * 24 * time.Hour})
-		if err != nil {
-			t.Fatal(err)
-		}
-		more = n.More
-	}
+	storetest.Sweep(t, s, time.Now(), store.Retention{Events: 30 * 24 * time.Hour})
 	if _, err := s.DeliveryByID(t.Context(), s.tenant.ID, id); !errors.Is(err, store.ErrNotFound) {
 		t.Fatalf("not erased: %v", err)
 	}

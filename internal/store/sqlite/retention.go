@@ -74,7 +74,7 @@ func (sw *sweep) eraseLogs() error {
 	}
 	var list []row
 	err := sw.tx.rows(`SELECT id, log IS NOT NULL AND place = 0 FROM deliveries NOT INDEXED WHERE id > ? AND id < ? ORDER BY id LIMIT ?`,
-		[]any{int64(sw.sweeper.logsFor), int64(sw.before(sw.keep.Attempts + store.ExpiredShown)), sw.budget}, func(r scanner) error {
+		[]any{int64(sw.sweeper.logsFor), int64(sw.older(sw.keep.Attempts + store.ExpiredShown)), sw.budget}, func(r scanner) error {
 			var d row
 			err := r.Scan(&d.id, &d.has)
 			list = append(list, d)

@@ -17,6 +17,7 @@ const sweepRows = 1000
 type sweeper struct {
 	mu sync.Mutex
 	sweepState
+	aging store.Aging
 
 	stale     bool // the log may hold payloads that were deleted
 	emptiedAt time.Time
@@ -55,6 +56,9 @@ type sweep struct {
 	store.Swept
 	bytes   int64      // of payloads that were deleted
 	sweeper sweepState // after the slice
+	// aging says what may go by its age; known is a bound for it, 0 for none.
+	aging *store.Aging
+	known posthorn.ID
 }
 
 // Sweep implements [store.Keeper]. A slice touches at most about a thousand
@@ -65,15 +69,19 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	}
 	s.sweeper.mu.Lock()
 	defer s.sweeper.mu.Unlock()
+	sure := s.sweeper.aging.Sure(r.Ran)
 	var sw sweep
 	err := s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
-		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, sweeper: s.sweeper.sweepState}
-		return sw.run()
+		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, sweeper: s.sweeper.sweepState, aging: &s.sweeper.aging}
+		return sw.run(sure)
 	}})
 	if err != nil {
 		return store.Swept{}, err
 	}
 	s.sweeper.sweepState = sw.sweeper
+	if sw.known != 0 {
+		s.sweeper.aging.Settled(sw.known)
+	}
 	s.sweeper.stale = s.sweeper.stale || sw.Events+sw.Payloads+sw.Logs > 0
 	if sw.More {
 		return sw.Swept, nil
@@ -91,9 +99,13 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	return sw.Swept, nil
 }
 
-func (sw *sweep) run() error {
-	steps := []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
-		sw.eraseTenants, sw.eraseEndpoints, sw.compactLists, sw.freePayloads, sw.dropExpired, sw.dropStats, sw.dropAudit}
+// run takes the steps; those that go by age only where the clock is sure.
+func (sw *sweep) run(sure bool) error {
+	steps := []func() error{sw.cancelDeleted, sw.eraseTenants, sw.eraseEndpoints, sw.freePayloads}
+	if sure {
+		steps = []func() error{sw.cancelDeleted, sw.expire, sw.deleteOld, sw.erasePayloads, sw.deleteDeliveries, sw.eraseLogs,
+			sw.eraseTenants, sw.eraseEndpoints, sw.compactLists, sw.freePayloads, sw.dropExpired, sw.dropStats, sw.dropAudit}
+	}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -184,7 +196,7 @@ func (sw *sweep) expire() error {
 	if sw.keep.Open() <= 0 {
 		return nil
 	}
-	bound := sw.before(sw.keep.Open())
+	bound := sw.older(sw.keep.Open())
 	read := 0
 	rows, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries NOT INDEXED WHERE id > ? AND id < ? ORDER BY id LIMIT ?`,
 		int64(sw.sweeper.settled), int64(bound), sw.budget)
@@ -200,7 +212,18 @@ func (sw *sweep) expire() error {
 		}
 	}
 	sw.budget -= read - len(open)
-	return sw.settle(open, posthorn.Expired, posthorn.ReasonRetention)
+	if err := sw.settle(open, posthorn.Expired, posthorn.ReasonRetention); err != nil || sw.budget <= 0 || !sw.aging.Wants() {
+		return err
+	}
+	late, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_late_event WHERE late = 1 AND event < ? AND place <> 0 LIMIT ?`,
+		int64(bound), sw.budget)
+	if err == nil {
+		err = sw.settle(late, posthorn.Expired, posthorn.ReasonRetention)
+	}
+	if err == nil && sw.budget > 0 {
+		sw.known = bound
+	}
+	return err
 }
 
 // deleteOld deletes events that are past the retention and the time for which
@@ -213,9 +236,14 @@ func (sw *sweep) deleteOld() error {
 	return sw.deleteEvents(`SELECT `+oldEventColumns+` FROM events NOT INDEXED WHERE id < ? ORDER BY id LIMIT ?`, int64(bound))
 }
 
-// before is the lowest id that an event accepted so long ago can have.
-func (sw *sweep) before(age time.Duration) posthorn.ID {
+// older is the lowest id that an event accepted so long ago can have.
+func (sw *sweep) older(age time.Duration) posthorn.ID {
 	return posthorn.MakeID(sw.now.Add(-age), 0, 0)
+}
+
+// before is older, of what has had its final state for long enough to go.
+func (sw *sweep) before(age time.Duration) posthorn.ID {
+	return min(sw.older(age), sw.aging.Shown())
 }
 
 type oldEvent struct {

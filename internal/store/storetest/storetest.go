@@ -19,7 +19,7 @@ import (
 func Run(t *testing.T, open func(t *testing.T) (store.Store, Raw)) {
 	for _, group := range [][]promise{
 		tenantPromises, tokenPromises, endpointPromises, secretPromises, headerPromises, sealingPromises, publishPromises,
-		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, erasePromises, exportPromises, auditPromises, newerPromises,
+		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, clockPromises, erasePromises, exportPromises, auditPromises, newerPromises,
 	} {
 		for _, p := range group {
 			t.Run(p.name, func(t *testing.T) {
@@ -241,24 +241,11 @@ func (w *world) setStatus(e posthorn.Endpoint, status posthorn.EndpointStatus) p
 	return e
 }
 
-// sweep sweeps until nothing is left to do and returns the sum.
+// sweep sweeps until nothing is left to do and returns what became of rows.
 func (w *world) sweep(r store.Retention) store.Swept {
 	w.Helper()
-	var sum store.Swept
-	for range 10_000 {
-		n, err := w.s.Sweep(w.Context(), w.now, r)
-		w.ok(err)
-		sum.Canceled += n.Canceled
-		sum.Expired += n.Expired
-		sum.Events += n.Events
-		sum.Deliveries += n.Deliveries
-		sum.Keys += n.Keys
-		if !n.More {
-			return sum
-		}
-	}
-	w.Fatal("Sweep never ends")
-	return sum
+	sum := Sweep(w, w.s, w.now, r)
+	return store.Swept{Canceled: sum.Canceled, Expired: sum.Expired, Events: sum.Events, Deliveries: sum.Deliveries, Keys: sum.Keys}
 }
 
 func ids(work []store.Work) (list []posthorn.ID) {
