@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -109,10 +110,22 @@ type end struct {
 	rough bool
 }
 
-// skew is a step of the wall clock.
+// skew is a step of the service's time.
 type skew struct {
 	at            time.Time
 	before, after time.Duration
+}
+
+// stepped notes a step of the service's time.
+func (h *history) stepped(before, after time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.skews = append(h.skews, skew{time.Now(), before, after})
+}
+
+// back reports whether the service's time was put back between two times.
+func (h *history) back(from, to time.Time) bool {
+	return slices.ContainsFunc(h.skews, func(s skew) bool { return s.after < s.before && !s.at.Before(from) && !s.at.After(to) })
 }
 
 // sample is what the engine held at a moment, and what it may hold.
@@ -320,7 +333,7 @@ func (l *life) wait(i int, from, to time.Time) (wait time.Duration, ok bool) {
 	return wait, ok
 }
 
-// wall is the lowest and the highest that the wall clock showed between two
+// wall is the lowest and the highest that the service's time was between two
 // times.
 func (h *history) wall(from, to time.Time) (low, high time.Time) {
 	var now time.Duration
@@ -354,7 +367,7 @@ func (h *history) wall(from, to time.Time) (low, high time.Time) {
 	return low, high
 }
 
-// forward is how far the wall clock was put forward between two times.
+// forward is how far the service's time was put forward between two times.
 func (h *history) forward(from, to time.Time) (d time.Duration) {
 	for _, s := range h.skews {
 		switch {

@@ -327,7 +327,7 @@ func (p *play) crashAt(s step, c chance, t posthorn.Tenant) {
 // sweep does the housekeeping as of a time.
 func (p *play) sweep(now time.Time) {
 	for {
-		swept, err := p.run.store.Sweep(p.Context(), now, store.Retention{Events: 30 * day})
+		swept, err := p.run.store.Sweep(p.Context(), now, store.Retention{Events: 30 * day, Ran: p.run.sure.For(false)})
 		p.ok(err)
 		if !swept.More {
 			return

@@ -182,7 +182,7 @@ func (c chance) step(do deed, calm bool) step {
 	case doMood:
 		s.Mood = c.mood(calm)
 	case doClock:
-		s.For = pick(c, c.upTo(minute), c.upTo(hour), c.upTo(6*hour)) * time.Duration(pick(c, 1, -1))
+		s.For = pick(c, c.upTo(minute), c.upTo(hour), c.upTo(6*hour), c.upTo(3*day)) * time.Duration(pick(c, 1, -1))
 	case doFault:
 		s.Call, s.N = pick(c, faultable...), 1+c.IntN(8)
 		switch s.Call {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 )
 
 // settle makes all well again and waits until everything has ended; one endpoint
@@ -127,7 +128,7 @@ func (p *play) outlive(asleep *endpoint) {
 			newest = d.ID.Time()
 		}
 	}
-	p.sweep(newest.Add(30*day + minute))
+	storetest.Sweep(p, p.run.store, newest.Add(30*day+minute), store.Retention{Events: 30 * day})
 	for _, d := range held {
 		now, err := p.run.store.DeliveryByID(p.Context(), asleep.Tenant, d.ID)
 		switch {

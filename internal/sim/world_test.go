@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/clock"
 	"github.com/posthorn/posthorn/internal/lane"
 	"github.com/posthorn/posthorn/internal/publish"
 	"github.com/posthorn/posthorn/internal/send"
@@ -34,13 +35,19 @@ type world struct {
 	files     int
 	history   *history
 
-	skew atomic.Int64 // what the wall clock is ahead of the bubble's
-	full atomic.Bool  // the disk is below its reserve
+	skew  atomic.Int64 // what the machine's clock is ahead of the bubble's
+	clock atomic.Pointer[clock.Clock]
+	shown struct { // what the service's time was ahead of the bubble's
+		sync.Mutex
+		ahead time.Duration
+	}
+	full atomic.Bool // the disk is below its reserve
 
 	tenants   []posthorn.Tenant
 	endpoints map[int64]*endpoint
 	hosts     int
 	began     time.Time
+	born      time.Time // before anything else
 }
 
 // endpoint is a partner's endpoint as the test made it.
@@ -58,6 +65,8 @@ type run struct {
 	client  *send.Client
 	cable   *cable
 	gate    *gate
+	sure    *clock.Sure
+	over    chan struct{} // closed when it ends
 	faults  faults
 	flights flights
 	dead    atomic.Bool
@@ -80,6 +89,7 @@ func exact() posthorn.Policy {
 func newWorld(t *testing.T, dir string, c lane.Config) *world {
 	w := &world{T: t, dir: dir, config: c, receivers: newReceivers(), endpoints: map[int64]*endpoint{}, history: newHistory()}
 	wait(time.Until(time.Date(2026, 4, 29, 9, 0, 0, 0, time.UTC)))
+	w.born = time.Now()
 	w.net = &network{receivers: w.receivers}
 	return w
 }
@@ -128,21 +138,30 @@ func (w *world) remember(s *sqlite.Store) {
 	}
 }
 
-// now is the wall clock: the bubble's, and its steps. It has no monotonic part,
-// so that whatever is compared sees the steps.
+// now is the service's time, as the process that is up reads it. It has no monotonic
+// part, so that whatever is compared sees its steps.
 func (w *world) now() time.Time {
-	return time.Now().Round(0).Add(time.Duration(w.skew.Load()))
+	w.shown.Lock()
+	defer w.shown.Unlock()
+	c := w.clock.Load()
+	if c == nil {
+		return w.machine().Wall
+	}
+	now := c.Now()
+	if ahead := now.Sub(time.Now().Round(0)); ahead != w.shown.ahead {
+		w.history.stepped(w.shown.ahead, ahead)
+		w.shown.ahead = ahead
+	}
+	return now
 }
 
-// step moves the wall clock.
-func (w *world) step(d time.Duration) {
-	h := w.history
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	before := time.Duration(w.skew.Load())
-	w.skew.Store(int64(before + d))
-	h.skews = append(h.skews, skew{time.Now(), before, before + d})
+// machine reads the machine's clocks.
+func (w *world) machine() clock.Reading {
+	return clock.Reading{Wall: time.Now().Round(0).Add(time.Duration(w.skew.Load())), Monotonic: time.Since(w.born)}
 }
+
+// step moves the machine's clock.
+func (w *world) step(d time.Duration) { w.skew.Add(int64(d)) }
 
 func wait(d time.Duration) {
 	if d > 0 {
@@ -168,6 +187,7 @@ func (w *world) path() string { return filepath.Join(w.dir, fmt.Sprintf("posthor
 // open starts the process on the current file.
 func (w *world) open() {
 	w.Helper()
+	w.clock.Store(clock.New(clock.Options{Read: w.machine}))
 	s, err := sqlite.Open(w.Context(), sqlite.Options{
 		Path: w.path(), Synchronous: "OFF", Poll: -1, Now: w.now, Gather: 20,
 		FreeSpace: func(string) (uint64, uint64, error) {
@@ -194,8 +214,37 @@ func (w *world) open() {
 			r.client.Forget(n.Endpoint)
 		}
 	})
+	_, err = s.ReadBack(w.Context(), w.now(), w.policy())
+	w.ok(err)
 	w.ok(r.engine.Start(w.Context()))
+	r.sure, r.over = w.clock.Load().Sure(), make(chan struct{})
+	go w.watchClock(r)
 	w.run = r
+}
+
+// policy is the engine's.
+func (w *world) policy() posthorn.Policy {
+	if len(w.config.Policy.Schedule) == 0 {
+		return posthorn.DefaultPolicy()
+	}
+	return w.config.Policy
+}
+
+// watchClock does what the service does when a jump of the clock is believed.
+func (w *world) watchClock(r *run) {
+	tick := time.NewTicker(minute)
+	defer tick.Stop()
+	sure := w.clock.Load().Sure()
+	for {
+		select {
+		case <-r.over:
+			return
+		case <-tick.C:
+		}
+		if sure.Believed() {
+			_, _ = r.store.ReadBack(context.Background(), w.now(), w.policy()) // it may be closed by now
+		}
+	}
 }
 
 // observe notes what the engine made of an attempt: who pauses itself is quiet.
@@ -210,6 +259,7 @@ func (w *world) stop() {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
 	defer cancel()
+	close(w.run.over)
 	faulty := w.run.faults.armed() || w.run.engine.Stats().Unrecorded > 0
 	err := w.run.engine.Drain(ctx)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -236,6 +286,7 @@ func (w *world) crash() {
 		w.ok(err)
 		w.ok(os.WriteFile(w.path()+suffix, b, 0o600))
 	}
+	close(old.over)
 	old.dead.Store(true)
 	old.cable.sever()
 	old.gate.release()
