@@ -219,6 +219,7 @@ func loadServe(t *testing.T, path string, more ...string) config.Config {
 	cfg, err := config.Load(config.Sources{Environ: append([]string{
 		"POSTHORN_LISTEN=" + freeAddress(t), "POSTHORN_OPS_LISTEN=" + freeAddress(t), "POSTHORN_STORE=sqlite:" + path,
 		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8",
+		"POSTHORN_SHUTDOWN_DELAY=0", // no balancer to wait for
 	}, more...)})
 	if err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ func networkForTest(t *testing.T, zone hell.Zone, more ...string) *network {
 	w := &network{at: &service{path: filepath.Join(t.TempDir(), "posthorn.db"), log: &terminal{}}}
 	cfg, err := config.Load(config.Sources{Environ: append([]string{
 		"POSTHORN_LISTEN=127.0.0.1:0", "POSTHORN_OPS_LISTEN=127.0.0.1:0", "POSTHORN_STORE=sqlite:" + w.at.path,
-		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_RETRY_SCHEDULE=none", "POSTHORN_DRAIN_TIMEOUT=1s",
+		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_RETRY_SCHEDULE=none", "POSTHORN_SHUTDOWN_DELAY=0", "POSTHORN_DRAIN_TIMEOUT=1s",
 		"POSTHORN_MAX_IN_FLIGHT=32", // the name server is one socket, whose buffer a burst of hundreds overflows
 	}, more...)})
 	if err != nil {

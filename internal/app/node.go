@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -52,7 +53,8 @@ type node struct {
 	opsLn    net.Listener
 	turned   chan struct{} // wakes the announcer of turning points
 	ready    readiness
-	stopping chan struct{} // closed when a stop begins
+	leaving  atomic.Bool   // a stop was asked for: see stayReachable
+	stopping chan struct{} // closed when a stop takes no new work any more
 
 	cancel context.CancelFunc // ends the housekeeping
 	calm   context.CancelFunc // ends the publishing from the outbox
@@ -233,7 +235,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 		return err
 	}
 	n.api = &http.Server{
-		Handler:           marking(n.probes(handler)),
+		Handler:           marking(n.parting(n.probes(handler))),
 		ConnContext:       n.listener.remember,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -326,11 +328,12 @@ func (n *node) serve(s *http.Server, ln net.Listener, mayTLS bool) {
 	}
 }
 
-// stop drains: no new requests, no new attempts; what is in flight may end
-// within the configured time, the rest is handed back to the store. It returns
-// when everything is closed.
+// stop says that the node is not ready, gives whoever sends to it time to notice,
+// and drains: no new requests, no new attempts; what is in flight may end within the
+// configured time, the rest is handed back to the store. It returns when everything
+// is closed.
 func (n *node) stop() error {
-	n.ready.set(errors.New("draining"))
+	n.stayReachable()
 	n.calm()
 	close(n.stopping) // streams end; what follows waits for them
 	ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
@@ -48,6 +49,27 @@ func (n *node) probes(next http.Handler) http.Handler {
 		default:
 			next.ServeHTTP(w, r)
 		}
+	})
+}
+
+// stayReachable has /readyz say 503 and serves on as before, until a load balancer
+// has had the time to ask: what it sends before it knows must not meet a closed
+// listener.
+func (n *node) stayReachable() {
+	n.ready.set(errors.New("draining"))
+	n.leaving.Store(true)
+	time.Sleep(n.cfg.ShutdownDelay)
+}
+
+// parting has every answer of a node that is about to go end its connection: so
+// those that clients keep are moved while there is time, and are not cut off under a
+// request when the listener closes. Over HTTP/2 it makes a GOAWAY.
+func (n *node) parting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

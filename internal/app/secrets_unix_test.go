@@ -202,7 +202,7 @@ func TestNothingSecretComesOut(t *testing.T) {
 	s := &service{base: "http://" + listen, ops: "http://" + ops}
 	env := func(keys string) []string {
 		return []string{"POSTHORN_STORE=" + store, "POSTHORN_ENCRYPTION_KEYS=" + keys, "POSTHORN_LISTEN=" + listen, "POSTHORN_OPS_LISTEN=" + ops,
-			"POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_LOG_LEVEL=debug", "POSTHORN_TOKEN_RATE=10000", "POSTHORN_DRAIN_TIMEOUT=1s"}
+			"POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_LOG_LEVEL=debug", "POSTHORN_TOKEN_RATE=10000", "POSTHORN_SHUTDOWN_DELAY=0", "POSTHORN_DRAIN_TIMEOUT=1s"}
 	}
 	ready := func(p *program) {
 		t.Helper()

@@ -26,7 +26,7 @@ func Serve(ctx context.Context, cfg config.Config, _, stderr io.Writer) error {
 	}
 	log.Info("serving", "version", posthorn.Version, "listen", n.listener.Addr().String(), "ops", opsAddr(n), "store", config.ShownStore(cfg.StorePath), "retention", config.FormatDuration(cfg.Retention))
 	<-ctx.Done()
-	log.Info("draining", "at_most", config.FormatDuration(cfg.DrainTimeout))
+	log.Info("stopping: not ready from now on; a second signal ends at once", "serves_for", config.FormatDuration(cfg.ShutdownDelay), "then_drains_for_at_most", config.FormatDuration(cfg.DrainTimeout))
 	if err := n.stop(); err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func startServer(dir string, more ...string) (*server, error) {
 		"POSTHORN_ENCRYPTION_KEYS=" + keys,
 		"POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8", "POSTHORN_LOG_LEVEL=error",
 		// A second attempt within a script would depend on how fast the machine is.
-		"POSTHORN_RETRY_SCHEDULE=1h", "POSTHORN_RETRY_JITTER=0",
+		"POSTHORN_RETRY_SCHEDULE=1h", "POSTHORN_RETRY_JITTER=0", "POSTHORN_SHUTDOWN_DELAY=0",
 	}, more...)})
 	if err != nil {
 		return nil, err

@@ -78,6 +78,9 @@ type Config struct {
 	LogLevel slog.Level
 	// LogFormat is auto, text or json.
 	LogFormat string
+	// ShutdownDelay is how long a stop says that it is not ready and goes on serving
+	// before the listener closes. Always 0 in "posthorn dev".
+	ShutdownDelay time.Duration
 	// DrainTimeout bounds the wait for attempts in flight at the end.
 	DrainTimeout time.Duration
 

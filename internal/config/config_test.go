@@ -57,7 +57,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 		Retention: 30 * 24 * time.Hour, RetainPayloads: 30 * 24 * time.Hour, RetainDeliveries: 30 * 24 * time.Hour, RetainAttempts: 30 * 24 * time.Hour,
 		AuditRetention: 365 * 24 * time.Hour, RetrySchedule: posthorn.DefaultSchedule(), RetryJitter: 0.2,
 		MaxInFlight: 4096, BacklogLimit: 1_000_000, MaxEndpoints: 1000, MaxConnections: 4096,
-		LogLevel: slog.LevelInfo, LogFormat: "auto", DrainTimeout: 25 * time.Second,
+		LogLevel: slog.LevelInfo, LogFormat: "auto", ShutdownDelay: 2 * time.Second, DrainTimeout: 25 * time.Second,
 		OIDCTenantClaim: "tenant", OIDCScopeClaim: "scope",
 	}
 	c.origins, c.raw = nil, nil
@@ -147,6 +147,8 @@ func TestFaultsNameTheSettingAndTheMend(t *testing.T) {
 		{"deliveries for no time", "retain-deliveries: 0s\n", withKeys(), []string{"retain-deliveries: 0s is less than 1h"}},
 		{"schedule longer than payloads", "retain-payloads: 1d\n", withKeys(), []string{"retry-schedule: the waits take 3d3h35m5s, but payloads and deliveries are kept for 1d only"}},
 		{"schedule longer than retention", "retention: 1d\n", withKeys(), []string{"retry-schedule: the waits take 3d3h35m5s, but events are kept for 1d"}},
+		{"long delay", "shutdown-delay: 1h\n", withKeys(), []string{"shutdown-delay: 1h is longer than 10m; a load balancer"}},
+		{"negative delay", "shutdown-delay: -2s\n", withKeys(), []string{`shutdown-delay: "-2s" is not a duration`}},
 		{"long wait", "retry-schedule: 25h\n", withKeys(), []string{"25h is not within 24h"}},
 		{"tls", "tls-cert: /dev/null\n", withKeys(), []string{"tls-cert and tls-key go together"}},
 		{"missing file", "catalog: /nonexistent/x.yaml\n", withKeys(), []string{"/nonexistent/x.yaml: no such file"}},
@@ -233,12 +235,15 @@ func TestKeysFile(t *testing.T) {
 
 func TestDevIsOpenToThisMachineAndReadsNoDefaultFile(t *testing.T) {
 	path := write(t, "posthorn.yaml", "listen: 10.0.0.1:1\n")
-	d, err := LoadDev(Sources{DefaultFiles: []string{path}, Environ: []string{"POSTHORN_STORE=sqlite:/var/lib/production.db"}})
+	d, err := LoadDev(Sources{DefaultFiles: []string{path}, Environ: []string{"POSTHORN_STORE=sqlite:/var/lib/production.db", "POSTHORN_SHUTDOWN_DELAY=5s"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d.Listen != "127.0.0.1:8420" || d.Dir != "./.posthorn-dev" || !d.AllowHTTP || len(d.AllowPrivate) != 2 || d.Samples != 3*time.Second {
 		t.Errorf("got %+v", d)
+	}
+	if d.ShutdownDelay != 0 {
+		t.Errorf("Ctrl-C of the demo is waited for by %s", d.ShutdownDelay)
 	}
 	if d.StorePath != "" {
 		t.Errorf("the demo opens %s", d.StorePath)

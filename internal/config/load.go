@@ -318,6 +318,10 @@ func (c *Config) Validate() error {
 			FormatDuration(total), FormatDuration(open))
 	}
 	faults = append(faults, c.checkOIDC()...)
+	if c.ShutdownDelay > maxShutdownDelay {
+		add("shutdown-delay: %s is longer than %s; a load balancer that needs longer to notice must be asked to look more often",
+			FormatDuration(c.ShutdownDelay), FormatDuration(maxShutdownDelay))
+	}
 	if c.DrainTimeout > time.Hour {
 		add("drain-timeout: %s is longer than 1h", FormatDuration(c.DrainTimeout))
 	}
@@ -354,7 +358,10 @@ func (c *Config) checkRetention(add func(format string, args ...any)) {
 // sent.
 func (c *Config) RetainOpen() time.Duration { return min(c.RetainPayloads, c.RetainDeliveries) }
 
-const maxRetention = 10 * 365 * day
+const (
+	maxRetention     = 10 * 365 * day
+	maxShutdownDelay = 10 * time.Minute
+)
 
 // unknown says that the layer has a key that is no setting, and which one the
 // user may have meant.

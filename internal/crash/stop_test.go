@@ -2,6 +2,7 @@ package crash
 
 import (
 	"context"
+	"net/http"
 	"syscall"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ func TestStopUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	const drain = time.Second
-	w := newWorld(ctx, t, binary, "--drain-timeout", drain.String())
+	w := newWorld(ctx, t, binary, "--shutdown-delay", "0s", "--drain-timeout", drain.String())
 	p := startLoad(ctx, w.api, w.ledger, min(*rate, 1000), "stop")
 	w.publish(p, 500)
 	w.stuck.Store(true)
@@ -85,7 +86,7 @@ func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	w := newWorld(ctx, t, binary, "--drain-timeout", "30s")
+	w := newWorld(ctx, t, binary, "--shutdown-delay", "0s", "--drain-timeout", "30s")
 	p := startLoad(ctx, w.api, w.ledger, min(*rate, 1000), "second")
 	w.publish(p, 300)
 	w.stuck.Store(true)
@@ -122,4 +123,53 @@ func TestSecondSignal(t *testing.T) {
 	w.settle(30 * time.Second)
 	w.judge(p, "what was answered 202 arrives, though the process is stopped twice")
 	tally.Count(t, "a second SIGTERM ends the process at once and loses nothing", 1)
+}
+
+// TestAStopServesOnUntilItsDelayIsOver: after SIGTERM /readyz says 503 and all else
+// goes on, accepting and delivering, on connections that end with their answer; a
+// second signal ends that at once.
+func TestAStopServesOnUntilItsDelayIsOver(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	w := newWorld(ctx, t, binary, "--shutdown-delay", "10m")
+	p := startLoad(ctx, w.api, w.ledger, min(*rate, 500), "delay")
+	w.publish(p, 200)
+	if err := w.server.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	readyz := func() *http.Response {
+		t.Helper()
+		resp, err := http.Get(w.server.URL() + "/readyz")
+		if err != nil {
+			t.Fatalf("the listener is closed: %v", err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	w.until(func() (bool, error) { return readyz().StatusCode == http.StatusServiceUnavailable, nil })
+	if !readyz().Close {
+		t.Error("a client keeps its connection, which is cut off when the listener closes")
+	}
+	broken := p.broken.Load()
+	w.publish(p, 500)
+	if err := p.finish(); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.broken.Load() - broken; n > 0 {
+		t.Errorf("%d publishes were refused within the delay", n)
+	}
+	w.setStatus(held, "active")
+	w.settle(30 * time.Second)
+	asked := time.Now()
+	code, err := w.server.Stop(10 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(asked); took > 2*time.Second || code == 0 {
+		t.Errorf("exit code %d, %s after the second SIGTERM; want another than 0, at once", code, took)
+	}
+	w.gone()
+	w.judge(p, "what was answered 202 arrives, though the process is stopped twice")
+	tally.Count(t, "a stop goes on serving until --shutdown-delay is over", 1)
 }

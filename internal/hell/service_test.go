@@ -76,7 +76,7 @@ func startProcess(t *testing.T, more ...string) *process {
 	p.cmd.Env = append(clean, append([]string{
 		asService + "=1", "POSTHORN_LISTEN=" + addr, "POSTHORN_OPS_LISTEN=off", "POSTHORN_STORE=sqlite:" + p.path,
 		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_PRIVATE=127.0.0.0/8",
-		"POSTHORN_RETRY_SCHEDULE=none", "POSTHORN_LOG_LEVEL=error", "POSTHORN_DRAIN_TIMEOUT=1s",
+		"POSTHORN_RETRY_SCHEDULE=none", "POSTHORN_LOG_LEVEL=error", "POSTHORN_SHUTDOWN_DELAY=0", "POSTHORN_DRAIN_TIMEOUT=1s",
 	}, more...)...)
 	p.cmd.Stderr = t.Output()
 	if err := p.cmd.Start(); err != nil {
