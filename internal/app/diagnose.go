@@ -67,7 +67,7 @@ func checkStore(ctx context.Context, cfg *config.Config) []doctor.Finding {
 		found = append(found, doctor.Fault("posthorn sending resume", "sending is paused for the whole installation"))
 	}
 	if config.IsPostgres(cfg.StorePath) {
-		return found
+		return append(found, checkHistory(ctx, cfg, s, time.Now())...)
 	}
 	switch pid, err := sqlite.Holder(cfg.StorePath); {
 	case err != nil:

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -13,10 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posthorn/posthorn/internal/clock"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/doctor"
 	"github.com/posthorn/posthorn/internal/idp"
 	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
@@ -58,6 +61,40 @@ func TestDoctorOnPostgres(t *testing.T) {
 	wants(t, got, "store: ok: postgres://", "disk: skipped: ", "keys: ok: ")
 	if strings.Contains(got, "wrong") {
 		t.Errorf("nothing is wrong, but\n%s", got)
+	}
+	// A node makes the history's tables for weeks; then it is kept from it.
+	s, err := openServing(t.Context(), url, clock.New(clock.Options{Driven: true, Slack: slack(url)}), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Sweep(t.Context(), time.Now(), store.Retention{}); err != nil {
+		t.Fatal(err)
+	}
+	if got = diagnosed(t, "POSTHORN_STORE="+url); strings.Contains(got, "wrong") {
+		t.Errorf("nothing is wrong, but\n%s", got)
+	}
+	m := newMetrics()
+	m.watchHistory(s, time.Now)
+	for weeks, says := range map[int]string{0: "", 3: "for 1", 9: "for 0 days ahead only, of 35: no node runs, or something keeps it locked"} {
+		at := time.Now().Add(time.Duration(weeks) * 7 * 24 * time.Hour)
+		found := checkHistory(t.Context(), &config.Config{StorePath: url}, s, at)
+		if (len(found) > 0) != (says != "") || says != "" && !strings.Contains(found[0].What, says) {
+			t.Errorf("%d weeks on it finds %+v, want %q", weeks, found, says)
+		}
+	}
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead := 0.0
+	for _, f := range families {
+		if f.GetName() == "posthorn_history_ahead_seconds" {
+			ahead = f.Metric[0].Gauge.GetValue()
+		}
+	}
+	if ahead < historyAhead.Seconds()-60 {
+		t.Errorf("the metric says %.0f", ahead)
 	}
 	got = diagnosed(t, "POSTHORN_STORE=postgres://nobody:s3cret@127.0.0.1:1/none")
 	wants(t, got, "store: wrong: ", "keys: skipped: ")

@@ -131,6 +131,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.metrics.watch(n.engine, n.store, n.now)
 	n.watchClocks()
 	n.metrics.watchHoldings(n.store)
+	n.metrics.watchHistory(n.store, n.now)
 	n.metrics.watchConnections(n.listener)
 	n.metrics.watchOutbox(outbox(n.store), n.now)
 	return n, n.serveAPI(send.NewGuard(guard))

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"sync"
 	"time"
 )
@@ -52,6 +53,14 @@ func (m *Moves) Stand(to []Standing, what string) []Standing {
 		return to
 	}
 	return append(to, Standing{what, time.Since(m.since)})
+}
+
+// Partitioned is a store whose history is kept in tables by time, which are made ahead.
+type Partitioned interface {
+	// HistoryUntil is the time from which on new events would find no table, were none
+	// made: at least five weeks ahead while a node runs and can make them. It is zero
+	// while there is none at all, for nothing was published yet.
+	HistoryUntil(ctx context.Context, now time.Time) (time.Time, error)
 }
 
 // Holder is a store whose rows belong to processes, for the metrics.

@@ -111,6 +111,8 @@ var (
 	_ store.Store  = (*Store)(nil)
 	_ store.Mover  = (*Store)(nil)
 	_ store.Holder = (*Store)(nil)
+
+	_ store.Partitioned = (*Store)(nil)
 )
 
 // Open opens the database. Its errors are sentences for the operator.

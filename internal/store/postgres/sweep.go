@@ -20,6 +20,8 @@ type upkeep struct {
 	at    marks // how far the sweep has come
 	aging store.Aging
 	parts time.Time // when partitions were looked after
+	late  bool      // those of the weeks to come could not be made
+	tried time.Time // when that was found
 
 	dropping atomic.Bool // old weeks, beside
 }
@@ -86,9 +88,7 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	if sure && r.Events > 0 {
 		gone = sw.before(r.Events + store.ExpiredShown)
 	}
-	if err := s.keepPartitions(ctx, now, gone); err != nil {
-		return store.Swept{}, err
-	}
+	s.keepPartitions(ctx, now, gone)
 	return sw.Swept, nil
 }
 
