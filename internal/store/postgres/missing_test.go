@@ -39,12 +39,12 @@ func analyze(t *testing.T, url string) (end func()) {
 }
 
 // moving is a node whose clock the test sets.
-func (c *cluster) moving() (s *postgres.Store, forward func(time.Duration), now func() time.Time) {
+func (c *cluster) moving() (s *postgres.Store, forward func(time.Duration), clock func() time.Time) {
 	c.Helper()
 	var ahead atomic.Int64
-	now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	s = open(c, postgres.Options{URL: c.url, Now: now, Log: logger()})
-	return s, func(d time.Duration) { ahead.Add(int64(d)) }, now
+	clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	s = open(c, postgres.Options{URL: c.url, Now: clock, Log: logger()})
+	return s, func(d time.Duration) { ahead.Add(int64(d)) }, clock
 }
 
 func (c *cluster) try(s *postgres.Store, at time.Time) (posthorn.ID, error) {
@@ -67,18 +67,18 @@ func (c *cluster) try(s *postgres.Store, at time.Time) (posthorn.ID, error) {
 func TestPublishingGoesOnForWeeksWhileTheHistoryIsLocked(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, database(t))
-	s, forward, now := c.moving()
-	if _, err := c.try(s, now()); err != nil {
+	s, forward, clock := c.moving()
+	if _, err := c.try(s, clock()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Sweep(t.Context(), now(), store.Retention{}); err != nil {
+	if _, err := s.Sweep(t.Context(), clock(), store.Retention{}); err != nil {
 		t.Fatal(err)
 	}
 	analyze(t, c.url)
 	for week := range 5 {
 		forward(7 * day)
 		began := time.Now()
-		_, err := c.try(s, now())
+		_, err := c.try(s, clock())
 		took := time.Since(began).Round(time.Millisecond)
 		t.Logf("%d weeks on: %v after %s", week+1, err, took)
 		if err != nil {
@@ -87,7 +87,7 @@ func TestPublishingGoesOnForWeeksWhileTheHistoryIsLocked(t *testing.T) {
 		}
 		// Housekeeping goes on, too, and cannot make the weeks that follow.
 		began = time.Now()
-		if _, err := s.Sweep(t.Context(), now(), store.Retention{}); err != nil {
+		if _, err := s.Sweep(t.Context(), clock(), store.Retention{}); err != nil {
 			t.Errorf("housekeeping: %v after %s", err, time.Since(began).Round(time.Millisecond))
 		}
 	}
@@ -100,8 +100,8 @@ func TestAMissingWeekThatCannotBeMadeIsRefusedAtOnce(t *testing.T) {
 	t.Parallel()
 	const publishes = 30
 	c := newCluster(t, database(t))
-	s, forward, now := c.moving()
-	id, err := c.try(s, now())
+	s, forward, clock := c.moving()
+	id, err := c.try(s, clock())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestAMissingWeekThatCannotBeMadeIsRefusedAtOnce(t *testing.T) {
 	forward(300 * day)
 	began := time.Now()
 	for range publishes {
-		if _, err := c.try(s, now()); !errors.Is(err, store.ErrUnavailable) {
+		if _, err := c.try(s, clock()); !errors.Is(err, store.ErrUnavailable) {
 			t.Fatalf("%v, want ErrUnavailable", err)
 		}
 		if time.Since(began) > time.Minute {
@@ -126,7 +126,7 @@ func TestAMissingWeekThatCannotBeMadeIsRefusedAtOnce(t *testing.T) {
 	}
 	end()
 	waited := eventually(t, "publishing goes on", func() bool {
-		_, err := c.try(s, now())
+		_, err := c.try(s, clock())
 		return err == nil
 	})
 	t.Logf("it went on %s after the lock's end", waited.Round(time.Millisecond))
@@ -136,20 +136,20 @@ func TestAMissingWeekThatCannotBeMadeIsRefusedAtOnce(t *testing.T) {
 func TestUpkeepThatWaitsForALockKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, database(t))
-	s, _, now := c.moving()
-	if _, err := c.try(s, now()); err != nil {
+	s, _, clock := c.moving()
+	if _, err := c.try(s, clock()); err != nil {
 		t.Fatal(err)
 	}
 	analyze(t, c.url)
 	swept := make(chan error, 1)
 	go func() {
-		_, err := s.Sweep(t.Context(), now(), store.Retention{})
+		_, err := s.Sweep(t.Context(), clock(), store.Retention{})
 		swept <- err
 	}()
 	longest, n := time.Duration(0), 0
 	for waiting := true; waiting; {
 		began := time.Now()
-		if _, err := c.try(s, now()); err != nil {
+		if _, err := c.try(s, clock()); err != nil {
 			t.Fatal(err)
 		}
 		longest, n = max(longest, time.Since(began)), n+1
