@@ -27,6 +27,7 @@ import (
 func Diagnose(cfg config.Config, resolve string) []doctor.Check {
 	return []doctor.Check{
 		{Name: "store", Run: func(ctx context.Context) []doctor.Finding { return checkStore(ctx, &cfg) }},
+		{Name: "housekeeping", Run: func(ctx context.Context) []doctor.Finding { return checkUpkeep(ctx, &cfg) }},
 		{Name: "disk", Run: func(context.Context) []doctor.Finding { return checkDisk(&cfg) }},
 		{Name: "clocks", Run: func(ctx context.Context) []doctor.Finding { return checkClocks(ctx, &cfg) }},
 		{Name: "keys", Run: func(ctx context.Context) []doctor.Finding { return checkKeys(ctx, &cfg) }},

@@ -25,6 +25,7 @@ type metrics struct {
 	paused      *prometheus.CounterVec
 	recovered   prometheus.Counter
 	operational *prometheus.CounterVec
+	dropped     prometheus.Counter
 }
 
 var latencyBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30}
@@ -46,6 +47,8 @@ func newMetrics() *metrics {
 			Help: "Endpoints that succeeded after failing."}),
 		operational: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "posthorn_operational_events_total",
 			Help: "Events of Posthorn's own about endpoints: failing, paused, recovered."}, []string{"type"}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "posthorn_outbox_dropped_total",
+			Help: "Refused events of the outbox that were dropped because their tenant had more than are kept."}),
 	}
 	byClass := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "posthorn_attempts_total",
 		Help: "Attempts by what came of them."}, []string{"class"})
@@ -58,7 +61,7 @@ func newMetrics() *metrics {
 		duration.WithLabelValues("false").(prometheus.Histogram),
 		duration.WithLabelValues("true").(prometheus.Histogram),
 	}
-	m.registry.MustRegister(m.published, m.finished, m.lag, m.lost, m.paused, m.recovered, m.operational, byClass, duration,
+	m.registry.MustRegister(m.published, m.finished, m.lag, m.lost, m.paused, m.recovered, m.operational, m.dropped, byClass, duration,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

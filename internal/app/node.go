@@ -134,6 +134,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.metrics.watchHistory(n.store, n.now)
 	n.metrics.watchConnections(n.listener)
 	n.metrics.watchOutbox(outbox(n.store), n.now)
+	n.metrics.watchUpkeep(n.store)
 	return n, n.serveAPI(send.NewGuard(guard))
 }
 

@@ -647,13 +647,34 @@ type Swept struct {
 	Canceled, Expired, Events, Deliveries, Keys, Audit int
 	// Payloads and Logs are those that were erased before their event and delivery.
 	Payloads, Logs int
-	More           bool // call again soon
+	// Refused are refused rows of the outbox that were dropped beyond what is kept.
+	Refused int
+	More    bool // call again soon
 }
 
 // Counts are figures for the metrics; cheap to take.
 type Counts struct {
 	Open   int       // pending deliveries, all tenants
 	Oldest time.Time // when the oldest of them was made; zero for none
+}
+
+// Upkeep is how what one process does for all now and then stands.
+type Upkeep struct {
+	Nodes int           // that serve the store, or were not stopped
+	Swept time.Duration // since the last Sweep of any process
+	Ahead time.Duration // for how long from now there are tables for what is published; below 0: there is none now
+}
+
+// How far behind the upkeep may be until somebody should look.
+const (
+	SweptLate  = 5 * time.Minute
+	AheadShort = 3 * 24 * time.Hour
+)
+
+// Tended is a store that several processes keep, each of which may wait in vain for
+// another one to do it.
+type Tended interface {
+	Upkeep(ctx context.Context) (Upkeep, error)
 }
 
 // Keeper does the housekeeping.

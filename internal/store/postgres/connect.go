@@ -39,7 +39,8 @@ func (o *Options) connConfig(purpose string) (*pgx.ConnConfig, error) {
 	}
 	c.ConnectTimeout = connectTimeout
 	c.DialFunc = dial.DialContext
-	c.RuntimeParams["search_path"] = schema
+	// Nothing that others made is found by it; without pg_temp it would be first.
+	c.RuntimeParams["search_path"] = schema + ", pg_temp"
 	c.RuntimeParams["application_name"] = "posthorn " + purpose
 	// A list's statement names every partition, so that it seems costly enough to
 	// be compiled first: 30 to 200 ms for what then takes 7.

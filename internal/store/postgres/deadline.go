@@ -121,9 +121,10 @@ func (r boundedRow) Scan(dest ...any) error {
 // link is a connection for one purpose, which is made when it is needed and again
 // when it broke. It is for one goroutine.
 type link struct {
-	o       *Options
-	purpose string
-	c       *pgx.Conn
+	o        *Options
+	purpose  string
+	notified pgconn.NotificationHandler // for one that listens
+	c        *pgx.Conn
 }
 
 // conn returns the connection. A call on it that ctx cuts short closes it.
@@ -136,6 +137,7 @@ func (l *link) conn(ctx context.Context) (*pgx.Conn, error) {
 		return nil, err
 	}
 	config.RuntimeParams["statement_timeout"] = statementTimeout
+	config.OnNotification = l.notified
 	l.c, err = pgx.ConnectConfig(ctx, config)
 	return l.c, err
 }

@@ -28,8 +28,8 @@ var _ store.Destination = (*Destination)(nil)
 // notCopied are tables, columns and figures of the nodes' and the schema's own. Those of
 // lanes follow from the settings: see Commit.
 var (
-	schemaMeta       = `('ping', 'changes', 'deliver_ahead', 'serves_from')` // keys of meta
-	notCopied        = []string{"goose_db_version", "commits", "runs", "clocks", "lanes", "lines", "outbox"}
+	schemaMeta       = `('ping', 'changes', 'deliver_ahead', 'serves_from', 'channel')` // keys of meta
+	notCopied        = []string{"goose_db_version", "commits", "runs", "clocks", "lanes", "lines", "outbox", "outbox_grants", "locks", "migration_lock"}
 	columnsNotCopied = []string{"due.seq", "events.tx", "replays.run"}
 )
 

@@ -57,6 +57,8 @@ const (
 	codeSerialize = "40001"
 	codeDiskFull  = "53100"
 	codeReadOnly  = "25006"
+	// codeDuplicateTable: somebody else made it meanwhile.
+	codeDuplicateTable = "42P07"
 	// codeNotAllowed: the role may not do this.
 	codeNotAllowed = "42501"
 	codeNoTable    = "42P01"

@@ -26,3 +26,6 @@ func (s *Store) Unheld(ctx context.Context) (lost []posthorn.ID, err error) {
 	}
 	return lost, err
 }
+
+// URL is the database's address.
+func (s *Store) URL() string { return s.o.URL }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 )
 
 //go:embed migrations/*.sql
@@ -45,21 +44,13 @@ func (o *Options) sqlDB() (*sql.DB, error) {
 	return stdlib.OpenDB(*c), nil
 }
 
-// migrationLock is the advisory lock under which the schema is changed.
-const migrationLock = 0x706f7374_00000001
-
 func newProvider(db *sql.DB) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
 	}
-	// Asks every second for five minutes: whoever holds it is migrating.
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockID(migrationLock), lock.WithLockTimeout(1, 300))
-	if err != nil {
-		return nil, err
-	}
 	return goose.NewProvider(goose.DialectPostgres, db, files,
-		goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(locker), goose.WithTableName(schema+".goose_db_version"))
+		goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(&migrationLocker{db: db}), goose.WithTableName(schema+".goose_db_version"))
 }
 
 func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
@@ -76,7 +67,7 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 	case from > to:
 		return from, from, mayServe(ctx, db, from, to)
 	}
-	if _, err := db.ExecContext(ctx, `CREATE SCHEMA IF NOT EXISTS `+schema); err != nil && !isCode(err, codeUnique) { // another node was faster
+	if err := makeMigrationLock(ctx, db); err != nil {
 		return from, from, err
 	}
 	if _, err := p.Up(ctx); err != nil {

@@ -10,9 +10,6 @@ import (
 
 var _ store.Outbox = (*Store)(nil)
 
-// outboxChannel is what posthorn.publish notifies on.
-const outboxChannel = "posthorn_outbox"
-
 const outboxColumns = `o.id, o.tenant, coalesce((SELECT t.name FROM tenants t WHERE t.id = o.tenant AND t.deleted_at = 0), ''),
 	o.key, o.type, o.at, o.deliver_at, o.refused_at, o.reason`
 
@@ -97,7 +94,7 @@ func (s *Store) OutboxRetry(ctx context.Context, c store.Change, id int64) error
 		if err := tx.exec(`UPDATE outbox SET refused_at = 0, reason = '' WHERE id = $1`, id); err != nil {
 			return err
 		}
-		if err := tx.exec(`SELECT pg_notify($1, '')`, outboxChannel); err != nil {
+		if err := tx.exec(`SELECT pg_notify(` + outboxChannel + `, '') WHERE pg_notification_queue_usage() < 0.5`); err != nil {
 			return err
 		}
 		return tx.audit(c, o.Tenant, store.Audit{Action: "outbox.retry", Subject: fmt.Sprint(id), Before: auditOutbox(&o, "refused"), After: auditOutbox(&o, "waiting")})
@@ -153,10 +150,50 @@ func (s *Store) OutboxCounts(ctx context.Context, limit int) (waiting, refused i
 	return waiting, refused, fromNanos(at), s.readError(ctx, err)
 }
 
-// eraseOutbox removes what deleted tenants left there.
+// refusedKept bounds what is kept of a tenant's refused rows: that many of the newest,
+// and so many bytes of data as they are stored. Older ones are dropped: nobody's
+// faults fill the database, and what others publish, for the same tenant too, is
+// never refused for them.
+const (
+	refusedKept  = 10_000
+	refusedBytes = 64 << 20
+)
+
+// refusedTenants is how many tenants' refused rows one slice of Sweep looks at.
+const refusedTenants = 20
+
+// eraseOutbox removes what deleted tenants left there, and of others what is refused
+// beyond the bound.
 func (sw *sweep) eraseOutbox() error {
 	n, err := sw.tx.execCount(`DELETE FROM outbox WHERE id IN (SELECT o.id FROM outbox o LEFT JOIN tenants t ON t.id = o.tenant
 		WHERE o.refused_at <> 0 AND coalesce(t.deleted_at, 1) <> 0 LIMIT $1)`, sw.budget)
 	sw.budget -= n
-	return err
+	if since := sw.now.Sub(sw.at.refused); err != nil || sw.budget <= 0 || sw.at.refusedOf == 0 && since >= 0 && since < time.Minute {
+		return err
+	}
+	tenants, err := sw.tx.ids(`WITH RECURSIVE r (tenant) AS (
+			(SELECT tenant FROM outbox WHERE refused_at <> 0 AND tenant > $1 ORDER BY tenant LIMIT 1)
+			UNION ALL
+			SELECT (SELECT o.tenant FROM outbox o WHERE o.refused_at <> 0 AND o.tenant > r.tenant ORDER BY o.tenant LIMIT 1) FROM r WHERE r.tenant IS NOT NULL)
+		SELECT tenant FROM r WHERE tenant IS NOT NULL LIMIT $2`, sw.at.refusedOf, refusedTenants)
+	if err != nil {
+		return err
+	}
+	for _, tenant := range tenants {
+		n, err := sw.tx.execCount(`DELETE FROM outbox WHERE id IN (SELECT id FROM (
+			SELECT id, row_number() OVER newest AS n, sum(pg_column_size(data)) OVER newest AS bytes FROM outbox WHERE tenant = $1 AND refused_at <> 0
+			WINDOW newest AS (ORDER BY id DESC)) r WHERE n > $2 OR n > 1 AND bytes > $3 ORDER BY id LIMIT $4)`, tenant, refusedKept, refusedBytes, sw.budget)
+		if err != nil {
+			return err
+		}
+		sw.Refused += n
+		if sw.budget -= n; sw.budget <= 0 {
+			return nil // this tenant again
+		}
+		sw.at.refusedOf = tenant
+	}
+	if len(tenants) < refusedTenants {
+		sw.at.refused, sw.at.refusedOf = sw.now, 0
+	}
+	return nil
 }

@@ -110,9 +110,10 @@ func (s *Store) ensurePartitions(ctx context.Context, first, last posthorn.ID) e
 }
 
 // ensureWeek makes a week's tables beside the history and attaches them, which
-// stops nobody from reading or writing the other weeks. Attaching takes SHARE UPDATE
-// EXCLUSIVE of the history, as ANALYZE, VACUUM and the detaching of weeks do: for that it
-// waits attachTimeout at most.
+// stops nobody from reading or writing the other weeks. Of several nodes one makes
+// them, under the row that make_partition locks. Attaching takes SHARE UPDATE EXCLUSIVE of
+// the history, as ANALYZE, VACUUM and the detaching of weeks do: for that it waits
+// attachTimeout at most.
 func (s *Store) ensureWeek(ctx context.Context, n int64) error {
 	if s.parts.has(n) {
 		return nil
@@ -129,7 +130,7 @@ func (s *Store) ensureWeek(ctx context.Context, n int64) error {
 		if err := tx.exec(`SET LOCAL lock_timeout = ` + makersTimeout); err != nil {
 			return err
 		}
-		if err := tx.exec(`SELECT pg_advisory_xact_lock($1)`, int64(partitionLock)); err != nil {
+		if err := tx.exec(`SELECT 1 FROM locks WHERE purpose = 'partitions' FOR UPDATE`); err != nil {
 			return err
 		}
 		if err := tx.exec(`SET LOCAL lock_timeout = ` + attachTimeout); err != nil {
@@ -211,10 +212,6 @@ func makePartition(table string, n int64) []string {
 		fmt.Sprintf(`ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%d) TO (%d)`, table, name, weekBound(n), weekBound(n+1)),
 	}
 }
-
-// partitionLock is the advisory lock under which partitions are made and
-// dropped.
-const partitionLock = 0x706f7374_00000002
 
 // upkeepEvery is how often partitions are made ahead and old ones dropped, and
 // upkeepRetry how soon again when they could not be made.

@@ -31,6 +31,9 @@ type marks struct {
 	statsFor int64 // statistics of endpoints up to here were looked at
 	payloads int64 // those of events up to here were erased
 	logs     int64 // attempts of deliveries up to here were erased
+
+	refused   time.Time // when all tenants' refused rows of the outbox were looked at
+	refusedOf int64     // those of tenants up to here were, since
 }
 
 // sweep is one slice in one transaction.
@@ -47,8 +50,13 @@ type sweep struct {
 	settled posthorn.ID
 }
 
-// sweepLock is the advisory lock of whoever sweeps.
-const sweepLock = 0x706f7374_00000003
+// sweepTurn is the row of whoever sweeps. A node up to schema version 1 does not look
+// there and may sweep at the same time, which costs a wait: whatever finishes,
+// deletes or counts a row has it locked.
+const sweepTurn = `SELECT true FROM locks WHERE purpose = 'sweep' FOR NO KEY UPDATE SKIP LOCKED`
+
+// noteSweep notes, now and then, that somebody sweeps; see [store.Upkeep].
+const noteSweep = `UPDATE locks SET done_at = clock_timestamp() WHERE purpose = 'sweep' AND done_at NOT BETWEEN clock_timestamp() - interval '5 s' AND clock_timestamp()`
 
 // Sweep implements [store.Keeper]. One node sweeps at a time; for the others, and
 // for one whose clock is wrong, there is nothing to do. A slice touches about a thousand rows at most.
@@ -66,13 +74,16 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	err := s.transact(ctx, patience{limit: s.o.Deadlines.Walk}, func(tx *txn) error {
 		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, at: s.upkeep.at, aging: &s.upkeep.aging}
 		var mine bool
-		if _, err := tx.row(`SELECT pg_try_advisory_xact_lock($1)`, []any{int64(sweepLock)}, &mine); err != nil || !mine {
+		if _, err := tx.row(sweepTurn, nil, &mine); err != nil || !mine {
 			return err
 		}
 		if err := tx.assign(); err != nil {
 			return err
 		}
 		if err := sw.run(sure); err != nil {
+			return err
+		}
+		if err := tx.exec(noteSweep); err != nil {
 			return err
 		}
 		return tx.writeHours()
@@ -307,7 +318,7 @@ func (sw *sweep) eraseTenants() error {
 		if _, err := sw.tx.row(`SELECT EXISTS (SELECT 1 FROM events WHERE tenant = $1)`, []any{id}, &left); err != nil || left {
 			return err
 		}
-		for _, query := range []string{`DELETE FROM replays WHERE tenant = $1`, `DELETE FROM exports WHERE tenant = $1`, `DELETE FROM tenants WHERE id = $1`} {
+		for _, query := range []string{`DELETE FROM replays WHERE tenant = $1`, `DELETE FROM exports WHERE tenant = $1`, `DELETE FROM outbox_grants WHERE tenant = $1`, `DELETE FROM tenants WHERE id = $1`} {
 			if err := sw.tx.exec(query, id); err != nil {
 				return err
 			}

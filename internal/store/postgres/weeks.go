@@ -9,14 +9,23 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// dropLock is the advisory lock of whoever drops partitions.
-const dropLock = 0x706f7374_00000004
-
 // dropWeeks drops the weeks before one, all of whose events are past the
 // retention. Sweep deletes rows one by one, to the hour; so a week is empty when
 // its time has come, or Sweep is far behind, and this is faster. A week in which
-// something is open is left to Sweep. Of several nodes one does it.
+// something is open is left to Sweep. Of several nodes one does it, which a row
+// names: a detachment may take hours, for which no transaction may stay open. Nodes up
+// to schema version 1 do not look there; of two that detach a table one fails, and
+// tries again.
 func (s *Store) dropWeeks(ctx context.Context, before int64) error {
+	run, _, err := s.lease.current()
+	if err != nil {
+		return nil // the run that comes next does it
+	}
+	mine, err := s.takeWeeks(ctx, run)
+	if err != nil || !mine {
+		return err
+	}
+	defer s.leaveWeeks(run)
 	config, err := s.o.connConfig("partitions")
 	if err != nil {
 		return err
@@ -26,11 +35,7 @@ func (s *Store) dropWeeks(ctx context.Context, before int64) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx)) // and with it the lock
-	var mine bool
-	if err := c.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(dropLock)).Scan(&mine); err != nil || !mine {
-		return err
-	}
+	defer c.Close(context.WithoutCancel(ctx))
 	weeks, err := weeksThere(ctx, c, before)
 	if err != nil {
 		return err
@@ -41,6 +46,22 @@ func (s *Store) dropWeeks(ctx context.Context, before int64) error {
 		}
 	}
 	return nil
+}
+
+// takeWeeks has the run drop weeks, unless one that lives does.
+func (s *Store) takeWeeks(ctx context.Context, run int64) (mine bool, err error) {
+	tag, err := s.other.Exec(ctx, `UPDATE locks l SET run = $1 WHERE purpose = 'weeks' AND
+		(run IN (0, $1) OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = l.run AND r.taken_at = 0))`, run)
+	return tag.RowsAffected() == 1, err
+}
+
+// leaveWeeks lets others do it. Who cannot be told finds out when the run is over.
+func (s *Store) leaveWeeks(run int64) {
+	ctx, cancel := s.look(context.WithoutCancel(s.stop))
+	defer cancel()
+	if _, err := s.other.Exec(ctx, `UPDATE locks SET run = 0 WHERE purpose = 'weeks' AND run = $1`, run); err != nil {
+		s.log.Warn("old partitions are dropped by this node alone until it stops", "error", err)
+	}
 }
 
 // weeksThere are the weeks before one of which a table is left, oldest first;
