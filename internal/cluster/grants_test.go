@@ -14,7 +14,8 @@ import (
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
-// documented returns the block of docs/postgres.md that begins with a line.
+// documented returns the block of docs/postgres.md that begins with a line, for the
+// database postgres.
 func documented(t *testing.T, language, first string) string {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/postgres.md")
@@ -26,7 +27,7 @@ func documented(t *testing.T, language, first string) string {
 	if !found || !closed {
 		t.Fatalf("docs/postgres.md has no %s block that begins %q", language, first)
 	}
-	return first + block
+	return strings.ReplaceAll(first+block, "ON DATABASE posthorn ", "ON DATABASE postgres ")
 }
 
 // TestANodeNeedsNoMoreThanItIsGranted runs nodes under the role that the docs tell
@@ -53,6 +54,7 @@ func TestANodeNeedsNoMoreThanItIsGranted(t *testing.T) {
 			t.Fatalf("%s: %v", query, err)
 		}
 	}
+	exec(documented(t, "sql", "REVOKE CONNECT, TEMPORARY ON DATABASE posthorn FROM PUBLIC;"))
 	exec(documented(t, "sql", "CREATE ROLE posthorn_node LOGIN;"))
 	w := newWorldAt(ctx, t, db, strings.Replace(owner, "user=postgres", "user=posthorn_node", 1), 2)
 	p := w.startLoad(ctx, 100)

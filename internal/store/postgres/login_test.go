@@ -137,7 +137,7 @@ func TestUpkeepThatNobodyDoesIsTold(t *testing.T) {
 }
 
 // told counts what a store's watchers are told.
-type told struct{ all, tokens, notices atomic.Int64 }
+type told struct{ all, tokens, endpoints, notices atomic.Int64 }
 
 func watch(s *postgres.Store) *told {
 	var w told
@@ -146,11 +146,25 @@ func watch(s *postgres.Store) *told {
 		switch n.Kind {
 		case store.NoticeAll:
 			w.all.Add(1)
+		case store.NoticeEndpoint:
+			w.endpoints.Add(1)
 		case store.NoticeToken:
 			w.tokens.Add(1)
 		}
 	})
 	return &w
+}
+
+// touch changes the endpoint.
+func (c *cluster) touch(s *postgres.Store) {
+	c.Helper()
+	_, err := s.UpdateEndpoint(c.Context(), store.Change{Actor: "test", At: time.Now()}, c.tenant.ID, c.to.Ref, 0, func(e *posthorn.Endpoint) error {
+		e.Description += "."
+		return nil
+	})
+	if err != nil {
+		c.Fatal(err)
+	}
 }
 
 func (c *cluster) token(s *postgres.Store) string {
@@ -174,7 +188,7 @@ func TestForgedNumbersHideNothing(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, database(t))
 			w := ill.New(t, socket(t))
-			a, b := c.node(c.url), c.nodeFor(w.URL(pgtest.Name(c.url)), 30*time.Second)
+			a, b := c.nodeFor(c.url, 30*time.Second), c.nodeFor(w.URL(pgtest.Name(c.url)), 30*time.Second)
 			forger, channel := login(t, c.url, "posthorn_test_stranger"), `'posthorn_changes'`
 			if how != "by a stranger" {
 				must(t, forger, `RESET SESSION AUTHORIZATION`)
@@ -184,13 +198,16 @@ func TestForgedNumbersHideNothing(t *testing.T) {
 				ref := c.token(a)
 				told := watch(b)
 				must(t, forger, `SELECT pg_notify(`+channel+`, 'forger ' || $1::bigint + n || ' 5 0 0 0 0 1') FROM generate_series(1, 500) n`, changes(t, c.url))
+				c.touch(a)
+				c.eventually("the node has heard what was told", func() bool { return told.endpoints.Load() > 0 })
+				before := told.all.Load() + told.tokens.Load()
 				w.Set(ill.Broken)
 				if err := a.DeleteToken(t.Context(), store.Change{Actor: "test", At: time.Now()}, -1, ref); err != nil {
 					t.Fatal(err)
 				}
 				w.Set(ill.Open)
 				c.eventually("the node can write again", func() bool { return b.Ping(t.Context()) == nil })
-				c.eventually("the node is told of the revoked token", func() bool { return told.all.Load()+told.tokens.Load() > 0 })
+				c.eventually("the node is told of the revoked token", func() bool { return told.all.Load()+told.tokens.Load() > before })
 			}
 		})
 	}
@@ -226,9 +243,11 @@ func TestAFloodOfNoticesTakesNoMemory(t *testing.T) {
 	}
 	before := heap()
 	began := time.Now()
+	next := changes(t, c.url) + 10 // the one that comes next is not among them: nothing of it can be forgotten
 	flood := func(db *pgx.Conn, channel string, kind int) {
 		t.Helper()
-		must(t, db, `SELECT pg_notify(`+channel+`, 'forger ' || $1::bigint + n || ' `+fmt.Sprint(kind)+` 1 1 1 0 1') FROM generate_series(1, $2::int) n`, changes(t, c.url), numbers)
+		must(t, db, `SELECT pg_notify(`+channel+`, 'forger ' || $1::bigint + n || ' `+fmt.Sprint(kind)+` 1 1 1 0 1') FROM generate_series(1, $2::int) n`, next, numbers)
+		next += numbers
 	}
 	owner, err := pgx.Connect(t.Context(), c.url)
 	if err != nil {
