@@ -103,6 +103,23 @@ func TestDoctorOnPostgres(t *testing.T) {
 	}
 }
 
+// TestDoctorSaysThatNobodySweeps: a node serves, and the housekeeping stands still.
+func TestDoctorSaysThatNobodySweeps(t *testing.T) {
+	url := pgtest.Database(t, "template1")
+	if _, _, err := Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, diagnosed(t, "POSTHORN_STORE="+url), "housekeeping: skipped: no node serves the database now")
+	pgtest.Exec(t, url, `INSERT INTO posthorn.runs (node, host, started_at) VALUES (0, 'a', 1)`)
+	wants(t, diagnosed(t, "POSTHORN_STORE="+url), "housekeeping: ok: a node did the housekeeping", "housekeeping: wrong: the tables for what is published are made for 0s only")
+	pgtest.Exec(t, url, `UPDATE posthorn.locks SET done_at = clock_timestamp() - interval '26 hours'`)
+	wants(t, diagnosed(t, "POSTHORN_STORE="+url), "housekeeping: wrong: no node has done the housekeeping for 26h0m", "posthorn.locks")
+	role := "posthorn_test_" + pgtest.Name(url)
+	pgtest.Exec(t, url, `CREATE ROLE `+role+` LOGIN; GRANT USAGE ON SCHEMA posthorn TO `+role)
+	wants(t, diagnosed(t, "POSTHORN_STORE="+url), role+" may lock all tables of posthorn", "as every one may (PUBLIC)")
+	pgtest.Exec(t, url, `DROP OWNED BY `+role+`; DROP ROLE `+role)
+}
+
 func TestDoctorOnCertificatesAndProviders(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "posthorn.db")
