@@ -23,9 +23,9 @@ import (
 )
 
 // formerCommit is the version that this one must serve beside: the last commit
-// before what it reads and writes was made tolerant. A release moves it to the
+// before PostgreSQL's schema got a second version. A release moves it to the
 // release before.
-const formerCommit = "f8af0d45aee7bf9cf7592e38a537c1c831a202a3"
+const formerCommit = "d9f60a4ef4c87fb1b65cbb4f49645dcf80bfcb49"
 
 const besideFormer = "a node of the former version and nodes of this one serve one database"
 

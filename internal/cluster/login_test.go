@@ -96,10 +96,9 @@ var hostileAfterRevoke = []string{
 	`ALTER TABLE q ATTACH PARTITION pg_catalog.pg_attribute FOR VALUES FROM (1) TO (2)`,
 }
 
-// intruders are sessions that run the list again and again until they are stopped.
+// intruders are sessions that run a list of statements again and again.
 type intruders struct {
 	ran, allowed atomic.Int64
-	stop         context.CancelFunc
 	wg           sync.WaitGroup
 }
 
@@ -266,9 +265,12 @@ func TestWhoeverMayLogInIsNotNoticed(t *testing.T) {
 		t.Error(err)
 	}
 	w.settle(30 * time.Second)
-	w.judge(p)
+	accepted := w.judge(p).accepted
 	if n := p.refused.Load(); n > 0 {
 		t.Errorf("%d publishes were refused", n)
+	}
+	if n := p.broken.Load(); n > int64(accepted/10) { // of a slow machine it may be some
+		t.Errorf("%d publishes had no answer within a second, and %d were accepted", n, accepted)
 	}
 	for n, had := range memory {
 		if has := resident(t, w.nodes[n]); has > had+96 {
