@@ -66,7 +66,7 @@ func TestPublishingIsGrantedByTenant(t *testing.T) {
 	owner(`SELECT posthorn.grant_publish($1, 'acme')`, name) // twice is once
 	code("", acme)
 	for _, query := range []string{
-		globex, `SELECT posthorn_outbox.publish('globex', 'cases.updated', '{}', 'a', now())`,
+		globex, `SELECT posthorn_outbox.publish('globex', 'cases.updated', '{}', 'a', clock_timestamp())`,
 		`SELECT posthorn.publish('acme', 'cases.updated', '{}')`, `SELECT posthorn.publish_granted('acme', 'cases.updated', '{}', NULL, NULL)`,
 		`SELECT posthorn.grant_publish('` + name + `', 'globex')`, `SELECT posthorn.revoke_publish('` + name + `')`,
 		`SELECT posthorn.make_partition('events', 'events_20200101', 1, 2)`,
