@@ -58,7 +58,7 @@ func TestDoctorOnPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	got = diagnosed(t, "POSTHORN_STORE="+url)
-	wants(t, got, "store: ok: postgres://", "disk: skipped: ", "keys: ok: ")
+	wants(t, got, "store: ok: postgres://", "disk: skipped: ", "clocks: ok: ", "keys: ok: ")
 	if strings.Contains(got, "wrong") {
 		t.Errorf("nothing is wrong, but\n%s", got)
 	}

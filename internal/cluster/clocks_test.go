@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
@@ -36,6 +38,7 @@ type scene struct {
 	nodes []*proof.Server
 	walls []wall
 	file  string // of the database's clock
+	url   string // of the database
 	api   []proof.API
 	read  *http.Client
 
@@ -62,7 +65,7 @@ func TestAWrongClockHarmsNothing(t *testing.T) {
 		by    time.Duration
 		forth bool // and back, again and again
 	}
-	rows := []row{{theNode, 32 * day, false}, {theNode, -time.Hour, true}, {oneNode, time.Hour, false}, {allNodes, -32 * day, false}, {database, day, true}}
+	rows := []row{{theNode, 32 * day, false}, {theNode, -time.Hour, true}, {oneNode, time.Hour, false}, {allNodes, -32 * day, false}, {database, 32 * day, true}}
 	if *long {
 		rows = nil
 		for _, who := range []whoIsWrong{theNode, oneNode, allNodes, database} {
@@ -100,6 +103,7 @@ func newScene(t *testing.T, who whoIsWrong) *scene {
 	case database:
 		address, nodes = s.fakedDatabase(), 2
 	}
+	s.url = address
 	for range nodes {
 		w := newWall(t)
 		n, err := proof.StartUnder(t.Context(), proof.Options{Binary: made, Dir: t.TempDir(), Database: address, Keys: keys,
@@ -215,6 +219,19 @@ func (s *scene) publish(kind, id string, at time.Time) {
 	})
 }
 
+// publishBySQL publishes in the database's outbox.
+func (s *scene) publishBySQL(id string) {
+	s.Helper()
+	db, err := pgx.Connect(s.Context(), s.url)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer db.Close(context.WithoutCancel(s.Context()))
+	if _, err := db.Exec(s.Context(), `SELECT posthorn.publish('acme', 'cases.created', '{}', id => $1)`, id); err != nil {
+		s.Fatal(err)
+	}
+}
+
 func (s *scene) until(what string, holds func() bool) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 2*time.Minute)
@@ -302,6 +319,10 @@ func (s *scene) play(forth bool) {
 		s.publish("cases.archived", fmt.Sprint("broken", i), time.Time{})
 		s.publish("cases.created", fmt.Sprint("during", i), time.Time{})
 	}
+	if s.who == database { // whose clock dates what is published there
+		s.publishBySQL("sql0")
+		s.until("what was published by SQL is delivered", s.delivered("sql", 1))
+	}
 	s.until("the service goes on", s.delivered("during", 10))
 	s.until("the breaker opens", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.attempts["broken"] >= 5 })
 	if forth {
@@ -356,12 +377,14 @@ func (s *scene) play(forth bool) {
 	if n := s.attempts["failing"]; n != 2 {
 		s.Errorf("an event that waits for 40 minutes was attempted %d times", n)
 	}
+	shown := false // the machine's time, by a signature
 	for id, list := range s.came {
 		acknowledged := 0
 		for _, a := range list {
 			if a.ok {
 				acknowledged++
 			}
+			shown = shown || (a.stamp.Sub(a.at)-s.by).Abs() < time.Minute
 			if off := a.stamp.Sub(a.at); s.who != theNode && s.who != allNodes && off.Abs() > time.Minute {
 				s.Errorf("%s is signed with a time that is %s off", id, off)
 			}
@@ -369,6 +392,9 @@ func (s *scene) play(forth bool) {
 		if acknowledged > 1 {
 			s.Errorf("%s was delivered %d times", id, acknowledged)
 		}
+	}
+	if s.who == theNode && !shown {
+		s.Error("no signature shows the machine's time")
 	}
 }
 

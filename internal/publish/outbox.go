@@ -214,7 +214,11 @@ func (s *Service) outboxEvent(row *store.OutboxRow) (Event, error) {
 	if !row.DeliverAt.IsZero() {
 		member("deliver_at", text(row.DeliverAt.Format(time.RFC3339Nano)))
 	}
-	member("timestamp", text(row.At.Format(time.RFC3339Nano)))
+	at := row.At
+	if now := s.cfg.Now(); at.After(now) {
+		at = now // the database's clock is ahead, which is no fault of the event's
+	}
+	member("timestamp", text(at.Format(time.RFC3339Nano)))
 	member("data", row.Data)
 	b[0] = '{'
 	return s.ParseEvent(append(b, '}'))
