@@ -17,6 +17,7 @@ import (
 	"github.com/posthorn/posthorn/internal/store/postgres"
 	"github.com/posthorn/posthorn/internal/store/postgres/ill"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
+	"github.com/posthorn/posthorn/internal/store/storetest"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -82,12 +83,7 @@ func TestAdvisoryLocksOfAStrangerStopNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		keep := store.Retention{Events: 30 * day}
-		sweep := func() {
-			t.Helper()
-			if _, err := h.s.Sweep(t.Context(), h.now, keep); err != nil {
-				t.Fatal(err)
-			}
-		}
+		sweep := func() { storetest.Sweep(t, h.s, h.now, keep) }
 		eventually(t, "nothing of the deleted tenant is left", func() bool {
 			sweep()
 			return string(raw(h.url).Bytes(t, `SELECT (count(*) = 0)::text::bytea FROM events`)) == "true"
