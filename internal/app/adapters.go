@@ -55,7 +55,7 @@ func newSender(client *send.Client, keys *secretbox.Keyring, now func() time.Tim
 
 // Send makes one attempt. A secret that cannot be opened is a fault of our own
 // side: class local, nothing is sent.
-func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
+func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work, g lane.Gate) posthorn.Attempt {
 	number := w.Progress.Attempts + 1
 	signers := make([]*webhook.Signer, 0, len(t.Secrets))
 	for i := range t.Secrets {
@@ -92,6 +92,7 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work) posth
 		Body:      w.Body,
 		Timeout:   t.Endpoint.Settings.Timeout(),
 		Endpoint:  t.Endpoint.ID,
+		Gate:      g,
 	})
 }
 

@@ -31,19 +31,29 @@ type network struct {
 // defaults otherwise: no http, nothing private.
 func networkForTest(t *testing.T, zone hell.Zone, more ...string) *network {
 	t.Helper()
-	w := &network{at: &service{path: filepath.Join(t.TempDir(), "posthorn.db"), log: &terminal{}}}
+	var change []func(*send.Config)
+	if zone != nil {
+		dns := hell.NewNameServer(t, zone)
+		change = append(change, func(c *send.Config) { c.Resolver = dns.Resolver() })
+	}
+	return networkOn(t, filepath.Join(t.TempDir(), "posthorn.db"), change, more...)
+}
+
+// networkOn starts one on a file or a database, whose client for deliveries is
+// changed.
+func networkOn(t *testing.T, path string, change []func(*send.Config), more ...string) *network {
+	t.Helper()
+	w := &network{at: &service{path: path, log: &terminal{}}}
+	if !strings.Contains(path, "://") {
+		path = "sqlite:" + path
+	}
 	cfg, err := config.Load(config.Sources{Environ: append([]string{
-		"POSTHORN_LISTEN=127.0.0.1:0", "POSTHORN_OPS_LISTEN=127.0.0.1:0", "POSTHORN_STORE=sqlite:" + w.at.path,
+		"POSTHORN_LISTEN=127.0.0.1:0", "POSTHORN_OPS_LISTEN=127.0.0.1:0", "POSTHORN_STORE=" + path,
 		"POSTHORN_ENCRYPTION_KEYS=" + secretbox.Generate("k1"), "POSTHORN_RETRY_SCHEDULE=none", "POSTHORN_SHUTDOWN_DELAY=0", "POSTHORN_DRAIN_TIMEOUT=1s",
 		"POSTHORN_MAX_IN_FLIGHT=32", // the name server is one socket, whose buffer a burst of hundreds overflows
 	}, more...)})
 	if err != nil {
 		t.Fatal(err)
-	}
-	var change []func(*send.Config)
-	if zone != nil {
-		dns := hell.NewNameServer(t, zone)
-		change = append(change, func(c *send.Config) { c.Resolver = dns.Resolver() })
 	}
 	log, flush := newLogger(w.at.log, &cfg)
 	t.Cleanup(flush)

@@ -127,7 +127,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		return nil, err
 	}
 	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate, OIDC: n.oidc})
-	n.store.Watch(n.notice)
+	n.store.WatchSettling(n.notice)
 	n.metrics.watch(n.engine, n.store, n.now)
 	n.watchClocks()
 	n.metrics.watchHoldings(n.store)
@@ -267,15 +267,16 @@ func (n *node) laneView(endpoint int64) api.LaneView {
 }
 
 // notice tells everything that remembers rows that they changed. The store calls
-// it before the change is answered, which is what "once PATCH is answered no new
-// attempt starts" rests on.
-func (n *node) notice(c store.Notice) {
+// it, and waits for what it returns, before the change is answered, which is what
+// "once PATCH is answered no new attempt starts" rests on.
+func (n *node) notice(c store.Notice) (settled func()) {
 	n.access.Notice(c)
 	n.publish.Notice(c)
-	n.engine.Notice(c)
+	settled = n.engine.Notice(c)
 	if c.Kind == store.NoticeEndpoint {
 		n.client.Forget(c.Endpoint) // its kept connections may lead to an old url
 	}
+	return settled
 }
 
 // observe is called once per attempt, from the engine.

@@ -46,7 +46,6 @@ func (e *Engine) attempt(it *item) {
 		w.Body, unread = e.cfg.Store.Payload(e.attemptCtx, w.Event)
 	}
 	mine := e.cfg.Store.MayAttempt(e.attemptCtx, w.Hold())
-	// Nothing below waits: what is asked here is true when the request begins.
 	if !mine && e.attemptCtx.Err() == nil || e.erased.has(w.Event) {
 		e.drop(it)
 		return
@@ -61,7 +60,16 @@ func (e *Engine) attempt(it *item) {
 		e.cfg.Log.Error("the payload of an event cannot be read", "event", w.EventRef(), "error", unread)
 		a = posthorn.Attempt{At: began, Class: posthorn.ClassLocal, Detail: "the event's payload cannot be read"}
 	} else {
-		a = e.cfg.Sender.Send(e.attemptCtx, it.target, w)
+		// It may still wait, to dial for example; what counts is asked at the gate.
+		a = e.cfg.Sender.Send(e.attemptCtx, it.target, w, it)
+	}
+	switch it.turned {
+	case turnedBack:
+		e.putBack(it)
+		return
+	case turnedErased:
+		e.drop(it)
+		return
 	}
 	a.Number = w.Progress.Attempts + 1
 	a.Manual = w.Progress.Manual && w.Kind != posthorn.EventTest

@@ -22,10 +22,14 @@ func (instant) ParkedEndpoints(context.Context, int64, int) ([]int64, error) {
 func (instant) ClaimDue(context.Context, time.Time, int) ([]store.Work, time.Time, error) {
 	return nil, time.Time{}, nil
 }
+func (instant) MayAttempt(context.Context, store.Hold) bool { return true }
 func (instant) Record(_ store.Result, done func(store.Recorded, error)) {
 	done(store.Recorded{Progress: posthorn.Progress{State: posthorn.Succeeded}}, nil)
 }
-func (instant) Send(context.Context, *store.Target, *store.Work) posthorn.Attempt {
+func (instant) Send(_ context.Context, _ *store.Target, _ *store.Work, g Gate) posthorn.Attempt {
+	if g.Enter() {
+		g.Leave()
+	}
 	return posthorn.Attempt{Class: posthorn.ClassOK}
 }
 

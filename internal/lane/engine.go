@@ -30,10 +30,11 @@ type Store interface {
 }
 
 // Sender makes exactly one attempt and never repeats it. Neither t nor w may be
-// kept or changed. When ctx ends it returns soon, with
+// kept or changed. It enters the gate before the first byte goes out, and before
+// anything that the receiver could notice. When ctx ends it returns soon, with
 // [posthorn.ClassLocal] unless the answer is there. It is called concurrently.
 type Sender interface {
-	Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt
+	Send(ctx context.Context, t *store.Target, w *store.Work, g Gate) posthorn.Attempt
 }
 
 // Config is what an [Engine] is made of. Store and Sender are required; the

@@ -131,17 +131,19 @@ type item struct {
 	// Set when the attempt starts.
 	lane    *lane
 	target  *store.Target
-	epochs  uint64 // of lane and engine together
-	probe   bool   // the breaker is open
-	proven  bool   // the lane was
-	suspect bool   // the result will pause the endpoint
-	cancels uint32 // of the lane
+	tenant  *tenant
+	passage *passage // that it entered last
+	epochs  uint64   // of lane and engine together
+	probe   bool     // the breaker is open
+	proven  bool     // the lane was
+	suspect bool     // the result will pause the endpoint
+	turned  turned   // not begun, at the gate
+	cancels uint32   // of the lane
 }
 
 // current reports whether no notice came since the attempt was decided on. It is
-// asked last before the request, so that what a notice forbids does not start
-// after it, even if the body had to be fetched in between. Each count only grows,
-// so the sum tells any change.
+// asked before anything is done for it, and last at the gate. Each count only
+// grows, so the sum tells any change.
 func (it *item) current() bool {
 	return it.lane.epoch.Load()+it.lane.e.epoch.Load() == it.epochs
 }

@@ -26,11 +26,11 @@ type memory struct {
 
 	mu         sync.Mutex
 	lastID     posthorn.ID
-	gen        uint64                  // of the last hold
-	live       map[store.Hold]bool     // what the engine holds; true once the store failed at its end
-	engine     *Engine                 // that has them
-	suspended  map[int64]bool          // tenants
-	may        func(h store.Hold) bool // MayAttempt; may let time pass
+	gen        uint64                                       // of the last hold
+	live       map[store.Hold]bool                          // what the engine holds; true once the store failed at its end
+	engine     *Engine                                      // that has them
+	suspended  map[int64]bool                               // tenants
+	may        func(ctx context.Context, h store.Hold) bool // MayAttempt; may let time pass
 	rows       map[posthorn.ID]*row
 	targets    map[int64]*store.Target
 	off        bool // sending
@@ -390,7 +390,7 @@ func (m *memory) MayAttempt(ctx context.Context, h store.Hold) bool {
 	m.mu.Lock()
 	may := m.may
 	m.mu.Unlock()
-	return may == nil || may(h)
+	return may == nil || may(ctx, h)
 }
 
 func (m *memory) Forget(holds ...store.Hold) {
@@ -544,7 +544,11 @@ func start(t *testing.T, m *memory, r *receiver, c Config) *Engine {
 		c.Policy = exact()
 	}
 	e := New(c)
-	m.watch, m.engine = e.Notice, e
+	m.watch, m.engine = func(n store.Notice) {
+		if settled := e.Notice(n); settled != nil {
+			settled()
+		}
+	}, e
 	if err := e.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -2,13 +2,40 @@ package lane
 
 import "github.com/posthorn/posthorn/internal/store"
 
-// Notice tells the engine of a committed change, as [store.Store.Watch] reports
-// it. When it returns, no attempt starts any more by what was true before; those
-// in flight end and are recorded. It calls nothing: what changed is read again
-// before the next attempt.
-func (e *Engine) Notice(n store.Notice) {
+// Notice tells the engine of a committed change, as [store.Store.WatchSettling]
+// reports it. When what it returns has returned, or at once if that is nil, no attempt
+// begins any more by what was true before; those in flight end and are recorded. It
+// calls nothing: what changed is read again before the next attempt.
+func (e *Engine) Notice(n store.Notice) (settled func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.changed(n)
+	return e.leaving(n).settled()
+}
+
+// leaving finds out who is in the gate that a change concerns.
+func (e *Engine) leaving(n store.Notice) (v leaving) {
+	switch n.Kind {
+	case store.NoticeEndpoint, store.NoticeCanceled:
+		if l := e.lanes[n.Endpoint]; l != nil {
+			v.add(l.tenant)
+		}
+		if n.Endpoint != 0 {
+			return v
+		}
+		fallthrough
+	case store.NoticeAll, store.NoticeSending:
+		for _, t := range e.tenants {
+			v.add(t)
+		}
+	case store.NoticeTenant, store.NoticeErased:
+		v.add(e.tenants[n.Tenant])
+	}
+	return v
+}
+
+// changed takes in what changed.
+func (e *Engine) changed(n store.Notice) {
 	switch n.Kind {
 	case store.NoticeEndpoint:
 		// Even without a lane: a resumed endpoint may have a backlog.

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,23 +21,34 @@ type gate struct {
 	waits int
 }
 
-// shutGate has every attempt wait from now on.
+func shutGate() *gate { return &gate{shut: make(chan struct{}), may: true} }
+
+// pass waits until the gate is open.
+func (g *gate) pass() {
+	g.mu.Lock()
+	shut := g.shut
+	g.waits++
+	g.mu.Unlock()
+	if shut != nil {
+		<-shut
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waits--
+}
+
+// shutGate has every attempt wait for the lease from now on.
 func (m *memory) shutGate() *gate {
-	g := &gate{shut: make(chan struct{}), may: true}
+	g := shutGate()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.may = func(store.Hold) bool {
-		g.mu.Lock()
-		shut := g.shut
-		g.waits++
-		g.mu.Unlock()
-		if shut != nil {
-			<-shut
+	m.may = func(ctx context.Context, _ store.Hold) bool {
+		if ctx.Err() == nil {
+			g.pass()
 		}
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		g.waits--
-		return g.may
+		return g.may && (g.shut == nil || ctx.Err() == nil)
 	}
 	return g
 }
@@ -65,8 +77,8 @@ var kinds = map[string]func(m *memory, e *Engine) posthorn.ID{
 	"test": func(m *memory, e *Engine) posthorn.ID { return m.test(e, 1) },
 }
 
-// What is answered while an attempt waits for the lease holds for it: nothing is sent
-// by what was true before the wait.
+// What is answered while an attempt waits for the lease, or dials, holds for it: nothing
+// is sent by what was true before the wait.
 func TestNothingIsSentByWhatWasTrueBeforeTheWait(t *testing.T) {
 	const old, changed = 1, 2
 	type overtaking struct {
@@ -87,8 +99,9 @@ func TestNothingIsSentByWhatWasTrueBeforeTheWait(t *testing.T) {
 		"a pause": {by: func(m *memory) { m.change(1, pauseIt) }, undo: func(m *memory) { m.change(1, resumeIt) }, goesOut: true, handOnly: true},
 	} {
 		for kind, send := range kinds {
-			for _, settings := range []posthorn.Settings{{}, {Ordered: true}} {
-				t.Run(fmt.Sprintf("%s/%s/ordered=%v", what, kind, settings.Ordered), func(t *testing.T) {
+			for i, settings := range []posthorn.Settings{{}, {Ordered: true}, {}, {Ordered: true}} {
+				dials := i >= 2
+				t.Run(fmt.Sprintf("%s/%s/ordered=%v,dials=%v", what, kind, settings.Ordered, dials), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						m, r := newMemory(t), newReceiver(t, ok)
 						m.endpoint(1, settings, 1)
@@ -96,8 +109,13 @@ func TestNothingIsSentByWhatWasTrueBeforeTheWait(t *testing.T) {
 						var sent []store.Target
 						r.check = func(t *store.Target, _ *store.Work) { sent = append(sent, *t) }
 						e := start(t, m, r, Config{})
-						g := m.shutGate()
-						send(m, e)
+						g := shutGate()
+						if dials {
+							r.dial = g.pass
+						} else {
+							g = m.shutGate()
+						}
+						id := send(m, e)
 						wait(time.Second)
 						if g.waiting() != 1 {
 							t.Fatalf("%d attempts wait", g.waiting())
@@ -116,6 +134,9 @@ func TestNothingIsSentByWhatWasTrueBeforeTheWait(t *testing.T) {
 						now, err := m.Target(t.Context(), 1)
 						if err != nil {
 							t.Fatal(err)
+						}
+						if n := len(m.row(id).tries); n != len(sent) {
+							t.Errorf("%d attempts are recorded, %d were made", n, len(sent))
 						}
 						for _, s := range sent {
 							if s.Endpoint.URL != now.Endpoint.URL || s.Secrets[0].ID != now.Secrets[0].ID || s.Endpoint.Status != now.Endpoint.Status {

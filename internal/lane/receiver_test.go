@@ -18,6 +18,8 @@ type receiver struct {
 	inFlight map[posthorn.ID]bool
 	most     map[int64]int // attempts at a time per endpoint
 	now      map[int64]int
+	writes   time.Duration                    // how long the first byte takes
+	dial     func()                           // or nil; may let time pass
 	check    func(*store.Target, *store.Work) // or nil
 	t        *testing.T
 }
@@ -33,7 +35,13 @@ func newReceiver(t *testing.T, answer func(*store.Work) posthorn.Attempt) *recei
 	return &receiver{t: t, answer: answer, inFlight: map[posthorn.ID]bool{}, most: map[int64]int{}, now: map[int64]int{}}
 }
 
-func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
+func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work, g Gate) posthorn.Attempt {
+	if r.dial != nil {
+		r.dial()
+	}
+	if !g.Enter() {
+		return posthorn.Attempt{Class: posthorn.ClassLocal}
+	}
 	if r.check != nil {
 		r.check(t, w)
 	}
@@ -50,6 +58,8 @@ func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work) pos
 	answer := r.answer
 	r.requests = append(r.requests, request{w.ID, w.Endpoint, time.Now(), t.Endpoint.Version})
 	r.mu.Unlock()
+	wait(r.writes)
+	g.Leave()
 	ended := make(chan posthorn.Attempt, 1)
 	began := time.Now()
 	go func() { ended <- answer(w) }()

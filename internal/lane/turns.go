@@ -2,6 +2,7 @@ package lane
 
 import (
 	"container/heap"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,6 +23,8 @@ type tenant struct {
 	id    int64
 	lanes int
 	seats [2]seat // in each ring
+	// passage is entered by its attempts as they begin; see gate.go.
+	passage atomic.Pointer[passage]
 }
 
 // ring is a queue of tenants.
@@ -51,6 +54,7 @@ func (e *Engine) joinTenant(l *lane, id *int64) {
 	t := e.tenants[*id]
 	if t == nil {
 		t = &tenant{id: *id}
+		t.passage.Store(new(passage))
 		e.tenants[*id] = t
 	}
 	t.lanes++
@@ -147,7 +151,8 @@ func (e *Engine) start(l *lane) {
 	if rate := l.rate(); rate > 0 {
 		l.pace.started(rate, e.elapsed())
 	}
-	it.lane, it.target = l, l.target
+	it.lane, it.target, it.tenant = l, l.target, l.tenant
+	it.turned = notTurned
 	it.epochs = l.epoch.Load() + e.epoch.Load()
 	it.probe, it.proven = l.pace.open(), l.pace.proven
 	it.cancels = l.cancels

@@ -23,9 +23,13 @@ const (
 	minDialTime = 2 * time.Second
 )
 
-// connect makes a new connection for the attempt. All errors are faults.
-func (c *Client) connect(ctx context.Context, t *target, endpoint int64, timings *posthorn.Timings) (*conn, error) {
-	raw, err := c.reach(ctx, t, timings)
+// connect makes a new connection for the attempt. All errors are faults, or errShut.
+func (x *exchange) connect(ctx context.Context, t *target) (*conn, error) {
+	c, timings := x.client, &x.attempt.Timings
+	raw, err := x.reach(ctx, t)
+	if errors.Is(err, errShut) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, connectFault(err)
 	}
@@ -41,7 +45,7 @@ func (c *Client) connect(ctx context.Context, t *target, endpoint int64, timings
 		}
 		nc = secured
 	}
-	return newConn(nc, raw, endpoint, t.origin), nil
+	return newConn(nc, raw, x.request.Endpoint, t.origin), nil
 }
 
 func (c *Client) tlsFor(host string) *tls.Config {
@@ -52,13 +56,19 @@ func (c *Client) tlsFor(host string) *tls.Config {
 
 // reach returns a connection to the target: by the proxy, by the hook, or to an
 // address that was judged.
-func (c *Client) reach(ctx context.Context, t *target, timings *posthorn.Timings) (net.Conn, error) {
+func (x *exchange) reach(ctx context.Context, t *target) (net.Conn, error) {
+	c, timings := x.client, &x.attempt.Timings
 	if t.ip.IsValid() {
 		if v := c.guard.judge(netip.AddrPortFrom(t.ip, t.port)); v != allowed {
 			return nil, refused(v, netip.AddrPortFrom(t.ip, t.port))
 		}
 	}
 	began := time.Now()
+	if c.proxy != nil || c.dial != nil || t.ip.IsValid() { // else once the name is known
+		if err := x.mayDial(); err != nil {
+			return nil, err
+		}
+	}
 	if c.proxy != nil {
 		nc, err := c.tunnel(ctx, t)
 		timings.Connect = time.Since(began)
@@ -75,6 +85,9 @@ func (c *Client) reach(ctx context.Context, t *target, timings *posthorn.Timings
 		addrs, err = c.resolve(ctx, t.host, t.port)
 		timings.DNS = time.Since(began)
 		if err != nil {
+			return nil, err
+		}
+		if err := x.mayDial(); err != nil {
 			return nil, err
 		}
 		began = time.Now()

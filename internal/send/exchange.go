@@ -70,7 +70,7 @@ func (x *exchange) run(ctx context.Context) error {
 		}
 	}
 	dialing, cancel := context.WithDeadline(ctx, x.deadline)
-	c, err := x.client.connect(dialing, t, x.request.Endpoint, &x.attempt.Timings)
+	c, err := x.connect(dialing, t)
 	cancel()
 	if err != nil {
 		return err
@@ -107,6 +107,9 @@ func (x *exchange) on(ctx context.Context, c *conn, head []byte) error {
 
 // speak writes and reads; keep reports whether the connection may serve again.
 func (x *exchange) speak(c *conn, head []byte) (keep bool, err error) {
+	if !x.enter() {
+		return false, errShut
+	}
 	w := x.write(c, head)
 	if _, err := c.br.Peek(1); err != nil {
 		w.interrupt(c)
@@ -175,30 +178,52 @@ func (w *writing) interrupt(c *conn) {
 	}
 }
 
-// write sends the request. One that fits every buffer goes out at once; a larger
-// one from a goroutine, so that a receiver which answers before it has read all
-// is heard.
+// enter asks the gate; leave follows when it says yes.
+func (x *exchange) enter() bool { return x.request.Gate == nil || x.request.Gate.Enter() }
+
+func (x *exchange) leave() {
+	if x.request.Gate != nil {
+		x.request.Gate.Leave()
+	}
+}
+
+// mayDial asks the gate before a connection is made, which the receiver notices.
+func (x *exchange) mayDial() error {
+	if !x.enter() {
+		return errShut
+	}
+	x.leave()
+	return nil
+}
+
+// write sends the request and leaves the gate. One that fits every buffer goes out
+// at once; a larger one from a goroutine, so that a receiver which answers before it
+// has read all is heard.
 func (x *exchange) write(c *conn, head []byte) *writing {
 	w := &x.out
 	*w = writing{}
 	if len(head)+len(x.request.Body) <= smallRequest {
-		w.put(c, append(head, x.request.Body...))
+		w.put(c, x.leave, append(head, x.request.Body...))
 		return w
 	}
 	w.done = make(chan struct{})
 	go func() {
 		defer close(w.done)
-		w.put(c, head, x.request.Body)
+		w.put(c, x.leave, head, x.request.Body)
 	}()
 	return w
 }
 
-// put writes the parts, as far as the connection takes them.
-func (w *writing) put(c *conn, parts ...[]byte) {
-	for _, part := range parts {
+// put writes the parts, as far as the connection takes them, and calls begun after
+// the first one, which is small.
+func (w *writing) put(c *conn, begun func(), parts ...[]byte) {
+	for i, part := range parts {
 		var n int
 		n, w.err = c.Conn.Write(part)
 		w.n += n
+		if i == 0 {
+			begun()
+		}
 		if w.err != nil {
 			break
 		}

@@ -38,6 +38,7 @@ func (f *fault) Unwrap() error { return f.err }
 var (
 	errHeadTooLarge   = errors.New("the answer's headers exceed the limit")
 	errHeadTooLong    = errors.New("the answer's headers have too many lines")
+	errShut           = errors.New("the gate is shut")
 	errNothingWritten = errors.New("a kept connection was closed before anything was written")
 )
 

@@ -79,9 +79,21 @@ type Request struct {
 	// Timeout bounds all of it: look-up, dial, TLS, the answer's headers, and
 	// what is read of its body. 0: posthorn.DefaultTimeout.
 	Timeout time.Duration
+	// Gate has the last word; nil: the request goes out.
+	Gate Gate
 	// Endpoint is the key of the connection pool: no connection is shared
 	// between two endpoints.
 	Endpoint int64
+}
+
+// Gate is asked right before a connection is made, and before the first byte of the
+// request is written, with nothing between the two that could wait.
+type Gate interface {
+	// Enter reports whether the request may go out. If so, Leave is called once its
+	// first bytes were handed to the system. If not, nothing is written and
+	// [Client.Send] returns at once.
+	Enter() bool
+	Leave()
 }
 
 // Client makes attempts. It is safe for concurrent use, and starts no attempt
@@ -148,8 +160,8 @@ func New(c Config) (*Client, error) {
 }
 
 // Send makes one attempt: at most one request goes out, and at most once. It
-// always returns a result; when ctx ends before the answer's headers are there
-// the class is local. The body must not change until Send returns.
+// always returns a result; when ctx ends before the answer's headers are there, or
+// the gate is shut, the class is local. The body must not change until Send returns.
 func (c *Client) Send(ctx context.Context, r Request) posthorn.Attempt {
 	if r.Timeout <= 0 {
 		r.Timeout = posthorn.DefaultTimeout
@@ -157,7 +169,12 @@ func (c *Client) Send(ctx context.Context, r Request) posthorn.Attempt {
 	x := &exchange{client: c, request: r, began: time.Now()}
 	x.attempt = posthorn.Attempt{Number: r.Attempt, At: c.now()}
 	x.deadline = x.began.Add(r.Timeout)
-	if err := x.run(ctx); err != nil {
+	switch err := x.run(ctx); {
+	case err == nil:
+	case errors.Is(err, errShut):
+		x.attempt.Class, x.attempt.Duration = posthorn.ClassLocal, time.Since(x.began)
+		x.attempt.Detail = "the attempt was not begun: something changed before"
+	default:
 		x.fail(ctx, err)
 	}
 	return x.attempt

@@ -19,7 +19,7 @@ import (
 // answering acknowledges after a millisecond.
 type answering struct{}
 
-func (answering) Send(context.Context, *store.Target, *store.Work) posthorn.Attempt {
+func (answering) Send(context.Context, *store.Target, *store.Work, lane.Gate) posthorn.Attempt {
 	began := time.Now()
 	wait(time.Millisecond)
 	return posthorn.Attempt{At: began, Duration: time.Since(began), Class: posthorn.ClassOK, Status: 200}
@@ -38,7 +38,7 @@ func BenchmarkPath(b *testing.B) {
 		done.Add(1)
 		late.Add(int64(o.Lag))
 	}})
-	s.Watch(e.Notice)
+	s.WatchSettling(e.Notice)
 	if err := e.Start(b.Context()); err != nil {
 		b.Fatal(err)
 	}

@@ -207,12 +207,13 @@ func (w *world) open() {
 	r.publish = publish.New(publish.Config{
 		Store: seam{s, r, w.history}, Lanes: lanes{r.engine}, Catalog: everyType{}, Now: w.now, BacklogLimit: w.backlog,
 	})
-	s.Watch(func(n store.Notice) {
+	s.WatchSettling(func(n store.Notice) (settled func()) {
 		r.publish.Notice(n)
-		r.engine.Notice(n)
+		settled = r.engine.Notice(n)
 		if n.Kind == store.NoticeEndpoint {
 			r.client.Forget(n.Endpoint)
 		}
+		return settled
 	})
 	_, err = s.ReadBack(w.Context(), w.now(), w.policy())
 	w.ok(err)
@@ -571,7 +572,7 @@ type sender struct {
 	world *world
 }
 
-func (s sender) Send(ctx context.Context, t *store.Target, w *store.Work) posthorn.Attempt {
+func (s sender) Send(ctx context.Context, t *store.Target, w *store.Work, g lane.Gate) posthorn.Attempt {
 	if !s.run.flights.begin(w.ID) {
 		s.world.history.wrong(kindFlight, "%s", w.ID.Text(posthorn.DeliveryPrefix))
 	}
@@ -589,7 +590,7 @@ func (s sender) Send(ctx context.Context, t *store.Target, w *store.Work) postho
 	a := s.run.client.Send(ctx, send.Request{
 		URL: t.Endpoint.URL, Signers: signers, EventRef: w.EventRef(), EventType: w.Type, Delivery: w.ID,
 		Attempt: w.Progress.Attempts + 1, Test: w.Kind == posthorn.EventTest, Body: w.Body,
-		Timeout: t.Endpoint.Settings.Timeout(), Endpoint: w.Endpoint,
+		Timeout: t.Endpoint.Settings.Timeout(), Endpoint: w.Endpoint, Gate: g,
 	})
 	count("class: %s", a.Class)
 	return a

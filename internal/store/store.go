@@ -82,6 +82,11 @@ type Store interface {
 	// quick, must not call a changing method, and is never called concurrently.
 	// Watch is called before the first change.
 	Watch(fn func(Notice))
+	// WatchSettling is Watch for one who may need a moment more: what fn returns,
+	// unless it is nil, is called by the method that made the change, in its caller's
+	// goroutine and without any lock, before it returns. It may wait, for less than a
+	// second. For changes that nobody waits for it is not called.
+	WatchSettling(fn func(Notice) (settled func()))
 	// Ping reports whether the store can be written to now.
 	Ping(context.Context) error
 	// Close waits for what is being written and closes the store. Later calls
@@ -572,7 +577,8 @@ type Queue interface {
 	// MayAttempt waits until this process may attempt what it holds, or ctx ends,
 	// and reports whether it may: no attempt begins otherwise. When it says no
 	// and ctx lives, the delivery is not this process's any more: nothing is
-	// attempted, recorded or given back; it is forgotten.
+	// attempted, recorded or given back; it is forgotten. With a ctx that has ended it
+	// tells without waiting whether it may now.
 	MayAttempt(ctx context.Context, h Hold) bool
 	// Park gives owned deliveries back to the backlog of their endpoint, in a
 	// commit of its own; rows no longer owned and open are left alone. With an error

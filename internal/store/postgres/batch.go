@@ -471,10 +471,10 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) {
 func (b *batch) tell(left []bool) {
 	for i, pub := range b.due.pub {
 		if n := (store.Notice{Kind: store.NoticeParked, Tenant: b.due.tenant[i], Endpoint: b.due.endpoint[i]}); left[pub] && b.due.run[i] == parked {
-			b.p.s.watchers.tell(n)
+			b.p.s.watchers.Tell(n)
 		}
 	}
-	b.p.s.watchers.tell(store.Notice{Kind: store.NoticeDue})
+	b.p.s.watchers.Tell(store.Notice{Kind: store.NoticeDue})
 }
 
 // whyNot finds the version of the endpoints of each tenant that lives, and

@@ -97,7 +97,7 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 		return nil, time.Time{}, err
 	}
 	for endpoint, tenant := range elsewhere {
-		s.watchers.tell(store.Notice{Kind: store.NoticeParked, Tenant: tenant, Endpoint: endpoint})
+		s.watchers.Tell(store.Notice{Kind: store.NoticeParked, Tenant: tenant, Endpoint: endpoint})
 	}
 	slices.SortFunc(work, func(a, b store.Work) int {
 		return cmp.Or(a.Progress.NextAt.Compare(b.Progress.NextAt), cmp.Compare(a.ID, b.ID))

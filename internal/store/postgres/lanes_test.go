@@ -333,7 +333,11 @@ func (everyType) Suggest(string) string   { return "" }
 // sending is a node's attempts.
 type sending struct{ f *fleet }
 
-func (x sending) Send(ctx context.Context, _ *store.Target, w *store.Work) posthorn.Attempt {
+func (x sending) Send(ctx context.Context, _ *store.Target, w *store.Work, g lane.Gate) posthorn.Attempt {
+	if !g.Enter() {
+		return posthorn.Attempt{Class: posthorn.ClassLocal}
+	}
+	g.Leave()
 	f := x.f
 	f.mu.Lock()
 	f.begun, f.times = append(f.begun, w.ID), append(f.times, time.Now())

@@ -206,7 +206,7 @@ func (s *Store) lookAtLanes() {
 		return
 	}
 	for _, n := range found {
-		s.watchers.tell(n)
+		s.watchers.Tell(n)
 	}
 }
 

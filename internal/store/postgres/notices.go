@@ -222,7 +222,7 @@ func (n *notices) pass(notice store.Notice) {
 		n.s.tellAll()
 		return
 	}
-	n.s.watchers.tell(notice)
+	n.s.watchers.Tell(notice)
 }
 
 // look reads the number of the last change.
@@ -262,7 +262,7 @@ func (n *notices) compare(now sight) {
 	}
 	if missed || n.more {
 		n.s.tellAll()
-		n.s.watchers.tell(store.Notice{Kind: store.NoticeCanceled})
+		n.s.watchers.Tell(store.Notice{Kind: store.NoticeCanceled})
 	}
 	n.passed, n.passedAll, n.more = 0, false, false
 	for ; !n.seen[n.base+1].IsZero(); n.base++ {

@@ -97,7 +97,7 @@ type Store struct {
 	upkeep    upkeep
 	unheld    atomic.Int64 // rows of this run that nobody held
 
-	watchers watchers
+	watchers store.Watchers
 	closed   atomic.Bool
 	stop     context.Context // ends when Close was called
 	halt     context.CancelFunc
@@ -257,33 +257,16 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // Watch implements [store.Store].
-func (s *Store) Watch(fn func(store.Notice)) { s.watchers.add(fn) }
+func (s *Store) Watch(fn func(store.Notice)) { s.watchers.Add(fn) }
 
-// watchers are told of changes, one at a time.
-type watchers struct {
-	mu  sync.Mutex
-	fns []func(store.Notice)
-}
-
-func (w *watchers) add(fn func(store.Notice)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.fns = append(w.fns, fn)
-}
-
-func (w *watchers) tell(n store.Notice) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, fn := range w.fns {
-		fn(n)
-	}
-}
+// WatchSettling implements [store.Store].
+func (s *Store) WatchSettling(fn func(store.Notice) (settled func())) { s.watchers.AddSettling(fn) }
 
 // tellAll tells that anything may have changed, rows that wait among it: those that
 // another node put below this one's floor, and nobody else may know of.
 func (s *Store) tellAll() {
 	s.floor.reset()
-	s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+	s.watchers.Tell(store.Notice{Kind: store.NoticeAll})
 }
 
 // serving refuses what an admin process may not do.

@@ -200,7 +200,7 @@ func (s *Store) lookAfter(tx *txn, committed bool, err error) {
 		s.committed(tx)
 		s.letGo(tx.taken)
 		s.floor.reset() // its caller knew what waits now
-		s.watchers.tell(store.Notice{Kind: store.NoticeDue})
+		s.watchers.Tell(store.Notice{Kind: store.NoticeDue})
 	default:
 		s.undo(tx)
 		s.letGo(tx.given) // whoever held it has let go of it
@@ -250,7 +250,7 @@ func (s *Store) letWaitLocked(lock func(*txn) ([]int64, error)) (n int, err erro
 	})
 	if err == nil && n > 0 {
 		s.floor.lower(first)
-		s.watchers.tell(store.Notice{Kind: store.NoticeDue})
+		s.watchers.Tell(store.Notice{Kind: store.NoticeDue})
 	}
 	return n, err
 }

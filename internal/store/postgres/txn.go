@@ -21,9 +21,11 @@ type txn struct {
 	now     func() time.Time
 	mark    mark // zero: nothing to prove
 	notices []store.Notice
-	hours   store.Hours
-	replays store.ReplayCounts
-	moved   opened
+	// settling is what the answer waits for, once the notices were told.
+	settling store.Settling
+	hours    store.Hours
+	replays  store.ReplayCounts
+	moved    opened
 
 	// What the run takes over by it is in memory before it is committed, what it
 	// gives up leaves memory when it is known to be.
@@ -56,7 +58,8 @@ func (s *Store) write(ctx context.Context, fn func(*txn) error) error {
 func (s *Store) transact(ctx context.Context, p patience, fn func(*txn) error) error {
 	until := time.Now().Add(p.limit)
 	for i := 0; ; i++ {
-		err := s.once(ctx, until, p.forever, fn)
+		settling, err := s.once(ctx, until, p.forever, fn)
+		settling.Wait()
 		// Whoever lost a race finds the winner's rows the next time.
 		if !isCode(err, codeUnique, codeDeadlock, codeSerialize) || i == retries {
 			return classify(err)
@@ -64,22 +67,23 @@ func (s *Store) transact(ctx context.Context, p patience, fn func(*txn) error) e
 	}
 }
 
-func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func(*txn) error) error {
+// once tries once. What was told of a change may have to settle before it is answered.
+func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func(*txn) error) (store.Settling, error) {
 	if s.closed.Load() {
-		return store.ErrClosed
+		return nil, store.ErrClosed
 	}
 	waits, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	conn, err := s.other.Acquire(waits)
 	if err != nil {
-		return s.readError(ctx, err)
+		return nil, s.readError(ctx, err)
 	}
 	defer conn.Release()
 	ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), until)
 	defer cancel()
 	tx := s.newTxn(ctx, conn.Conn())
 	if err := tx.exec("BEGIN"); err != nil {
-		return err
+		return nil, err
 	}
 	if err = fn(tx); err == nil {
 		err = tx.announce(s)
@@ -87,7 +91,7 @@ func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func
 	if err != nil {
 		tx.rollback()
 		s.undo(tx)
-		return err
+		return nil, err
 	}
 	tag, err := tx.c.Exec(ctx, "COMMIT")
 	switch {
@@ -95,7 +99,7 @@ func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func
 		err = fmt.Errorf("postgres: the commit ended as %s", tag)
 	case err == nil:
 		s.committed(tx)
-		return nil
+		return tx.settling, nil
 	case !tx.c.IsClosed():
 		tx.rollback()
 	case tx.mark.key != 0:
@@ -103,10 +107,11 @@ func (s *Store) once(ctx context.Context, until time.Time, forever bool, fn func
 		if forever {
 			until = time.Time{}
 		}
-		return s.await(tx, until, err)
+		err = s.await(tx, until, err)
+		return tx.settling, err
 	}
 	s.undo(tx)
-	return err
+	return nil, err
 }
 
 func (s *Store) newTxn(ctx context.Context, c *pgx.Conn) *txn {
@@ -130,9 +135,7 @@ func (tx *txn) takes(run int64, work []store.Work) {
 func (s *Store) committed(tx *txn) {
 	s.open.apply(tx.moved)
 	s.holdings.drop(tx.given...)
-	for _, n := range tx.notices {
-		s.watchers.tell(n)
-	}
+	tx.settling = s.watchers.Tell(tx.notices...)
 }
 
 // undo forgets what a transaction would have taken over.

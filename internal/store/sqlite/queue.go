@@ -42,6 +42,9 @@ type op struct {
 	apply func(*txn) error
 	done  func(error)
 	err   error // what apply refused with
+
+	notices  []store.Notice
+	settling store.Settling // what the answer waits for
 }
 
 // queue holds what waits for the writer.

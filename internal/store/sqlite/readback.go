@@ -41,7 +41,7 @@ func (s *Store) ReadBack(ctx context.Context, now time.Time, p posthorn.Policy) 
 		}
 	}
 	if n > 0 {
-		s.watchers.tell(store.Notice{Kind: store.NoticeAll})
+		s.watchers.Tell(store.Notice{Kind: store.NoticeAll})
 	}
 	return n, nil
 }

@@ -70,7 +70,7 @@ type Store struct {
 
 	prepared prepared
 
-	watchers watchers
+	watchers store.Watchers
 	sweeper  sweeper
 	oldest   atomic.Int64 // no open delivery has a lower id
 
@@ -132,7 +132,7 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 		err = checkVersion(ctx, db, o.Path)
 	}
 	if err == nil {
-		s.writer, err = newWriter(ctx, o, s.watchers.tell)
+		s.writer, err = newWriter(ctx, o, &s.watchers)
 	}
 	// Closed last, so that a new file's log is not taken in and begun anew.
 	if e := db.Close(); err == nil && e != nil {
@@ -183,27 +183,10 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // Watch implements [store.Store].
-func (s *Store) Watch(fn func(store.Notice)) { s.watchers.add(fn) }
+func (s *Store) Watch(fn func(store.Notice)) { s.watchers.Add(fn) }
 
-// watchers are told of changes, one at a time.
-type watchers struct {
-	mu  sync.Mutex
-	fns []func(store.Notice)
-}
-
-func (w *watchers) add(fn func(store.Notice)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.fns = append(w.fns, fn)
-}
-
-func (w *watchers) tell(n store.Notice) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, fn := range w.fns {
-		fn(n)
-	}
-}
+// WatchSettling implements [store.Store].
+func (s *Store) WatchSettling(fn func(store.Notice) (settled func())) { s.watchers.AddSettling(fn) }
 
 // serving refuses what an admin process may not do.
 func (s *Store) serving() error {

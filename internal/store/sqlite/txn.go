@@ -15,8 +15,8 @@ type txn struct {
 	last    posthorn.ID
 	lead    time.Duration
 	moves   []move
-	opened  map[int64]int // open deliveries by tenant, by moves
-	notices []store.Notice
+	opened  map[int64]int  // open deliveries by tenant, by moves
+	notices []store.Notice // of the operation that runs
 	// emptyLog has the log emptied after the commit, before it is answered.
 	emptyLog bool
 	lines    map[int64]bool // what changed of writer.lines
@@ -57,14 +57,16 @@ func refuse(err error) error { return refusal{err} }
 
 func (tx *txn) run(group []*op) error {
 	for _, o := range group {
+		tx.notices = nil
 		err := o.apply(tx)
-		o.err = nil
+		o.err, o.notices = nil, tx.notices
 		if r, ok := err.(refusal); ok {
 			o.err = r.err
 		} else if err != nil {
 			return err
 		}
 	}
+	tx.notices = nil
 	if err := tx.writeHealth(); err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ type writer struct {
 	log       *slog.Logger
 	node      uint8
 	poll      time.Duration
-	tell      func(store.Notice)
+	watchers  *store.Watchers
 	committed func()      // is told of each commit
 	between   chan func() // is called between two transactions
 	// checkpoints is held while the log is taken into the file.
@@ -48,12 +48,12 @@ type writer struct {
 	lines map[int64]struct{}
 }
 
-func newWriter(ctx context.Context, o Options, tell func(store.Notice)) (*writer, error) {
+func newWriter(ctx context.Context, o Options, watchers *store.Watchers) (*writer, error) {
 	w := &writer{
 		role:      o.Role,
 		queue:     newQueue(),
 		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
-		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, tell: tell,
+		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, watchers: watchers,
 		committed: func() {}, between: make(chan func()),
 		open: newOpenCounts(), memo: memo{most: memoMost}, postings: newPostings(o.Gather),
 	}
@@ -206,9 +206,12 @@ func (w *writer) try(group []*op) error {
 	w.memo.keep(tx.health)
 	w.postings.keep(tx)
 	w.reline(tx.lines)
-	for _, n := range tx.notices {
-		w.tell(n)
+	for _, o := range group {
+		if len(o.notices) > 0 {
+			o.settling = w.watchers.Tell(o.notices...)
+		}
 	}
+	w.watchers.Tell(tx.notices...) // of what is written once for the group
 	if tx.emptyLog || w.logFull.Load() {
 		w.emptyLog()
 	}
@@ -270,7 +273,9 @@ func (w *writer) submit(o *op) error {
 	if err := w.queue.add(o); err != nil {
 		return err
 	}
-	return <-done
+	err := <-done
+	o.settling.Wait()
+	return err
 }
 
 // look finds out whether another process changed the file.
@@ -282,7 +287,7 @@ func (w *writer) look() {
 	}
 	if v != w.dataVersion {
 		w.dataVersion = v
-		w.tell(store.Notice{Kind: store.NoticeAll})
+		w.watchers.Tell(store.Notice{Kind: store.NoticeAll})
 	}
 }
 

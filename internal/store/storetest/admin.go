@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -363,6 +364,26 @@ var endpointPromises = []promise{
 		w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, to.Ref, 0))
 		if diff := cmp.Diff(want, w.noticed()); diff != "" {
 			w.Error(diff)
+		}
+	}},
+	{"what a watcher does last is done before a change is answered, beside the writes of others", func(w *world) {
+		to := w.endpoint()
+		var settled atomic.Int32
+		w.s.WatchSettling(func(n store.Notice) func() {
+			if n.Kind != store.NoticeEndpoint {
+				return nil
+			}
+			return func() {
+				// The change is committed and its locks are gone: others write.
+				if _, err := w.s.CreateTenant(w.Context(), w.change(), "beside"); err != nil {
+					w.Error(err)
+				}
+				settled.Add(1)
+			}
+		})
+		w.pause(to)
+		if n := settled.Load(); n != 1 {
+			w.Errorf("%d calls when the pause was answered, want 1", n)
 		}
 	}},
 	{"pausing holds what is pending, resuming lets it go", func(w *world) {
