@@ -111,7 +111,11 @@ func (e *Engine) finished(it *item, a *posthorn.Attempt) {
 	}
 	l.unrecorded++
 	if it.work.Kind != posthorn.EventTest {
+		wasOpen := l.pace.open()
 		l.pace.observe(a, it.probe, it.target.Endpoint.Settings.InFlight(), e.cfg.Policy.LocalRetry, e.elapsed())
+		if open := l.pace.open(); a.Class != posthorn.ClassLocal && (!wasOpen || !open || it.probe) {
+			l.grant.observe(a.Succeeded(), wasOpen, open, e.cfg.QueuePerLane)
+		}
 		// A 410 pauses the endpoint when it is recorded; nothing starts until then.
 		if it.suspect = a.Status == 410; it.suspect {
 			l.suspects++
@@ -133,11 +137,16 @@ func (e *Engine) free(it *item) {
 
 // trim gives back what a failing lane should not keep in memory.
 func (e *Engine) trim(l *lane) {
-	if l.queue.n <= failingQueue || !l.pace.failing(e.elapsed()) {
+	now := e.elapsed()
+	if l.queue.n <= failingQueue || !l.pace.failing(now) {
+		return
+	}
+	rows := l.failingRows(now)
+	if l.queue.n <= rows {
 		return
 	}
 	var keep itemList
-	for keep.n < failingQueue {
+	for keep.n < rows {
 		keep.push(l.queue.pop())
 	}
 	back := e.empty(&l.queue)

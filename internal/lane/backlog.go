@@ -93,6 +93,9 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 	if !wasActive || l.inFlight+l.unrecorded == 0 && t.Health.Failures < l.pace.failures {
 		spent := l.pace.spent
 		l.pace = paceOf(t.Health, e.cfg.Now(), e.elapsed())
+		if first && l.pace.open() {
+			l.grant = newGrant(min(failingQueue, e.cfg.QueuePerLane))
+		}
 		if l.pace.spent = spent; first {
 			l.paceItself(t.Health)
 		}
@@ -126,7 +129,7 @@ func (e *Engine) refill(l *lane) error {
 		e.giveBack(l, nil)
 		return nil
 	}
-	room := l.room()
+	room := l.fetches() - l.kept()
 	if l.sends == sendsByHand {
 		room = maxManual - l.manual.n
 	}

@@ -151,7 +151,7 @@ func TestBurstStaysInMemoryWhileThereIsRoom(t *testing.T) {
 		if got := e.Snapshot(3).Queued; got > failingQueue {
 			t.Errorf("a failing endpoint keeps %d in memory", got)
 		}
-		publish(1, 120, 65) // half of the memory, less what the failing one has
+		publish(1, 120, 70) // half of the memory, less what the failing one has
 		wait(10 * time.Minute)
 		if got := m.places(); got["done"] != 240 {
 			t.Errorf("of 240 deliveries to endpoints that answer: %v", got)

@@ -51,6 +51,7 @@ type lane struct {
 	suspects       int // unrecorded results that will pause the endpoint
 
 	pace     pace
+	grant    grant
 	inFlight int
 	// replaying counts deliveries of replays in flight or unrecorded.
 	replaying int
@@ -202,7 +203,7 @@ func (q *itemList) appendTo(other *itemList) {
 func (e *Engine) lane(endpoint int64) *lane {
 	l := e.lanes[endpoint]
 	if l == nil {
-		l = &lane{e: e, endpoint: endpoint, wakeIndex: -1, pace: pace{window: 1}}
+		l = &lane{e: e, endpoint: endpoint, wakeIndex: -1, pace: pace{window: 1}, grant: newGrant(e.cfg.QueuePerLane)}
 		e.lanes[endpoint] = l
 	}
 	return l
@@ -216,8 +217,10 @@ func (l *lane) capacity() int {
 	if l.ordered {
 		return min(orderedQueue, l.e.cfg.QueuePerLane)
 	}
-	if l.pace.open() || l.pace.holdUntil > 0 && l.pace.failing(l.e.elapsed()) {
-		return min(failingQueue, l.e.cfg.QueuePerLane)
+	if l.pace.open() || l.pace.holdUntil > 0 {
+		if now := l.e.elapsed(); l.pace.failing(now) {
+			return l.failingRows(now)
+		}
 	}
 	return l.e.cfg.QueuePerLane
 }
@@ -225,8 +228,11 @@ func (l *lane) capacity() int {
 // kept is how many deliveries the lane has in memory, or will have.
 func (l *lane) kept() int { return l.queue.n + l.behind.n + l.reserved }
 
-// room is how many deliveries the lane may fetch into memory.
+// room is how many deliveries the lane may have in memory more.
 func (l *lane) room() int { return l.capacity() - l.kept() }
+
+// fetches is how many it may have in memory of those that it fetches.
+func (l *lane) fetches() int { return min(l.capacity(), l.grant.rows) }
 
 // takes reports whether a delivery of that cost may join the lane in memory. A
 // lane that works may grow into the half of the memory that nobody else uses.
@@ -344,7 +350,7 @@ func (l *lane) needsRefill() bool {
 	case sendsByHand:
 		return l.manual.n <= maxManual/2 && l.queue.n == 0
 	case sendsAll:
-		return l.queue.n <= l.capacity()/2 && (l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes)
+		return l.queue.n <= l.fetches()/2 && (l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes)
 	}
 	return false
 }

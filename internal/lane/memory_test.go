@@ -39,6 +39,8 @@ type memory struct {
 	unreadable bool // Payload fails
 	records    int
 	claims     int // of what is parked
+	parked     int // rows given back
+	taken      int // rows claimed
 	watch      func(store.Notice)
 }
 
@@ -55,6 +57,9 @@ func newMemory(t *testing.T) *memory {
 // give has the engine hold the row. It is called with the lock held.
 func (m *memory) give(r *row) store.Work {
 	m.gen++
+	if r.place != "owned" {
+		m.taken++
+	}
 	r.place, r.work.Gen = "owned", m.gen
 	m.live[r.work.Hold()] = false
 	return r.work
@@ -413,6 +418,7 @@ func (m *memory) Park(_ context.Context, holds []store.Hold) error {
 		m.ended(h, "Park")
 		if r := m.rows[h.ID]; r.place == "owned" && r.work.Gen == h.Gen {
 			r.place = "parked"
+			m.parked++
 		}
 	}
 	if m.fail || m.outage {
