@@ -76,20 +76,50 @@ func (x *index) certain(ids []int64) int {
 
 // sift asks the filters about the events of one request.
 type sift struct {
+	*matching
 	index *index
 	began time.Time
 }
 
+// sifted is what filters said of events, by their place in the request: a publish
+// that matches again asks none twice.
+type sifted map[question]answer
+
+type question struct {
+	filter *program
+	event  int
+}
+
+type answer struct {
+	matches bool
+	err     error
+}
+
+// maxSifted bounds what one publish remembers.
+const maxSifted = 20_000
+
+// keep remembers an answer, if there was a match before: few publishes ask again.
+func (m *matching) keep(q question, a answer) {
+	if m.again && len(m.sifted) < maxSifted {
+		m.sifted[q] = a
+	}
+}
+
 // maxSifting bounds the time that the filters of one request take: a tenant may
-// have a thousand endpoints, and publish a thousand events at once.
-const maxSifting = time.Second
+// have a thousand endpoints, and publish a thousand events at once. Within a commit,
+// for which everybody waits, it is what only those take that are new since the matches
+// before it.
+const (
+	maxSifting       = time.Second
+	maxSiftingWithin = 2 * time.Millisecond
+)
 
 const filterFailed = "The filter failed: "
 
 // event takes away the targets whose filter says no. One whose filter cannot tell
 // gets the event, with a note: what is sent needlessly does less harm than what
 // is not sent. The data is parsed when the first filter asks for it.
-func (s *sift) event(e *store.NewEvent) {
+func (s *sift) event(place int, e *store.NewEvent) {
 	if s.index.filters == nil {
 		return
 	}
@@ -104,23 +134,28 @@ func (s *sift) event(e *store.NewEvent) {
 			kept = append(kept, t)
 			continue
 		}
-		if data == nil {
+		q := question{f, place}
+		a, asked := s.sifted[q]
+		if !asked && time.Since(s.began) > s.sifting {
+			t.Note = filterFailed + "the filters of one request took too long. The event was delivered all the same."
+			kept = append(kept, t)
+			continue
+		}
+		if !asked && data == nil {
 			ref := len(e.Key)
 			if ref == 0 {
 				ref = posthorn.GeneratedRefLength
 			}
 			data = filter.NewData(posthorn.BodyData(e.Body, ref, e.Type))
 		}
-		if time.Since(s.began) > maxSifting {
-			t.Note = filterFailed + "the filters of one request took too long. The event was delivered all the same."
-			kept = append(kept, t)
-			continue
+		if !asked {
+			a.matches, a.err = f.match(e.Type, data)
+			s.keep(q, a)
 		}
-		matches, err := f.match(e.Type, data)
-		if err != nil {
-			t.Note = filterFailed + err.Error() + ". The event was delivered all the same."
+		if a.err != nil {
+			t.Note = filterFailed + a.err.Error() + ". The event was delivered all the same."
 		}
-		if matches || err != nil {
+		if a.matches || a.err != nil {
 			kept = append(kept, t)
 		}
 	}

@@ -101,3 +101,43 @@ func TestFiltersOfOperationalEvents(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Within a commit only what is new is asked of filters, for a short time: others wait.
+func TestFiltersTakeLittleTimeWithinACommit(t *testing.T) {
+	slow := `data.list.filter(a, data.list.exists(b, a < b && b == 999)).size() == 0`
+	var list []byte
+	for i := range 1000 {
+		list = fmt.Appendf(list, "%d,", i)
+	}
+	e := publish.Event{Type: "cases.updated", Data: fmt.Appendf(nil, `{"list":[%s]}`, list[:len(list)-1])}
+	w := newWorld(t, filtered(`false`))
+	w.store.publish = func(_ context.Context, p store.Publication) ([]store.Accepted, error) {
+		if p.Match == nil {
+			return nil, store.ErrStale
+		}
+		var filters []string
+		for i := range 400 {
+			filters = append(filters, fmt.Sprintf("%s && %d == %d", slow, i, i))
+		}
+		if err := p.Match(filtered(append(filters, `false`)...)); err != nil {
+			return nil, err
+		}
+		return commitAll(p), nil
+	}
+	if _, err := w.send(t, e); err != nil {
+		t.Fatal(err)
+	}
+	got := w.store.got[len(w.store.got)-1].Events[0].Targets
+	notes := 0
+	for _, to := range got {
+		if to.Endpoint == 401 {
+			t.Error("what was asked before is not known any more")
+		}
+		if strings.Contains(to.Note, "took too long") {
+			notes++
+		}
+	}
+	if notes < 200 {
+		t.Errorf("%d of 400 new filters were not asked for want of time, want most", notes)
+	}
+}

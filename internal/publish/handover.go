@@ -86,4 +86,5 @@ func (h *handover) settle() {
 			slot.Release()
 		}
 	}
+	h.slots = nil
 }

@@ -197,10 +197,16 @@ func (x *indexes) load(ctx context.Context, tenant int64, l *loading) {
 	}()
 	set, err := x.source(ctx, tenant)
 	if err == nil {
-		l.index = newIndex(set)
-		l.index.filters = x.programs.of(set)
+		l.index = x.make(set)
 	}
 	l.err = err
+}
+
+// make returns the index of a set, which is not kept.
+func (x *indexes) make(set store.EndpointSet) *index {
+	i := newIndex(set)
+	i.filters = x.programs.of(set)
+	return i
 }
 
 // makeRoom lets go of any tenants but the given one until the bounds hold. It is

@@ -24,11 +24,11 @@ const (
 	outboxFault = time.Second
 )
 
-// outboxPage is how many rows are read and published at a time, outboxAtOnce the
-// tenants whose rows are published side by side.
+// outboxPage is how many rows are read at a time, outboxAtOnce the tenants whose rows
+// are published side by side.
 const (
 	outboxPage   = 500
-	outboxAtOnce = 16
+	outboxAtOnce = 64
 )
 
 // Outbox publishes what other programs left in the database.
@@ -40,9 +40,13 @@ type Outbox struct {
 	Log    *slog.Logger
 }
 
-// Run publishes committed rows, of each tenant oldest first, until ctx ends. What
-// is refused stays with its reason; what cannot be stored now is tried again.
+// Run publishes committed rows, of each tenant oldest first, until ctx ends. Tenants do
+// not wait for each other: each has its own turn, and one whose turn takes long is left
+// out of what is looked for meanwhile. What is refused stays with its reason; what cannot
+// be stored now is tried again.
 func (o *Outbox) Run(ctx context.Context) {
+	turns := outboxTurns{busy: map[int64]time.Time{}, room: make(chan struct{}, outboxAtOnce), ended: make(chan struct{}, 1)}
+	defer turns.running.Wait()
 	ahead, troubled := false, false
 	for wait := outboxSoon; ctx.Err() == nil; {
 		var err error
@@ -52,7 +56,7 @@ func (o *Outbox) Run(ctx context.Context) {
 		}
 		found := 0
 		if err == nil {
-			found, err = o.sweep(ctx)
+			found, err = o.sweep(ctx, &turns)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -62,8 +66,8 @@ func (o *Outbox) Run(ctx context.Context) {
 				o.Log.Warn("the outbox cannot be published now; trying again", "err", err)
 			}
 			wait = outboxFault
-		case found > 0 || troubled:
-			wait = outboxSoon
+		case found > 0 || troubled || turns.taken():
+			wait = outboxSoon // who adds to an outbox that is not empty wakes nobody
 		default:
 			wait = min(2*wait, outboxIdle)
 		}
@@ -71,6 +75,7 @@ func (o *Outbox) Run(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+		case <-turns.ended:
 		case <-o.Rows.OutboxChanged():
 			if err != nil { // the wake-up is no reason to hurry then
 				<-timer.C
@@ -81,49 +86,97 @@ func (o *Outbox) Run(ctx context.Context) {
 	}
 }
 
-// sweep goes once through all that waits.
-func (o *Outbox) sweep(ctx context.Context) (found int, err error) {
-	for after := int64(0); ; {
-		rows, err := o.Rows.OutboxWaiting(ctx, after, outboxPage)
+// outboxTurns are the tenants whose rows are being published, or could not be and rest.
+type outboxTurns struct {
+	running sync.WaitGroup
+	room    chan struct{}
+	ended   chan struct{} // a turn is over; holds one
+
+	mu   sync.Mutex
+	busy map[int64]time.Time // zero, or until when it rests
+}
+
+// others returns the tenants that are not to be looked for now.
+func (t *outboxTurns) others() (ids []int64) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, until := range t.busy {
+		if !until.IsZero() && !now.Before(until) {
+			delete(t.busy, id)
+			continue
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// taken reports whether there are any.
+func (t *outboxTurns) taken() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.busy) > 0
+}
+
+func (t *outboxTurns) begin(id int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.busy[id] = time.Time{}
+}
+
+// end ends a tenant's turn; one whose rows could not be published rests.
+func (t *outboxTurns) end(id int64, failed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if delete(t.busy, id); failed {
+		t.busy[id] = time.Now().Add(outboxFault)
+		return
+	}
+	select {
+	case t.ended <- struct{}{}:
+	default:
+	}
+}
+
+// sweep has everything published that waits of tenants that have no turn now, each
+// once.
+func (o *Outbox) sweep(ctx context.Context, turns *outboxTurns) (found int, err error) {
+	var had []int64
+	for {
+		rows, err := o.Rows.OutboxWaiting(ctx, append(turns.others(), had...), outboxPage)
 		if err != nil || len(rows) == 0 {
 			return found, err
 		}
 		found += len(rows)
-		after = rows[len(rows)-1].ID
-		if err := o.page(ctx, rows); err != nil {
-			return found, err
+		for len(rows) > 0 {
+			id := rows[0].Tenant
+			end := slices.IndexFunc(rows, func(r store.OutboxRow) bool { return r.Tenant != id })
+			if end < 0 {
+				end = len(rows)
+			}
+			had = append(had, id)
+			select {
+			case turns.room <- struct{}{}:
+			case <-ctx.Done():
+				return found, nil
+			}
+			o.turn(ctx, turns, id, rows[:end])
+			rows = rows[end:]
 		}
 	}
 }
 
-// page publishes rows, each tenant's in order and together.
-func (o *Outbox) page(ctx context.Context, rows []store.OutboxRow) error {
-	var tenants []int64
-	byTenant := map[int64][]store.OutboxRow{}
-	for i := range rows {
-		t := rows[i].Tenant
-		if byTenant[t] == nil {
-			tenants = append(tenants, t)
+// turn begins to publish rows of one tenant.
+func (o *Outbox) turn(ctx context.Context, turns *outboxTurns, id int64, rows []store.OutboxRow) {
+	turns.begin(id)
+	turns.running.Go(func() {
+		err := o.tenant(ctx, id, rows)
+		if err != nil && ctx.Err() == nil {
+			o.Log.Warn("a tenant's events in the outbox cannot be published now; trying again", "tenant", rows[0].TenantName, "err", err)
 		}
-		byTenant[t] = append(byTenant[t], rows[i])
-	}
-	var mu sync.Mutex
-	var first error
-	var wg sync.WaitGroup
-	room := make(chan struct{}, outboxAtOnce)
-	for _, t := range tenants {
-		room <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-room }()
-			if err := o.tenant(ctx, t, byTenant[t]); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				first = errors.Join(first, err)
-			}
-		})
-	}
-	wg.Wait()
-	return first
+		turns.end(id, err != nil)
+		<-turns.room
+	})
 }
 
 // tenant publishes rows of one tenant.

@@ -6,7 +6,8 @@
 // An endpoint sees every event whose publish began after the endpoint's creation
 // or change was answered: the commit compares the version of the tenant's
 // endpoints with the one that was matched, and Publish matches again when it
-// moved.
+// moved; the last time within the commit, so that no publish fails for changes, however
+// fast they come.
 package publish
 
 import (
@@ -155,9 +156,9 @@ type Accepted struct {
 	Repeated bool
 }
 
-// maxMatches bounds how often a publish matches again because the tenant's
-// endpoints changed under it.
-const maxMatches = 20
+// maxMatches is how often a publish matches before its commit. If the tenant's
+// endpoints changed under it each time, it matches within the commit.
+const maxMatches = 3
 
 // Publish stores the events of one request of tenant t, all or none, and hands
 // their deliveries to the lanes. pointer gives the JSON pointer of event i, for
@@ -281,28 +282,37 @@ func contentHash(eventType string, deliverAt time.Time, data []byte) (sum [32]by
 
 // commit matches, reserves and stores p, and hands over what is committed.
 func (s *Service) commit(ctx context.Context, p *store.Publication, about int64) ([]store.Accepted, error) {
-	for range maxMatches {
+	m := matching{about: about}
+	for try := 1; ; try++ {
+		if m.again = try > 1; m.again && m.sifted == nil {
+			m.sifted = sifted{}
+		}
 		x, err := s.indexes.get(ctx, p.Tenant)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.target(p, x.index, about); err != nil {
+		m.sifting = maxSifting
+		if err := s.target(p, x.index, &m); err != nil {
 			return nil, err
 		}
-		stored, err := s.store(ctx, p)
-		if !errors.Is(err, store.ErrStale) {
-			if err == nil {
-				s.followers.wake(p.Tenant)
-			}
+		within := try > maxMatches
+		stored, err := s.store(ctx, p, &m, within)
+		if err == nil {
+			s.followers.wake(p.Tenant)
+		}
+		if within || !errors.Is(err, store.ErrStale) {
 			return stored, err
 		}
 		s.indexes.drop(p.Tenant, x)
 	}
-	return nil, keepsChanging()
 }
 
-func keepsChanging() error {
-	return unavailable("The tenant's endpoints keep changing; try again.", time.Second)
+// matching is what one publish keeps from one match to the next.
+type matching struct {
+	about   int64 // the endpoint that gets none of it
+	again   bool  // it is not the first
+	sifted  sifted
+	sifting time.Duration // what filters may take
 }
 
 func suspended(t posthorn.Tenant) error {
@@ -310,7 +320,7 @@ func suspended(t posthorn.Tenant) error {
 }
 
 // target sets where the events go.
-func (s *Service) target(p *store.Publication, x *index, about int64) error {
+func (s *Service) target(p *store.Publication, x *index, m *matching) error {
 	p.SetVersion = x.version
 	total, most := 0, 0
 	for i := range p.Events {
@@ -320,19 +330,19 @@ func (s *Service) target(p *store.Publication, x *index, about int64) error {
 	if err := s.bounds(total, most); err != nil {
 		return err
 	}
-	sift := sift{index: x}
+	sift := sift{index: x, matching: m}
 	total, most = 0, 0
 	for i := range p.Events {
 		e := &p.Events[i]
 		ids := x.match(e.Type)
 		e.Targets = make([]store.PublishTarget, 0, len(ids))
 		for _, id := range ids {
-			if id != about {
+			if id != m.about {
 				kind := x.owned[id]
 				e.Targets = append(e.Targets, store.PublishTarget{Endpoint: id, Owned: kind != freeLane, Ordered: kind == orderedLane})
 			}
 		}
-		sift.event(e)
+		sift.event(i, e)
 		total, most = total+len(e.Targets), max(most, len(e.Targets))
 	}
 	if x.filters != nil { // those that filters let pass count too
@@ -356,14 +366,26 @@ func (s *Service) bounds(total, most int) error {
 
 // store reserves a slot for every delivery and commits p. Whatever happens,
 // every slot is settled, and rightly: the commit is not given up when the caller
-// goes away, so that its outcome is always known.
-func (s *Service) store(ctx context.Context, p *store.Publication) ([]store.Accepted, error) {
+// goes away, so that its outcome is always known. within has it match again within
+// the commit if need be.
+func (s *Service) store(ctx context.Context, p *store.Publication, m *matching, within bool) ([]store.Accepted, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	h := handover{p: p}
 	defer h.settle()
 	h.reserve(s.cfg.Lanes)
+	if within {
+		p.Match = func(set store.EndpointSet) error {
+			h.settle()
+			m.sifting = maxSiftingWithin
+			if err := s.target(p, s.indexes.make(set), m); err != nil {
+				return err
+			}
+			h.reserve(s.cfg.Lanes)
+			return nil
+		}
+	}
 	stored, err := s.cfg.Store.Publish(context.WithoutCancel(ctx), *p)
 	if err != nil {
 		return nil, err
@@ -397,13 +419,12 @@ func accepted(events []store.NewEvent, stored []store.Accepted) []Accepted {
 	return all
 }
 
-// Notice lets go of what a change may have made untrue.
+// Notice lets go of what a change may have made untrue. Of an endpoint's nothing is:
+// most move no version, and of the others the commit tells.
 func (s *Service) Notice(n store.Notice) {
 	switch n.Kind {
 	case store.NoticeAll:
 		s.indexes.dropAll()
-	case store.NoticeEndpoint:
-		s.indexes.drop(n.Tenant, nil)
 	case store.NoticeTenant:
 		s.indexes.drop(n.Tenant, nil)
 		s.mu.Lock()

@@ -51,23 +51,23 @@ func (s *Service) Test(ctx context.Context, t posthorn.Tenant, endpoint int64, e
 	return tested(a), nil
 }
 
-// commitAsIs stores a publication whose targets are given.
+// commitAsIs stores a publication whose targets are given, whatever the others of the
+// tenant's endpoints are by then.
 func (s *Service) commitAsIs(ctx context.Context, p *store.Publication) (store.Accepted, error) {
-	for range maxMatches {
-		x, err := s.indexes.get(ctx, p.Tenant)
-		if err != nil {
-			return store.Accepted{}, err
-		}
-		p.SetVersion = x.index.version
-		stored, err := s.cfg.Store.Publish(context.WithoutCancel(ctx), *p)
-		switch {
-		case err == nil:
-			s.followers.wake(p.Tenant)
-			return stored[0], nil
-		case !errors.Is(err, store.ErrStale):
-			return store.Accepted{}, err
-		}
-		s.indexes.drop(p.Tenant, x)
+	x, err := s.indexes.get(ctx, p.Tenant)
+	if err != nil {
+		return store.Accepted{}, err
 	}
-	return store.Accepted{}, keepsChanging()
+	p.SetVersion = x.index.version
+	stored, err := s.cfg.Store.Publish(context.WithoutCancel(ctx), *p)
+	if errors.Is(err, store.ErrStale) {
+		s.indexes.drop(p.Tenant, x)
+		p.Match = func(store.EndpointSet) error { return nil }
+		stored, err = s.cfg.Store.Publish(context.WithoutCancel(ctx), *p)
+	}
+	if err != nil {
+		return store.Accepted{}, err
+	}
+	s.followers.wake(p.Tenant)
+	return stored[0], nil
 }

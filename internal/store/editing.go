@@ -98,6 +98,19 @@ func SameToUsers(a, b *posthorn.Endpoint) bool {
 		a.Status == b.Status && a.PausedReason == b.PausedReason
 }
 
+// Rematches reports whether a publish that matched an endpoint as it was must match
+// again: whether anything changed of what decides which events it gets, and how its
+// lane takes them. Nil stands for an endpoint that is not there. Everything else is
+// read when a delivery is attempted.
+func Rematches(was, is *posthorn.Endpoint) bool {
+	if was == nil || is == nil {
+		return true
+	}
+	a, b := &was.Settings, &is.Settings
+	return !slices.Equal(was.Events, is.Events) || a.Filter != b.Filter || a.Ordered != b.Ordered ||
+		a.OwnedLane(false) != b.OwnedLane(false) || a.OwnedLane(true) != b.OwnedLane(true)
+}
+
 // EditedSettings is the endpoint with what fn makes of its settings, and whether
 // that or the values are a change, which moves SettingsVersion on.
 func EditedSettings(old posthorn.Endpoint, fn func(*posthorn.Settings) error, values []SealedHeader) (e posthorn.Endpoint, changed bool, err error) {

@@ -13,9 +13,11 @@ var ErrTaken = errors.New("store: taken by another node")
 // a store that they can write to has it: PostgreSQL. A row leaves it in the commit
 // that publishes it ([Publication.Outbox]), so that each is published once.
 type Outbox interface {
-	// OutboxWaiting returns committed rows that no other node is publishing now,
-	// oldest first, with an id above after.
-	OutboxWaiting(ctx context.Context, after int64, limit int) ([]OutboxRow, error)
+	// OutboxWaiting returns committed rows that no other node is publishing now, of
+	// any tenants but some: of each the oldest first, together, and of each about as
+	// many, at most limit of all. It takes no longer for what waits of those that are
+	// left out.
+	OutboxWaiting(ctx context.Context, but []int64, limit int) ([]OutboxRow, error)
 	// OutboxRefuse keeps rows out of OutboxWaiting, each with its reason. Rows that
 	// are gone or refused already are left alone.
 	OutboxRefuse(ctx context.Context, at time.Time, reasons map[int64]string) error

@@ -390,8 +390,14 @@ type Publication struct {
 	// SetVersion is the version of the EndpointSet that was matched; ErrStale if
 	// it is no more.
 	SetVersion int64
-	At         time.Time // acceptance
-	Events     []NewEvent
+	// Match, when it is not nil, is called within the commit instead of ErrStale, with
+	// the endpoints as they are then and stay until it ends. It sets the Targets of
+	// Events anew; its error refuses the publication. Others wait for it, so it must be
+	// quick. It is called once for each try of the commit, and not any more when Publish
+	// has returned.
+	Match  func(EndpointSet) error
+	At     time.Time // acceptance
+	Events []NewEvent
 	// BacklogLimit bounds the tenant's open deliveries; what goes beyond is
 	// stored as expired with ReasonBacklogFull.
 	BacklogLimit int

@@ -22,6 +22,7 @@ type batch struct {
 	node uint8
 
 	pubs   []*publication
+	begun  bool        // the statement stands in a transaction that was begun
 	gen    uint64      // of what it takes into this node's memory
 	opened opened      // what the batch opens, by tenant
 	last   posthorn.ID // the highest id that it uses
@@ -313,6 +314,9 @@ func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err 
 	}
 	b.gen = b.p.s.holdings.take(b.run, b.own(nil)...)
 	places, err := collect(conn.Query(ctx, query+` SELECT pub FROM ok`, args...))
+	if err == nil && b.begun {
+		_, err = conn.Exec(ctx, "COMMIT")
+	}
 	switch {
 	case err == nil:
 		return b.marked(places), nil

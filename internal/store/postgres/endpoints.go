@@ -58,7 +58,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 				return err
 			}
 		}
-		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+		if err := tx.endpointChanged(e.Tenant, e.ID, store.Rematches(nil, &e)); err != nil {
 			return err
 		}
 		return tx.audit(c, e.Tenant, store.Audit{Action: "endpoint.create", Subject: e.Ref, After: store.AuditEndpoint(&e)})
@@ -168,6 +168,9 @@ func (s *Store) EndpointsOf(ctx context.Context, tenant int64, before string, li
 // UpdateEndpoint implements [store.Endpoints].
 func (s *Store) UpdateEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (e posthorn.Endpoint, err error) {
 	err = s.change(ctx, c, func(tx *txn) error {
+		if err := tx.lockSet(tenant); err != nil {
+			return err
+		}
 		old, err := tx.endpoint(tenant, ref, version)
 		if err != nil {
 			return err
@@ -224,7 +227,7 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 	default:
 		action = "endpoint.pause"
 	}
-	if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+	if err := tx.endpointChanged(e.Tenant, e.ID, store.Rematches(old, e)); err != nil {
 		return err
 	}
 	return tx.audit(c, e.Tenant, store.Audit{Action: action, Subject: e.Ref, Before: store.AuditEndpoint(old), After: store.AuditEndpoint(e)})
@@ -233,6 +236,9 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 // UpdateSettings implements [store.Endpoints].
 func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64, ref string, version int64, fn func(*posthorn.Settings) error, values ...store.SealedHeader) (e posthorn.Endpoint, err error) {
 	err = s.change(ctx, c, func(tx *txn) error {
+		if err := tx.lockSet(tenant); err != nil {
+			return err
+		}
 		old, err := tx.endpoint(tenant, ref, 0)
 		if err != nil {
 			return err
@@ -252,7 +258,7 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 				return err
 			}
 		}
-		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+		if err := tx.endpointChanged(tenant, e.ID, store.Rematches(&old, &e)); err != nil {
 			return err
 		}
 		return tx.audit(c, tenant, store.Audit{Action: "endpoint.settings.update", Subject: ref, Before: store.AuditSettings(&old, nil), After: store.AuditSettings(&e, values)})
@@ -266,6 +272,9 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 // DeleteEndpoint implements [store.Endpoints].
 func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64, ref string, version int64) error {
 	return s.change(ctx, c, func(tx *txn) error {
+		if err := tx.lockSet(tenant); err != nil {
+			return err
+		}
 		e, err := tx.endpoint(tenant, ref, version)
 		if err != nil {
 			return err
@@ -278,11 +287,20 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 				return err
 			}
 		}
-		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+		if err := tx.endpointChanged(tenant, e.ID, store.Rematches(&e, nil)); err != nil {
 			return err
 		}
 		return tx.audit(c, tenant, store.Audit{Action: "endpoint.delete", Subject: ref, Before: store.AuditEndpoint(&e)})
 	})
+}
+
+const endpointsOfSet = `SELECT ` + endpointColumns + ` FROM endpoints WHERE tenant = $1 AND deleted_at = 0 ORDER BY id`
+
+// lockSet has the tenant's endpoints stay as publishes match them until the
+// transaction ends. It comes before locks of single endpoints: see
+// publication.matchAgain.
+func (tx *txn) lockSet(tenant int64) error {
+	return tx.exec(`SELECT 1 FROM tenants WHERE id = $1 FOR NO KEY UPDATE`, tenant)
 }
 
 // EndpointSet implements [store.Endpoints].
@@ -297,8 +315,7 @@ func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.Endpoi
 			return store.ErrNotFound
 		}
 		set.Version, set.Shared = versions[0], true
-		set.Endpoints, err = all(ctx, s, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
-			WHERE tenant = $1 AND deleted_at = 0 ORDER BY id`, tenant)
+		set.Endpoints, err = all(ctx, s, q, scanEndpoint, endpointsOfSet, tenant)
 		return err
 	})
 	return set, err

@@ -88,7 +88,7 @@ func TestPublishingIsGrantedByTenant(t *testing.T) {
 	code("22023", `SELECT posthorn_outbox.publish('acme', 'cases.updated', '[]')`)
 	code("", `SELECT posthorn_outbox.publish('acme', 'cases.updated', '{}', NULL, '4713-01-01 00:00:00+00 BC')`) // is now
 	code("22008", `SELECT posthorn_outbox.publish('acme', 'cases.updated', '{}', NULL, '-infinity')`)
-	rows, err := s.OutboxWaiting(t.Context(), 0, 100)
+	rows, err := s.OutboxWaiting(t.Context(), nil, 100)
 	if err != nil || len(rows) != 5 {
 		t.Errorf("%d rows wait, %v", len(rows), err)
 	}
@@ -177,7 +177,7 @@ func TestRefusedRowsAreBounded(t *testing.T) {
 	if err != nil || len(rows) != 250 || rows[10].Reason != fmt.Sprint("n", kept+more-5) {
 		t.Errorf("the newest are not kept: %d, %v", len(rows), err)
 	}
-	if rows, err := s.OutboxWaiting(t.Context(), 0, 10); err != nil || len(rows) != 1 {
+	if rows, err := s.OutboxWaiting(t.Context(), nil, 10); err != nil || len(rows) != 1 {
 		t.Errorf("%d wait, %v: what waits is never dropped", len(rows), err)
 	}
 	// Of large ones fewer, by what they take: these cannot be compressed much.

@@ -561,7 +561,7 @@ var methods = map[string]method{
 	"OutboxWaiting": func(w *ward) call {
 		w.newOutboxRow(false)
 		return func(ctx context.Context, s *postgres.Store) error {
-			_, err := s.OutboxWaiting(ctx, 0, 10)
+			_, err := s.OutboxWaiting(ctx, nil, 10)
 			return err
 		}
 	},

@@ -80,7 +80,8 @@ func migrate(ctx context.Context, db *sql.DB) (from, to int64, err error) {
 // that makes it. They are no version of their own, so that older binaries go on
 // serving the database.
 var added = map[string]string{
-	"due_by_hand": `CREATE INDEX IF NOT EXISTS due_by_hand ON posthorn.due (endpoint, (greatest(seq, id)), id) WHERE run = -1 AND manual`,
+	"due_by_hand":    `CREATE INDEX IF NOT EXISTS due_by_hand ON posthorn.due (endpoint, (greatest(seq, id)), id) WHERE run = -1 AND manual`,
+	"outbox_tenants": `CREATE INDEX IF NOT EXISTS outbox_tenants ON posthorn.outbox (tenant, id) WHERE refused_at = 0`,
 	// What each process that serves says of its clocks with every renewal of its lease,
 	// in nanoseconds: how far its machine's is ahead of the service's time by which it
 	// goes, and that of the database's clock. at is the database's then, Unix time. The

@@ -254,7 +254,7 @@ func TestChangesReachOtherNodes(t *testing.T) {
 	stale := c.publication(b, "")
 	began := time.Now()
 	_, err := a.UpdateEndpoint(t.Context(), store.Change{Actor: "test", At: began}, c.tenant.ID, c.to.Ref, 0, func(e *posthorn.Endpoint) error {
-		e.Status = posthorn.StatusPaused
+		e.Events = []posthorn.Pattern{"assignments.*"}
 		return nil
 	})
 	if err != nil {

@@ -34,18 +34,33 @@ func scanOutboxData(r scanner) (o store.OutboxRow, err error) {
 // outboxBytes bounds what one look at the outbox reads, but for its first row.
 const outboxBytes = 4 << 20
 
+// outboxTenants bounds the tenants of one look. They are found by hopping over the
+// index from one to the next.
+const outboxTenants = 256
+
 // OutboxWaiting implements [store.Outbox].
-func (s *Store) OutboxWaiting(ctx context.Context, after int64, limit int) ([]store.OutboxRow, error) {
+func (s *Store) OutboxWaiting(ctx context.Context, but []int64, limit int) ([]store.OutboxRow, error) {
 	if err := s.serving(); err != nil {
 		return nil, err
 	}
 	if !s.clocks.trusted() {
 		return nil, nil // other nodes take them
 	}
-	return all(ctx, s, s.other, scanOutboxData, `WITH c AS MATERIALIZED (
-			SELECT id, octet_length(data) AS size FROM outbox WHERE refused_at = 0 AND id > $1 ORDER BY id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED
-		), s AS (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM c)
-		SELECT `+outboxColumns+`, o.data FROM s JOIN outbox o USING (id) WHERE s.before < $3 ORDER BY o.id`, after, limit, outboxBytes)
+	if but == nil {
+		but = []int64{}
+	}
+	return all(ctx, s, s.other, scanOutboxData, `WITH RECURSIVE t (tenant) AS (
+			(SELECT tenant FROM outbox WHERE refused_at = 0 AND tenant <> ALL ($1) ORDER BY tenant LIMIT 1)
+			UNION ALL
+			SELECT (SELECT o.tenant FROM outbox o WHERE o.refused_at = 0 AND o.tenant > t.tenant ORDER BY o.tenant LIMIT 1) FROM t WHERE t.tenant IS NOT NULL
+		), c AS MATERIALIZED (
+			SELECT r.id, r.tenant, r.size, r.place FROM (SELECT tenant FROM t WHERE tenant IS NOT NULL AND tenant <> ALL ($1) LIMIT $4) t
+				CROSS JOIN LATERAL (SELECT o.id, o.tenant, octet_length(o.data) AS size, row_number() OVER (ORDER BY o.id) AS place
+					FROM (SELECT id, tenant, data FROM outbox WHERE refused_at = 0 AND tenant = t.tenant ORDER BY id LIMIT $2) o) r
+			ORDER BY r.place, r.id LIMIT $2
+		), s AS (SELECT id, sum(size) OVER (ORDER BY place, id) - size AS before FROM c)
+		SELECT `+outboxColumns+`, o.data FROM s JOIN outbox o USING (id) WHERE s.before < $3 AND o.refused_at = 0
+		ORDER BY o.tenant, o.id FOR NO KEY UPDATE OF o SKIP LOCKED`, but, limit, outboxBytes, outboxTenants)
 }
 
 // OutboxRefuse implements [store.Outbox].

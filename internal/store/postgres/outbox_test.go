@@ -65,7 +65,7 @@ func TestThePublishFunctionRefuses(t *testing.T) {
 			t.Errorf("%.90s: %v, want %s with %q", k.args, err, k.code, k.says)
 		}
 	}
-	rows, err := s.OutboxWaiting(t.Context(), 0, 10)
+	rows, err := s.OutboxWaiting(t.Context(), nil, 10)
 	if err != nil || len(rows) != 0 {
 		t.Errorf("%d rows were stored, %v", len(rows), err)
 	}
@@ -101,7 +101,7 @@ func TestARowOfTheOutboxIsPublishedOnce(t *testing.T) {
 	for i := range 20 {
 		exec(`SELECT posthorn.publish('acme', 'cases.updated', $1, $2)`, data, fmt.Sprint("k", i))
 	}
-	rows, err := nodes[1].OutboxWaiting(t.Context(), 0, 100)
+	rows, err := nodes[1].OutboxWaiting(t.Context(), nil, 100)
 	if err != nil || len(rows) != 20 || string(rows[3].Data) != data || rows[3].Key != "k3" {
 		t.Fatalf("%d rows wait, %v", len(rows), err)
 	}
@@ -134,7 +134,7 @@ func TestARowOfTheOutboxIsPublishedOnce(t *testing.T) {
 	if err != nil || len(events) != len(rows) || published != len(rows) {
 		t.Errorf("%d were published and %d are stored, want %d of both; %v", published, len(events), len(rows), err)
 	}
-	if left, err := nodes[0].OutboxWaiting(t.Context(), 0, 100); err != nil || len(left) > 0 {
+	if left, err := nodes[0].OutboxWaiting(t.Context(), nil, 100); err != nil || len(left) > 0 {
 		t.Errorf("%d rows are left, %v", len(left), err)
 	}
 }

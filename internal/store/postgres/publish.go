@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/posthorn/posthorn"
@@ -119,13 +121,15 @@ type publisher struct {
 	queue   *queue[publication]
 	running sync.WaitGroup
 	moves   store.Moves
+	within  chan struct{} // is held by those that match within their commit
 	ids     sync.Mutex
 	last    posthorn.ID // the highest id given out
+	room    sync.Mutex
 	lead    time.Duration
 }
 
 func newPublisher(ctx context.Context, s *Store) (*publisher, error) {
-	p := &publisher{s: s, queue: newQueue(false, func(o *publication) (int, int) { return o.rows, o.bytes })}
+	p := &publisher{s: s, within: make(chan struct{}, withinAtOnce), queue: newQueue(false, func(o *publication) (int, int) { return o.rows, o.bytes })}
 	if err := p.readLast(ctx); err != nil {
 		return nil, err
 	}
@@ -183,6 +187,26 @@ func (p *publisher) write(group []*publication) (done bool) {
 			live = append(live, o)
 		}
 	}
+	// Those that match within the commit wait for the changes of their tenant, and
+	// nobody else does.
+	return p.together(slices.DeleteFunc(live, func(o *publication) bool {
+		if o.Match == nil {
+			return false
+		}
+		p.running.Go(func() {
+			p.within <- struct{}{}
+			defer func() { <-p.within }()
+			p.alone(o)
+		})
+		return true
+	}))
+}
+
+// withinAtOnce is how many publications match within their commit at a time.
+const withinAtOnce = 4
+
+// together commits a group.
+func (p *publisher) together(live []*publication) (done bool) {
 	for len(live) > 0 {
 		later, err := p.try(live)
 		switch {
@@ -222,6 +246,10 @@ func (p *publisher) alone(o *publication) {
 		if err == nil || errors.Is(err, errBeside) {
 			return
 		}
+		if r, ok := err.(refusedMatch); ok {
+			o.answer(nil, r.error)
+			return
+		}
 		if !isCode(err, codeUnique, codeDeadlock, codeSerialize) || i == retries {
 			o.answer(nil, classify(err))
 			return
@@ -244,7 +272,11 @@ func (p *publisher) try(group []*publication) (later []*publication, err error) 
 	if err != nil {
 		return nil, err
 	}
-	conn, err := p.s.hot.Acquire(ctx)
+	pool := p.s.hot
+	if group[0].Match != nil {
+		pool = p.s.other
+	}
+	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -254,6 +286,16 @@ func (p *publisher) try(group []*publication) (later []*publication, err error) 
 		return nil, err
 	}
 	b := newBatch(p, run, node)
+	if o := group[0]; o.Match != nil { // it is alone
+		if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
+			return nil, err
+		}
+		defer rollback(ctx, conn)
+		b.begun = true
+		if err := o.matchAgain(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
 	for _, o := range group {
 		switch wait, err := b.add(o, known); {
 		case err != nil:
@@ -279,16 +321,81 @@ func (p *publisher) try(group []*publication) (later []*publication, err error) 
 	return later, nil
 }
 
-// makeRoom prepares what a batch needs: partitions, the ids' lead.
-func (p *publisher) makeRoom(ctx context.Context, b *batch) error {
-	if b.lead > p.lead {
-		lead := 2 * b.lead
+// rollback ends a transaction that did not commit; after a commit it does nothing.
+func rollback(ctx context.Context, conn *pgxpool.Conn) {
+	if c := conn.Conn(); c.IsClosed() || c.PgConn().TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+		_ = conn.Conn().Close(ctx) // it has the same effect
+	}
+}
+
+// matchAgain matches within the transaction, if the endpoints are others by now. The
+// lock keeps them as they are until the commit: a change takes it first. It is the
+// tenant's row, so that only the tenant waits.
+func (o *publication) matchAgain(ctx context.Context, conn *pgxpool.Conn) error {
+	set := store.EndpointSet{Shared: true}
+	err := conn.QueryRow(ctx, `SELECT set_version FROM tenants WHERE id = $1 AND deleted_at = 0 FOR SHARE`, o.Tenant).Scan(&set.Version)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), err == nil && set.Version == o.SetVersion:
+		return nil // what follows finds out that the tenant is gone
+	case err != nil:
+		return err
+	}
+	rows, err := conn.Query(ctx, endpointsOfSet, o.Tenant)
+	if err == nil {
+		err = eachRow(rows, func(r scanner) error {
+			e, err := scanEndpoint(r)
+			set.Endpoints = append(set.Endpoints, e)
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	o.mu.Lock() // the caller may stop waiting; it must not be called then
+	defer o.mu.Unlock()
+	if o.left {
+		return store.ErrUnavailable
+	}
+	if err := o.Match(set); err != nil {
+		return refusedMatch{err}
+	}
+	o.SetVersion = set.Version
+	for i := range o.Events {
+		if len(o.Events[i].Targets) >= posthorn.MaxSequence {
+			return refusedMatch{store.ErrTooMany}
+		}
+	}
+	return nil
+}
+
+// refusedMatch is what Match refused with.
+type refusedMatch struct{ error }
+
+// noteLead notes how far ids run ahead of their time, before any does.
+func (p *publisher) noteLead(ctx context.Context, lead time.Duration) error {
+	p.room.Lock()
+	defer p.room.Unlock()
+	if lead > p.lead {
+		lead *= 2
 		_, err := p.s.other.Exec(ctx, `INSERT INTO meta (key, value) VALUES ('lead', $1)
 			ON CONFLICT (key) DO UPDATE SET value = greatest(meta.value, excluded.value)`, int64(lead))
 		if err != nil {
 			return err
 		}
 		p.lead = lead
+	}
+	return nil
+}
+
+// makeRoom prepares what a batch needs: partitions, the ids' lead.
+func (p *publisher) makeRoom(ctx context.Context, b *batch) error {
+	if err := p.noteLead(ctx, b.lead); err != nil {
+		return err
 	}
 	if len(b.events.id) == 0 {
 		return nil

@@ -361,7 +361,7 @@ func (tx *txn) pause(tenant, endpoint int64, reason posthorn.PausedReason, at ti
 	if err != nil || !found {
 		return false, err
 	}
-	if err := tx.endpointChanged(tenant, endpoint); err != nil {
+	if err := tx.endpointChanged(tenant, endpoint, false); err != nil {
 		return false, err
 	}
 	return true, tx.audit(store.Change{Actor: "posthorn", At: at}, tenant, store.AuditPause(ref, reason))

@@ -42,9 +42,13 @@ func (tx *txn) tenant(id int64) (name string, err error) {
 	return name, err
 }
 
-// endpointChanged makes publishes that matched before match again, and tells.
-func (tx *txn) endpointChanged(tenant, endpoint int64) error {
+// endpointChanged tells, and if the change asks for it makes publishes that matched
+// before match again.
+func (tx *txn) endpointChanged(tenant, endpoint int64, rematch bool) error {
 	tx.notice(store.Notice{Kind: store.NoticeEndpoint, Tenant: tenant, Endpoint: endpoint})
+	if !rematch {
+		return nil
+	}
 	return tx.exec(`UPDATE tenants SET set_version = set_version + 1 WHERE id = $1`, tenant)
 }
 

@@ -56,7 +56,7 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.setOrdered(e.ID, e.Settings.Ordered); err != nil {
 			return err
 		}
-		if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+		if err := tx.endpointChanged(e.Tenant, e.ID, store.Rematches(nil, &e)); err != nil {
 			return err
 		}
 		return tx.audit(c, e.Tenant, store.Audit{Action: "endpoint.create", Subject: e.Ref, After: store.AuditEndpoint(&e)})
@@ -212,7 +212,7 @@ func (tx *txn) updateEndpoint(c store.Change, old, e *posthorn.Endpoint) error {
 	default:
 		action = "endpoint.pause"
 	}
-	if err := tx.endpointChanged(e.Tenant, e.ID); err != nil {
+	if err := tx.endpointChanged(e.Tenant, e.ID, store.Rematches(old, e)); err != nil {
 		return err
 	}
 	return tx.audit(c, e.Tenant, store.Audit{Action: action, Subject: e.Ref, Before: store.AuditEndpoint(old), After: store.AuditEndpoint(e)})
@@ -241,7 +241,7 @@ func (s *Store) UpdateSettings(ctx context.Context, c store.Change, tenant int64
 		if err := tx.setOrdered(e.ID, e.Settings.Ordered); err != nil {
 			return err
 		}
-		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+		if err := tx.endpointChanged(tenant, e.ID, store.Rematches(&old, &e)); err != nil {
 			return err
 		}
 		return tx.audit(c, tenant, store.Audit{Action: "endpoint.settings.update", Subject: ref, Before: store.AuditSettings(&old, nil), After: store.AuditSettings(&e, values)})
@@ -265,7 +265,7 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 		if err := tx.setOrdered(e.ID, false); err != nil {
 			return err
 		}
-		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+		if err := tx.endpointChanged(tenant, e.ID, store.Rematches(&e, nil)); err != nil {
 			return err
 		}
 		return tx.audit(c, tenant, store.Audit{Action: "endpoint.delete", Subject: ref, Before: store.AuditEndpoint(&e)})
@@ -282,6 +282,8 @@ func (s *Store) snapshot(ctx context.Context, fn func(querier) error) error {
 	return fn(s.prepared.within(tx))
 }
 
+const endpointsOfSet = `SELECT ` + endpointColumns + ` FROM endpoints WHERE tenant = ? AND deleted_at = 0 ORDER BY id`
+
 // EndpointSet implements [store.Endpoints].
 func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.EndpointSet, err error) {
 	err = s.snapshot(ctx, func(q querier) error {
@@ -293,8 +295,7 @@ func (s *Store) EndpointSet(ctx context.Context, tenant int64) (set store.Endpoi
 			return store.ErrNotFound
 		}
 		set.Version = versions[0]
-		set.Endpoints, err = all(ctx, q, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
-			WHERE tenant = ? AND deleted_at = 0 ORDER BY id`, tenant)
+		set.Endpoints, err = all(ctx, q, scanEndpoint, endpointsOfSet, tenant)
 		return err
 	})
 	return set, err

@@ -62,7 +62,9 @@ func (tx *txn) publish(p *store.Publication) ([]store.Accepted, error) {
 		fresh = fresh || !accepted[i].Repeated
 	}
 	if fresh && p.SetVersion != tenant.setVersion {
-		return nil, refuse(store.ErrStale)
+		if err := tx.matchAgain(p, tenant.setVersion); err != nil {
+			return nil, err
+		}
 	}
 	for i := range p.Events {
 		switch {
@@ -84,6 +86,32 @@ func (tx *txn) publish(p *store.Publication) ([]store.Accepted, error) {
 		answer = p.Answer(accepted)
 	}
 	return accepted, tx.storeOnce(p.Once, answer)
+}
+
+// matchAgain has the publication matched with the endpoints as they are in the
+// transaction.
+func (tx *txn) matchAgain(p *store.Publication, version int64) error {
+	if p.Match == nil {
+		return refuse(store.ErrStale)
+	}
+	set := store.EndpointSet{Version: version}
+	err := tx.rows(endpointsOfSet, []any{p.Tenant}, func(r scanner) error {
+		e, err := scanEndpoint(r)
+		set.Endpoints = append(set.Endpoints, e)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.Match(set); err != nil {
+		return refuse(err)
+	}
+	for i := range p.Events {
+		if len(p.Events[i].Targets) >= posthorn.MaxSequence {
+			return refuse(store.ErrTooMany)
+		}
+	}
+	return nil
 }
 
 // findRepeated looks up the events that have ids of the publisher's choice,

@@ -193,7 +193,7 @@ func (tx *txn) pause(tenant, endpoint int64, reason posthorn.PausedReason, at ti
 	if err != nil || n == 0 {
 		return false, err
 	}
-	if err := tx.endpointChanged(tenant, endpoint); err != nil {
+	if err := tx.endpointChanged(tenant, endpoint, false); err != nil {
 		return false, err
 	}
 	var ref string

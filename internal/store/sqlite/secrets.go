@@ -62,7 +62,7 @@ func (s *Store) ChangeSecrets(ctx context.Context, c store.Change, tenant int64,
 				return err
 			}
 		}
-		if err := tx.endpointChanged(tenant, e.ID); err != nil {
+		if err := tx.endpointChanged(tenant, e.ID, false); err != nil {
 			return err
 		}
 		return tx.audit(c, tenant, store.Audit{Action: "endpoint.secret.rotate", Subject: ref, Before: store.AuditSecrets(valid), After: store.AuditSecrets(want)})

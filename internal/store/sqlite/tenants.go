@@ -57,10 +57,14 @@ func (tx *txn) tenant(id int64) (*tenantRow, error) {
 	return t, nil
 }
 
-// endpointChanged makes publishes that matched before match again, and tells.
-func (tx *txn) endpointChanged(tenant, endpoint int64) error {
-	delete(tx.tenants, tenant)
+// endpointChanged tells, and if the change asks for it makes publishes that matched
+// before match again.
+func (tx *txn) endpointChanged(tenant, endpoint int64, rematch bool) error {
 	tx.notice(store.Notice{Kind: store.NoticeEndpoint, Tenant: tenant, Endpoint: endpoint})
+	if !rematch {
+		return nil
+	}
+	delete(tx.tenants, tenant)
 	return tx.exec(`UPDATE tenants SET set_version = set_version + 1 WHERE id = ?`, tenant)
 }
 

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -198,15 +199,95 @@ var publishPromises = []promise{
 			w.Errorf("got %v", err)
 		}
 	}},
+	{"what a match does not look at makes no publication stale, and what it does look at does", func(w *world) {
+		to := w.endpoint()
+		edit := func(fn func(*posthorn.Endpoint)) func() {
+			return func() {
+				e, err := w.s.UpdateEndpoint(w.Context(), w.change(), to.Tenant, to.Ref, 0, func(e *posthorn.Endpoint) error { fn(e); return nil })
+				w.ok(err)
+				if e.Version == to.Version {
+					w.Error("the endpoint's own version stays")
+				}
+				to = e
+			}
+		}
+		settings := func(fn func(*posthorn.Settings)) func() {
+			return func() {
+				_, err := w.s.UpdateSettings(w.Context(), w.change(), to.Tenant, to.Ref, 0, func(s *posthorn.Settings) error { fn(s); return nil })
+				w.ok(err)
+			}
+		}
+		for _, c := range []struct {
+			name   string
+			change func()
+			stale  bool
+		}{
+			{"description", edit(func(e *posthorn.Endpoint) { e.Description = "another" }), false},
+			{"url", edit(func(e *posthorn.Endpoint) { e.URL += "/another" }), false},
+			{"pause", edit(func(e *posthorn.Endpoint) { e.Status = posthorn.StatusPaused }), false},
+			{"resume", edit(func(e *posthorn.Endpoint) { e.Status = posthorn.StatusActive }), false},
+			{"time-out", settings(func(s *posthorn.Settings) { s.TimeoutSeconds = 3 }), false},
+			{"events", edit(func(e *posthorn.Endpoint) { e.Events = []posthorn.Pattern{"cases.*"} }), true},
+			{"filter", settings(func(s *posthorn.Settings) { s.Filter = "true" }), true},
+			{"ordered", settings(func(s *posthorn.Settings) { s.Ordered = true }), true},
+		} {
+			p := w.publication(w.event(""))
+			c.change()
+			_, err := w.s.Publish(w.Context(), p)
+			if stale := errors.Is(err, store.ErrStale); stale != c.stale || !stale && err != nil {
+				w.Errorf("after %s: %v, want stale: %v", c.name, err, c.stale)
+			}
+		}
+	}},
+	{"a publication that may match within the commit does, with the endpoints as they are", func(w *world) {
+		old := w.endpoint()
+		p := w.publication(w.event("", old))
+		w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, old.Ref, 0))
+		to := w.endpoint()
+		calls := 0
+		p.Match = func(set store.EndpointSet) error {
+			calls++
+			p.Events[0].Targets = nil
+			for i := range set.Endpoints {
+				p.Events[0].Targets = append(p.Events[0].Targets, store.PublishTarget{Endpoint: set.Endpoints[i].ID})
+			}
+			if want := w.setVersion(w.tenant); set.Version != want {
+				w.Errorf("version %d, want %d", set.Version, want)
+			}
+			return nil
+		}
+		a, err := w.s.Publish(w.Context(), p)
+		w.ok(err)
+		if calls != 1 || a[0].Deliveries != 1 {
+			w.Fatalf("%d calls, %+v", calls, a)
+		}
+		d, err := w.s.DeliveryByID(w.Context(), w.tenant.ID, a[0].ID+1)
+		w.ok(err)
+		if d.Endpoint != to.ID {
+			w.Errorf("it goes to %d, want %d", d.Endpoint, to.ID)
+		}
+		p.SetVersion = w.setVersion(w.tenant)
+		if _, err = w.s.Publish(w.Context(), p); err != nil || calls != 1 {
+			w.Errorf("one that is not stale: %v, %d calls", err, calls)
+		}
+		refused := errors.New("refused")
+		p.SetVersion, p.Match = 0, func(store.EndpointSet) error { return refused }
+		_, err = w.s.Publish(w.Context(), p)
+		w.is(err, refused)
+		w.publish(w.event("", to)) // nothing is held
+		w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, to.Ref, 0))
+	}},
+	{"while an endpoint changes all the time, everything published is stored", func(w *world) {
+		w.publishBesideChanges(store.PublishTarget{})
+	}},
+	{"while an ordered endpoint changes all the time, everything published is stored", func(w *world) {
+		w.publishBesideChanges(store.PublishTarget{Owned: true, Ordered: true, Parked: true})
+	}},
 	{"a publication that matched an older endpoint set is stale", func(w *world) {
 		to := w.endpoint()
 		p := w.publication(w.event("", to))
 		w.endpoint()
 		_, err := w.s.Publish(w.Context(), p)
-		w.is(err, store.ErrStale)
-		p = w.publication(w.event("", to))
-		w.pause(to)
-		_, err = w.s.Publish(w.Context(), p)
 		w.is(err, store.ErrStale)
 		p = w.publication(w.event("", to))
 		w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, to.Ref, 0))
@@ -309,4 +390,49 @@ var publishPromises = []promise{
 		_, err := w.s.EventByRef(w.Context(), w.tenant.ID, a.ID.Text(posthorn.EventPrefix))
 		w.ok(err)
 	}},
+}
+
+// publishBesideChanges publishes to an endpoint whose events change all the time.
+func (w *world) publishBesideChanges(target store.PublishTarget) {
+	w.Helper()
+	to := w.endpoint()
+	if target.Ordered {
+		_, err := w.s.UpdateSettings(w.Context(), w.change(), to.Tenant, to.Ref, 0, func(s *posthorn.Settings) error { s.Ordered = true; return nil })
+		w.ok(err)
+	}
+	target.Endpoint = to.ID
+	ctx, cancel := context.WithCancel(w.Context())
+	var changes, publishes sync.WaitGroup
+	for range 2 {
+		changes.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				_, err := w.s.UpdateEndpoint(w.Context(), w.change(), to.Tenant, to.Ref, 0, func(e *posthorn.Endpoint) error {
+					e.Events = []posthorn.Pattern{[]posthorn.Pattern{"cases.*", "*"}[i%2]}
+					return nil
+				})
+				if err != nil {
+					w.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 4 {
+		publishes.Go(func() {
+			for range 50 {
+				p := store.Publication{Tenant: w.tenant.ID, At: w.now, BacklogLimit: 1_000_000, Events: []store.NewEvent{w.event("")}}
+				p.Match = func(set store.EndpointSet) error {
+					p.Events[0].Targets = []store.PublishTarget{target}
+					return nil
+				}
+				if a, err := w.s.Publish(w.Context(), p); err != nil || a[0].Deliveries != 1 {
+					w.Errorf("%+v, %v", a, err)
+					return
+				}
+			}
+		})
+	}
+	publishes.Wait()
+	cancel()
+	changes.Wait()
 }
