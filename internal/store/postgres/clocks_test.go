@@ -78,7 +78,7 @@ func TestANodeWhoseClockIsWrongDoesNothing(t *testing.T) {
 			if swept, err := bad.Sweep(t.Context(), time.Now().Add(90*24*time.Hour), store.Retention{Events: time.Hour, Ran: 24 * time.Hour}); err != nil || swept != (store.Swept{}) {
 				t.Errorf("it sweeps: %+v, %v", swept, err)
 			}
-			if off := service.Now().Sub(time.Now()); off.Abs() > time.Minute {
+			if off := time.Until(service.Now()); off.Abs() > time.Minute {
 				t.Errorf("the service's time follows by %s", off)
 			}
 			var work []store.Work
@@ -121,7 +121,7 @@ func TestNodesThatAgreeAreRight(t *testing.T) {
 					t.Errorf("%s: %v", ahead, s.ClockTrouble())
 				}
 			}
-			if off := service.Now().Sub(time.Now()); off.Abs() > 30*time.Second {
+			if off := time.Until(service.Now()); off.Abs() > 30*time.Second {
 				t.Errorf("%s: the service's time is not the database's but %s ahead", ahead, off)
 			}
 		}
@@ -167,8 +167,8 @@ func TestADatabaseWhoseClockJumpsIsNotFollowed(t *testing.T) {
 				}
 			}
 			first.Set(time.Now(), h.read()) // it has waited for an hour
-			c.eventually("the others believe it, too", func() bool { return second.Now().Sub(time.Now()).Abs() < time.Minute })
-			c.eventually("the third, too", func() bool { return third.Now().Sub(time.Now()).Abs() < time.Minute })
+			c.eventually("the others believe it, too", func() bool { return time.Until(second.Now()).Abs() < time.Minute })
+			c.eventually("the third, too", func() bool { return time.Until(third.Now()).Abs() < time.Minute })
 			h.set(0, 0)
 		})
 	}
