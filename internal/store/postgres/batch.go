@@ -314,13 +314,14 @@ func (b *batch) insert(ctx context.Context, conn *pgxpool.Conn) (ok []bool, err 
 	}
 	b.gen = b.p.s.holdings.take(b.run, b.own(nil)...)
 	places, err := collect(conn.Query(ctx, query+` SELECT pub FROM ok`, args...))
+	unsent := err != nil && pgconn.SafeToRetry(err)
 	if err == nil && b.begun {
-		_, err = conn.Exec(ctx, "COMMIT")
+		_, err = conn.Exec(ctx, "COMMIT") // pgx says of some that were sent that they may be repeated
 	}
 	switch {
 	case err == nil:
 		return b.marked(places), nil
-	case !conn.Conn().IsClosed(), pgconn.SafeToRetry(err), len(b.events.id) == 0:
+	case !conn.Conn().IsClosed(), unsent, len(b.events.id) == 0:
 		// Refused, or not sent, or only an answer to keep, which is safe to fail: it is
 		// looked up again.
 		b.p.s.holdings.drop(holdsOf(b.own(nil), b.gen)...)

@@ -316,6 +316,16 @@ var methods = map[string]method{
 			return err
 		}
 	},
+	"Publish, matching within the commit": func(w *ward) call {
+		e := w.newEndpoint()
+		return func(ctx context.Context, s *postgres.Store) error {
+			_, err := w.publishTo(s, e, func(p *store.Publication) {
+				p.SetVersion = 0
+				p.Match = func(store.EndpointSet) error { return nil }
+			})
+			return err
+		}
+	},
 	"ClaimDue": func(w *ward) call {
 		_, err := w.publishTo(w.well, w.newEndpoint(), func(p *store.Publication) { p.Events[0].DeliverAt = p.At.Add(time.Millisecond) })
 		w.must(err)
