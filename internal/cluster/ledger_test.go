@@ -31,7 +31,6 @@ func (e *event) goesTo() []target {
 type receipts struct {
 	tried time.Time // when the first request came
 	acked []time.Time
-	first int // the attempt's number of the first acknowledged one
 	tries int
 }
 
@@ -85,7 +84,7 @@ func (l *ledger) accept(id string, deliveries int) {
 
 // receive notes a request that came at some time, and whether it is about to be
 // acknowledged.
-func (l *ledger) receive(tenant int, t target, id, data string, attempt int, came time.Time, acknowledge bool) {
+func (l *ledger) receive(tenant int, t target, id, data string, came time.Time, acknowledge bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e, ok := l.events[id]
@@ -107,11 +106,8 @@ func (l *ledger) receive(tenant int, t target, id, data string, attempt int, cam
 	if !acknowledge {
 		return
 	}
-	if got.acked = append(got.acked, time.Now()); len(got.acked) == 1 {
-		got.first = attempt
-		if !e.accepted.IsZero() {
-			l.open--
-		}
+	if got.acked = append(got.acked, time.Now()); len(got.acked) == 1 && !e.accepted.IsZero() {
+		l.open--
 	}
 }
 
@@ -184,7 +180,7 @@ func (l *ledger) count() (s sums) {
 			}
 			for i := 1; i < len(got.acked); i++ {
 				s.duplicates++
-				if !l.explained(e, got, got.acked[i-1]) {
+				if !l.explained(got.acked[i-1]) {
 					s.unexplained++
 					l.fault("%s received %s twice without a node that died: %s apart, published through %v; faults: %s",
 						t, id, got.acked[i].Sub(got.acked[i-1]), e.nodes, l.told(got.acked[i-1]))
@@ -219,17 +215,12 @@ func (l *ledger) countLines(s *sums) {
 	}
 }
 
-// explained reports whether the node that made the acknowledged attempt died or
-// was cut off before it can have recorded it. A first attempt was made by the node
-// that the event was published through, unless something had been done to that one;
-// any other by any, and that of an ordered endpoint by the node that has its line.
-func (l *ledger) explained(e *event, got *receipts, acked time.Time) bool {
-	anyNode := got.first > 1 || e.inLine
+// explained reports whether a node died or was cut off before it can have recorded
+// an acknowledged attempt. Any may have made it: what does not fit into the memory of
+// the node that the event was published through is fetched by whoever has room.
+func (l *ledger) explained(acked time.Time) bool {
 	for _, f := range l.faults {
-		anyNode = anyNode || e.nodes[f.node] && f.from.Before(acked) && f.to.After(e.began)
-	}
-	for _, f := range l.faults {
-		if f.node != all && (anyNode || e.nodes[f.node]) && l.recorded(f.from).Before(acked) && f.to.After(acked) {
+		if f.node != all && l.recorded(f.from).Before(acked) && f.to.After(acked) {
 			return true
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -233,14 +232,13 @@ func (w *world) receive(rw http.ResponseWriter, r *http.Request) {
 		takes /= 5
 	}
 	_, data, _ := strings.Cut(string(body), `,"data":`)
-	attempt, _ := strconv.Atoi(r.Header.Get("posthorn-attempt"))
 	acknowledge := t == steady || !w.refuse(fmt.Sprint(tenant, id))
 	select {
 	case <-time.After(takes):
 	case <-r.Context().Done():
 		acknowledge = false // nobody is there to see it
 	}
-	w.ledger.receive(tenant, t, id, strings.TrimSuffix(data, "}"), attempt, came, acknowledge)
+	w.ledger.receive(tenant, t, id, strings.TrimSuffix(data, "}"), came, acknowledge)
 	if !acknowledge {
 		rw.WriteHeader(http.StatusServiceUnavailable)
 	}
