@@ -215,9 +215,9 @@ func TestNothingBeginsOnceAChangeIsAnswered(t *testing.T) {
 // was decided on and waits for its turn to run does not go out either.
 func TestNothingBeginsLateAtSaturation(t *testing.T) {
 	beforeBothStores(t, func(t *testing.T, path func() string) {
-		rounds := 15
+		rounds := 6
 		if testing.Short() {
-			rounds = 5
+			rounds = 3
 		}
 		receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		defer receiver.Close()
@@ -263,7 +263,7 @@ func TestNothingBeginsLateAtSaturation(t *testing.T) {
 				answered := time.Now()
 				eventually(t, "the others are sent to, or nothing is in flight", func() bool {
 					n, _ := out.count("/beside")
-					return b.name == "sending off" && w.engine.Stats().InFlight == 0 || n >= 300
+					return b.name == "sending off" && w.engine.Stats().InFlight == 0 || n >= 150
 				})
 				n, late := out.late("/old", answered)
 				total, most = total+n, max(most, late)
