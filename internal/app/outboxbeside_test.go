@@ -67,25 +67,30 @@ func TestAPatchLoopDelaysNobodyElsesOutbox(t *testing.T) {
 		return took
 	}
 	// Changes alone take processors from everybody: what counts is what the busy
-	// tenant's events, which must be matched again and again, add to that.
+	// tenant's events, which must be matched again and again, add to that. A machine that
+	// is busy with others for one of the two shows nothing: it is looked at three times.
 	stop := patching(t, busy, patched...)
+	defer stop()
 	measure()
-	alone := measure()
-	ctx, cancel := context.WithCancel(t.Context())
-	var load sync.WaitGroup
-	load.Go(func() {
-		for ctx.Err() == nil {
-			_, _ = db.Exec(ctx, `SELECT posthorn.publish('busy', 'cases.updated', '{}') FROM generate_series(1, 3)`)
-			pauseForTest(ctx, 20*time.Millisecond)
+	for try := 1; ; try++ {
+		alone := measure()
+		ctx, cancel := context.WithCancel(t.Context())
+		var load sync.WaitGroup
+		load.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = db.Exec(ctx, `SELECT posthorn.publish('busy', 'cases.updated', '{}') FROM generate_series(1, 3)`)
+				pauseForTest(ctx, 20*time.Millisecond)
+			}
+		})
+		beside := measure()
+		cancel()
+		load.Wait()
+		t.Logf("alone median %s, slowest %s; beside the outbox of who makes changes median %s, slowest %s", alone[20], alone[39], beside[20], beside[39])
+		if beside[20] <= 3*alone[20]+20*time.Millisecond {
+			return
 		}
-	})
-	beside := measure()
-	changes := stop()
-	cancel()
-	load.Wait()
-	t.Logf("%d changes; alone median %s, slowest %s; beside the outbox of who makes them median %s, slowest %s",
-		changes, alone[20], alone[39], beside[20], beside[39])
-	if beside[20] > 3*alone[20]+20*time.Millisecond {
-		t.Errorf("the median went from %s to %s", alone[20], beside[20])
+		if try == 3 {
+			t.Fatalf("the median went from %s to %s", alone[20], beside[20])
+		}
 	}
 }
