@@ -58,6 +58,7 @@ type arrival struct {
 // lost, nothing comes early, nobody is shut for longer than its wait, and nothing
 // disappears; while it is so, and after it was set right.
 func TestAWrongClockHarmsNothing(t *testing.T) {
+	drivesOnly(t)
 	t.Parallel()
 	const day = 24 * time.Hour
 	type row struct {

@@ -155,6 +155,7 @@ func resident(t *testing.T, n *proof.Server) int {
 // one tenant, run all that could harm, under load: publishing, the start of a node,
 // retention, caches and memory notice nothing.
 func TestWhoeverMayLogInIsNotNoticed(t *testing.T) {
+	drivesOnly(t)
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

@@ -28,6 +28,7 @@ const (
 // starts it again, while events are published through a balancer. Each is published
 // once: what is not answered 202 was refused.
 func TestARollingRestartRefusesNothing(t *testing.T) {
+	drivesOnly(t)
 	t.Parallel()
 	rounds, limit := 3, 3*time.Minute
 	if *long {

@@ -53,6 +53,15 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// drivesOnly skips a test that takes long under the race detector, which the binary that
+// it drives has not.
+func drivesOnly(t *testing.T) {
+	t.Helper()
+	if proof.RaceDetector {
+		t.Skip("the race detector sees nothing of the binary that this test drives for long")
+	}
+}
+
 const (
 	tenants = 2
 	// all stands for every node.
