@@ -88,7 +88,7 @@ func TestAnEndpointIsNotShutForTheLengthOfAStep(t *testing.T) {
 					}
 					wait(2 * hour)
 					last, n := time.Time{}, 0
-					for _, v := range w.receivers.visits {
+					for _, v := range w.receivers.seen(e.host) {
 						if v.answered == 200 {
 							last, n = v.at, n+1
 						}
