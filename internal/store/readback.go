@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -25,6 +27,37 @@ func (w *Waiting) Back(now time.Time, p posthorn.Policy) (next time.Time, change
 		return w.Progress.NextAt, false
 	}
 	return next, true
+}
+
+// Backs decides about many deliveries, each by its endpoint's own policy, which is
+// looked up once.
+type Backs struct {
+	Now    time.Time
+	Policy posthorn.Policy
+	// Target is the store's; see [Endpoints].
+	Target func(ctx context.Context, endpoint int64) (Target, error)
+
+	known map[int64]posthorn.Policy
+}
+
+// Back is [Waiting.Back] by the endpoint's policy.
+func (b *Backs) Back(ctx context.Context, w *Waiting) (next time.Time, changed bool, err error) {
+	policy, known := b.known[w.Endpoint]
+	if !known {
+		policy = b.Policy
+		switch t, err := b.Target(ctx, w.Endpoint); {
+		case err == nil:
+			policy = policy.For(t.Endpoint.Settings)
+		case !errors.Is(err, ErrNotFound): // of a deleted one nothing is sent
+			return time.Time{}, false, err
+		}
+		if b.known == nil {
+			b.known = map[int64]posthorn.Policy{}
+		}
+		b.known[w.Endpoint] = policy
+	}
+	next, changed = w.Back(b.Now, policy)
+	return next, changed, nil
 }
 
 // ReadBackSlice is how many rows one transaction reads back.

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -19,7 +18,7 @@ func (s *Store) ReadBack(ctx context.Context, now time.Time, p posthorn.Policy) 
 	if err != nil || !ahead {
 		return 0, err
 	}
-	policies := map[int64]posthorn.Policy{}
+	backs := store.Backs{Now: now, Policy: p, Target: s.Target}
 	total := 0
 	for after := posthorn.ID(0); ; {
 		slice, err := all(ctx, s, s.other, scanWaiting, `SELECT id, endpoint, waits, next_at, log FROM due
@@ -31,7 +30,7 @@ func (s *Store) ReadBack(ctx context.Context, now time.Time, p posthorn.Policy) 
 			break
 		}
 		after = slice[len(slice)-1].ID
-		n, err := s.readBack(ctx, slice, now, p, policies)
+		n, err := s.readBack(ctx, slice, &backs)
 		if err != nil {
 			return total, err
 		}
@@ -51,22 +50,16 @@ func scanWaiting(r scanner) (w store.Waiting, err error) {
 	return w, err
 }
 
-// readBack reads back what was found, unless it changed since. policies are those of
-// endpoints that are known.
-func (s *Store) readBack(ctx context.Context, slice []store.Waiting, now time.Time, p posthorn.Policy, policies map[int64]posthorn.Policy) (n int, err error) {
+// readBack reads back what was found, unless it changed since.
+func (s *Store) readBack(ctx context.Context, slice []store.Waiting, backs *store.Backs) (n int, err error) {
 	var ids, from, to []int64
 	for i := range slice {
 		w := &slice[i]
-		policy, known := policies[w.Endpoint]
-		if !known {
-			t, err := s.Target(ctx, w.Endpoint)
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
-				return 0, err
-			}
-			policy = p.For(t.Endpoint.Settings) // of a deleted one nothing is sent
-			policies[w.Endpoint] = policy
+		back, changed, err := backs.Back(ctx, w)
+		if err != nil {
+			return 0, err
 		}
-		if back, changed := w.Back(now, policy); changed {
+		if changed {
 			ids, from, to = append(ids, int64(w.ID)), append(from, nanos(w.Progress.NextAt)), append(to, nanos(back))
 		}
 	}

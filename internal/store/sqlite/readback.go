@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -51,7 +50,7 @@ type readBack struct{ id, from, to int64 }
 
 // aheadOf finds what waits since an attempt ahead of now.
 func (s *Store) aheadOf(ctx context.Context, now time.Time, p posthorn.Policy) (back []readBack, err error) {
-	policies := map[int64]posthorn.Policy{}
+	backs := store.Backs{Now: now, Policy: p, Target: s.Target}
 	for _, query := range []string{
 		`SELECT id, endpoint, waits, next_at, log FROM deliveries INDEXED BY deliveries_due WHERE place IN (1, 2) AND next_at > ? AND next_at < 1 << 62 AND tries > 0`,
 		`SELECT id, endpoint, waits, next_at, log FROM deliveries INDEXED BY deliveries_parked WHERE place = 3 AND next_at > ? AND tries > 0`,
@@ -67,16 +66,11 @@ func (s *Store) aheadOf(ctx context.Context, now time.Time, p posthorn.Policy) (
 				return err
 			}
 			w.Progress.NextAt = fromNanos(next)
-			policy, known := policies[w.Endpoint]
-			if !known {
-				t, err := s.Target(ctx, w.Endpoint)
-				if err != nil && !errors.Is(err, store.ErrNotFound) {
-					return err
-				}
-				policy = p.For(t.Endpoint.Settings) // of a deleted one nothing is sent
-				policies[w.Endpoint] = policy
+			to, changed, err := backs.Back(ctx, &w)
+			if err != nil {
+				return err
 			}
-			if to, changed := w.Back(now, policy); changed {
+			if changed {
 				back = append(back, readBack{int64(w.ID), next, nanos(to)})
 			}
 			return nil
