@@ -50,9 +50,10 @@ type Clock struct {
 	// settled is the wall clock less the monotonic one when somebody last looked at
 	// it: while that is so, Now need not ask what became of the wall clock.
 	settled atomic.Int64
+	// doubted is the reference's offset that is not believed; 0 for none.
+	doubted atomic.Int64
 
-	mu       sync.Mutex
-	doubted  int64         // the reference's offset that is not believed; 0 for none
+	mu       sync.Mutex    // held by who moves the offset or the doubt
 	since    time.Duration // when it began
 	turns    int
 	believed int
@@ -76,7 +77,9 @@ func New(o Options) *Clock {
 	return c
 }
 
-// offset is the wall clock less the monotonic one.
+// Offset is the wall clock's Unix time less the monotonic one.
+func (r Reading) Offset() time.Duration { return time.Duration(r.offset()) }
+
 func (r Reading) offset() int64 { return r.Wall.UnixNano() - int64(r.Monotonic) }
 
 // glance is how far the wall clock may move before Now looks at it.
@@ -85,7 +88,7 @@ const glance = 100 * time.Millisecond
 // Now is the service's time, in UTC and without a monotonic part.
 func (c *Clock) Now() time.Time {
 	r := c.o.Read()
-	if !c.o.Driven && (abs(r.offset()-c.settled.Load()) > int64(glance) || c.doubts()) {
+	if !c.o.Driven && (abs(r.offset()-c.settled.Load()) > int64(glance) || c.doubted.Load() != 0) {
 		c.mu.Lock()
 		c.settled.Store(r.offset())
 		c.judge(r.Monotonic, r.offset(), 0)
@@ -121,12 +124,6 @@ func (c *Clock) Set(to time.Time, at Reading) {
 	c.believe(to.UnixNano() - int64(at.Monotonic))
 }
 
-func (c *Clock) doubts() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.doubted != 0
-}
-
 // judge follows the reference, whose offset is known within a margin, or not yet.
 // It is called with the lock held.
 func (c *Clock) judge(now time.Duration, offset int64, margin time.Duration) {
@@ -138,8 +135,9 @@ func (c *Clock) judge(now time.Duration, offset int64, margin time.Duration) {
 	case abs(off) <= int64(margin+c.o.Slack):
 		c.trust()
 		c.offset.Store(towards(current, offset, margin))
-	case c.doubted == 0 || abs(offset-c.doubted) > int64(margin+c.o.Slack):
-		c.doubted, c.since = offset, now
+	case c.doubted.Load() == 0 || abs(offset-c.doubted.Load()) > int64(margin+c.o.Slack):
+		c.doubted.Store(offset)
+		c.since = now
 		c.turns++
 		c.o.Log.Warn("the clock has jumped, which is not believed for an hour: nothing is sent early, expires or is deleted by it. If the clock is wrong, set it right; if it was wrong before, wait, or restart the service",
 			"jump", time.Duration(off).Round(time.Millisecond))
@@ -151,16 +149,16 @@ func (c *Clock) judge(now time.Duration, offset int64, margin time.Duration) {
 
 // trust ends a doubt: the reference is where it was before.
 func (c *Clock) trust() {
-	if c.doubted == 0 {
+	if c.doubted.Load() == 0 {
 		return
 	}
-	c.doubted = 0
+	c.doubted.Store(0)
 	c.turns++
 	c.o.Log.Info("the clock is where it should be again")
 }
 
 func (c *Clock) believe(offset int64) {
-	c.doubted = 0
+	c.doubted.Store(0)
 	c.turns++
 	c.believed++
 	c.offset.Store(offset)
@@ -189,8 +187,8 @@ func (c *Clock) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := State{Turns: c.turns, Believed: c.believed}
-	if c.doubted != 0 {
-		s.Jump = time.Duration(c.doubted - c.offset.Load())
+	if doubted := c.doubted.Load(); doubted != 0 {
+		s.Jump = time.Duration(doubted - c.offset.Load())
 	}
 	return s
 }

@@ -183,7 +183,7 @@ func (k *clocks) take(theirs time.Time, before, after clock.Reading, others []cl
 	}
 	k.mu.Lock()
 	was, idle := k.standing, k.standing.Wrong || !k.stands()
-	k.ahead, k.judged, k.nodes = at.Wall.Sub(theirs), offset(at), len(others)
+	k.ahead, k.judged, k.nodes = at.Wall.Sub(theirs), at.Offset(), len(others)
 	k.standing = clock.Judge(k.ahead, ahead)
 	if !k.standing.Wrong {
 		k.right = after.Monotonic
@@ -241,10 +241,7 @@ func (k *clocks) steady() bool {
 	return k.stands()
 }
 
-func (k *clocks) stands() bool { return (offset(k.c.Read()) - k.judged).Abs() <= clock.Apart }
-
-// offset is the wall clock less the monotonic one.
-func offset(r clock.Reading) time.Duration { return r.Wall.Sub(time.Unix(0, 0)) - r.Monotonic }
+func (k *clocks) stands() bool { return (k.c.Read().Offset() - k.judged).Abs() <= clock.Apart }
 
 // sharp is how vague a comparison may be.
 const sharp = clock.Apart / 2
