@@ -260,20 +260,6 @@ func (s *scene) delivered(name string, n int) func() bool {
 	}
 }
 
-// says reports what a node's /readyz answers.
-func (s *scene) says(node int) (code int, text string) {
-	resp, err := s.read.Get(s.nodes[node].URL() + "/readyz")
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return resp.StatusCode, strings.TrimSpace(string(b))
-}
-
 // noticed reports whether each node says what is wrong, and only one that is wrong is
 // not ready.
 func (s *scene) noticed() bool {
@@ -287,7 +273,7 @@ func (s *scene) noticed() bool {
 		case s.who == allNodes, s.who == database:
 			words = "the database's clock is"
 		}
-		if code, text := s.says(i); code != want || !strings.Contains(text, words) {
+		if code, text := readyz(s.read, s.nodes[i]); code != want || !strings.Contains(text, words) {
 			return false
 		}
 	}
@@ -296,7 +282,7 @@ func (s *scene) noticed() bool {
 
 func (s *scene) allReady() bool {
 	for i := range s.nodes {
-		if code, _ := s.says(i); code != http.StatusOK {
+		if code, _ := readyz(s.read, s.nodes[i]); code != http.StatusOK {
 			return false
 		}
 	}

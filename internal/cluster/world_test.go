@@ -193,7 +193,11 @@ func (w *world) joinAs(binary, address string) {
 
 // readyz is what a node says of itself; 0 for no answer.
 func (w *world) readyz(node int) (code int, says string) {
-	resp, err := w.client[node].Get(w.nodes[node].URL() + "/readyz")
+	return readyz(w.client[node], w.nodes[node])
+}
+
+func readyz(hc *http.Client, node *proof.Server) (code int, says string) {
+	resp, err := hc.Get(node.URL() + "/readyz")
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -17,10 +17,7 @@ func Sweep(t testing.TB, s store.Keeper, now time.Time, keep store.Retention) (s
 	t.Helper()
 	for range 2 {
 		keep.Ran = store.SureAfter + time.Duration(ran.Add(int64(store.ExpiredShown)))
-		n := sweepOnce(t, s, now, keep)
-		sum.Canceled, sum.Expired, sum.Events = sum.Canceled+n.Canceled, sum.Expired+n.Expired, sum.Events+n.Events
-		sum.Deliveries, sum.Keys, sum.Audit = sum.Deliveries+n.Deliveries, sum.Keys+n.Keys, sum.Audit+n.Audit
-		sum.Payloads, sum.Logs = sum.Payloads+n.Payloads, sum.Logs+n.Logs
+		sum = plus(sum, sweepOnce(t, s, now, keep))
 	}
 	return sum
 }
@@ -33,13 +30,20 @@ func sweepOnce(t testing.TB, s store.Keeper, now time.Time, keep store.Retention
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum.Canceled, sum.Expired, sum.Events = sum.Canceled+n.Canceled, sum.Expired+n.Expired, sum.Events+n.Events
-		sum.Deliveries, sum.Keys, sum.Audit = sum.Deliveries+n.Deliveries, sum.Keys+n.Keys, sum.Audit+n.Audit
-		sum.Payloads, sum.Logs = sum.Payloads+n.Payloads, sum.Logs+n.Logs
+		sum = plus(sum, n)
 		if !n.More {
 			return sum
 		}
 	}
 	t.Fatal("Sweep never ends")
 	return sum
+}
+
+// plus adds up what two slices did.
+func plus(a, b store.Swept) store.Swept {
+	return store.Swept{
+		Canceled: a.Canceled + b.Canceled, Expired: a.Expired + b.Expired, Events: a.Events + b.Events,
+		Deliveries: a.Deliveries + b.Deliveries, Keys: a.Keys + b.Keys, Audit: a.Audit + b.Audit,
+		Payloads: a.Payloads + b.Payloads, Logs: a.Logs + b.Logs,
+	}
 }
