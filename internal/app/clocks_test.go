@@ -31,7 +31,7 @@ func TestDoctorSaysWhoseClockIsWrong(t *testing.T) {
 			if f.State == doctor.Wrong {
 				faults = append(faults, f.What)
 				if !strings.Contains(f.Mend, byNTP) {
-					t.Errorf("%s: %q mends it", c.what, f.Mend)
+					t.Errorf("%s: the fix is %q", c.what, f.Mend)
 				}
 			}
 		}

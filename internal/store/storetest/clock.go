@@ -24,7 +24,7 @@ var clockPromises = []promise{
 			w.Errorf("after an hour: %+v", got)
 		}
 	}},
-	{"nothing goes before its final state stood for an hour of a running service", func(w *world) {
+	{"nothing is deleted before its final state stood for an hour of a running service", func(w *world) {
 		to := w.endpoint()
 		id := w.send(to)
 		w.now = w.now.Add(32 * day)
