@@ -43,17 +43,7 @@ func TestANodeNeedsNoMoreThanItIsGranted(t *testing.T) {
 	if out, err := migrate.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	admin, err := pgx.Connect(ctx, owner)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close(context.WithoutCancel(ctx))
-	exec := func(query string) {
-		t.Helper()
-		if _, err := admin.Exec(ctx, query); err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-	}
+	admin, exec := owning(ctx, t, owner)
 	exec(documented(t, "sql", "REVOKE CONNECT, TEMPORARY ON DATABASE posthorn FROM PUBLIC;"))
 	exec(documented(t, "sql", "CREATE ROLE posthorn_node LOGIN;"))
 	w := newWorldAt(ctx, t, db, strings.Replace(owner, "user=postgres", "user=posthorn_node", 1), 2)
@@ -87,7 +77,7 @@ func TestANodeNeedsNoMoreThanItIsGranted(t *testing.T) {
 		}
 		published++
 	}
-	err = proof.Until(ctx, 20*time.Millisecond, func() (bool, error) {
+	err := proof.Until(ctx, 20*time.Millisecond, func() (bool, error) {
 		var n int
 		err := admin.QueryRow(ctx, `SELECT count(*) FROM posthorn.events e JOIN posthorn.tenants t ON t.id = e.tenant WHERE t.name = 'acme'`).Scan(&n)
 		return n == published, err
@@ -95,6 +85,22 @@ func TestANodeNeedsNoMoreThanItIsGranted(t *testing.T) {
 	if err != nil {
 		t.Errorf("the examples' events were not published: %v", err)
 		w.explain()
+	}
+}
+
+// owning connects as the database's owner. exec fails the test.
+func owning(ctx context.Context, t *testing.T, address string) (admin *pgx.Conn, exec func(query string)) {
+	t.Helper()
+	admin, err := pgx.Connect(ctx, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { admin.Close(context.WithoutCancel(ctx)) })
+	return admin, func(query string) {
+		t.Helper()
+		if _, err := admin.Exec(ctx, query); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
 	}
 }
 

@@ -161,17 +161,7 @@ func TestWhoeverMayLogInIsNotNoticed(t *testing.T) {
 	defer cancel()
 	w := newWorld(ctx, t, pgtest.ThrowAway(t), 2)
 	t.Logf("-seed %d", w.seed)
-	admin, err := pgx.Connect(ctx, w.db.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close(context.WithoutCancel(ctx))
-	exec := func(query string) {
-		t.Helper()
-		if _, err := admin.Exec(ctx, query); err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-	}
+	admin, exec := owning(ctx, t, w.db.URL())
 	exec(documented(t, "sql", "REVOKE CONNECT, TEMPORARY ON DATABASE posthorn FROM PUBLIC;"))
 	exec(`CREATE ROLE stranger LOGIN; GRANT CONNECT ON DATABASE postgres TO stranger; CREATE ROLE guest LOGIN; GRANT CONNECT, TEMPORARY ON DATABASE postgres TO guest`)
 	exec(strings.ReplaceAll(documented(t, "sql", "CREATE ROLE shop LOGIN;"), "'acme'", "'xpath'"))
