@@ -59,10 +59,9 @@ func noneUnheld(t *testing.T, stores ...*postgres.Store) {
 func TestALateAnswerLeavesNothingToNobody(t *testing.T) {
 	t.Parallel()
 	const n = 128
-	late := func(t *testing.T, blind bool, compare time.Duration) *fleet {
+	fleetOf := func(t *testing.T, blind bool, compare time.Duration) (f *fleet, round func()) {
 		var wires []*ill.Wire
-		var strikes []*ill.Strike
-		f := newFleetOf(t, 2, func(f *fleet, o *postgres.Options) {
+		f = newFleetOf(t, 2, func(f *fleet, o *postgres.Options) {
 			w := ill.New(t, socket(t))
 			wires = append(wires, w)
 			o.URL, o.Compare = w.URL(pgtest.Name(f.url)), compare
@@ -72,33 +71,38 @@ func TestALateAnswerLeavesNothingToNobody(t *testing.T) {
 		// The first attempts of every third; not so many that the breaker opens.
 		var sent atomic.Int64
 		f.fails = func(posthorn.ID) bool { return sent.Add(1)%3 == 0 }
-		for i, w := range wires {
-			if blind {
-				f.stores[i].Blind()
-			}
-			for i := range 4 {
-				strikes = append(strikes, w.Strike(ill.Fault{Statement: "COMMIT", Within: "WITH gone AS", Purpose: "posthorn hot", Nth: i + 1, At: ill.Answer, Do: ill.Delay, For: 500 * time.Millisecond}))
+		if blind {
+			for _, s := range f.stores {
+				s.Blind()
 			}
 		}
-		for i := range n {
-			f.send(i % 2)
-		}
-		for _, s := range strikes {
-			struck(t, s)
-		}
-		return f
-	}
-	done := func(f *fleet) func() bool {
-		return func() bool {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return f.succeeded >= n
+		want := 0
+		return f, func() {
+			t.Helper()
+			var strikes []*ill.Strike
+			for _, w := range wires {
+				for i := range 4 {
+					strikes = append(strikes, w.Strike(ill.Fault{Statement: "COMMIT", Within: "WITH gone AS", Purpose: "posthorn hot", Nth: i + 1, At: ill.Answer, Do: ill.Delay, For: 500 * time.Millisecond}))
+				}
+			}
+			for i := range n {
+				f.send(i % 2)
+			}
+			for _, s := range strikes {
+				struck(t, s)
+			}
+			want += n
+			f.eventually("all are delivered", func() bool {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				return f.succeeded >= want
+			})
 		}
 	}
 	t.Run("by the generations alone", func(t *testing.T) {
 		t.Parallel()
-		f := late(t, false, never)
-		f.eventually("all are delivered", done(f))
+		f, round := fleetOf(t, false, never)
+		round()
 		for i, s := range f.stores {
 			f.eventually("nothing is held", func() bool { held, _ := s.Holdings(); return held == 0 })
 			if _, unheld := s.Holdings(); unheld != 0 {
@@ -109,18 +113,17 @@ func TestALateAnswerLeavesNothingToNobody(t *testing.T) {
 	})
 	t.Run("by the comparison alone", func(t *testing.T) {
 		t.Parallel()
-		f := late(t, true, 500*time.Millisecond)
-		if took := f.eventually("all are delivered", done(f)); took > 15*time.Second {
-			t.Errorf("that took %v", took)
+		f, round := fleetOf(t, true, 500*time.Millisecond)
+		// On a busy machine the scan may come after all late answers.
+		for range 20 {
+			round()
+			for _, s := range f.stores {
+				if _, unheld := s.Holdings(); unheld > 0 {
+					return
+				}
+			}
 		}
-		found := int64(0)
-		for _, s := range f.stores {
-			_, unheld := s.Holdings()
-			found += unheld
-		}
-		if found == 0 {
-			t.Error("nothing was found that nobody held: nothing is shown")
-		}
+		t.Error("nothing was found that nobody held: nothing is shown")
 	})
 }
 
