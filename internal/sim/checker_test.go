@@ -255,14 +255,15 @@ func (c *checker) attempt(f *fact, l *life, before []*visit, v *visit) {
 	var least time.Duration
 	for i := last; i < number; i++ {
 		// The schedule is that of the attempt's beginning.
-		wait, ok := l.wait(i-1, from, v.at)
+		back := c.back(from, v.at)
+		wait, ok := l.wait(i-1, from, v.at, back)
 		if !ok {
 			c.say(kindNumber, "%s: attempt %d is beyond the schedule", f.ref, number)
 			return
 		}
 		// What was asked for holds the endpoint; a resume ends that, and a clock that was
 		// put back leaves the schedule.
-		if wait = wait * 8 / 10; i == last && !c.back(from, v.at) {
+		if wait = wait * 8 / 10; i == last && !back {
 			wait = max(wait, asked)
 		}
 		least += wait

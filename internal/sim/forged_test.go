@@ -272,3 +272,26 @@ func TestScriptsAreMadeFromTheirSeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestAReadBackWaitsByAShorterSchedule(t *testing.T) {
+	l := &life{settings: []setting{
+		{from: forgedAt},
+		{from: forgedAt.Add(minute), Settings: posthorn.Settings{RetrySchedule: []int{5}}},
+	}}
+	for _, c := range []struct {
+		from     time.Duration
+		readBack bool
+		wait     time.Duration
+		ok       bool
+	}{
+		{0, false, 2 * hour, true},
+		{0, true, 5 * second, true},
+		{2 * minute, false, 0, false},
+		{2 * minute, true, 0, false}, // no schedule has the attempt
+	} {
+		wait, ok := l.wait(3, forgedAt.Add(c.from), forgedAt.Add(3*minute), c.readBack)
+		if wait != c.wait || ok != c.ok {
+			t.Errorf("from %s, read back %t: %s, %t", c.from, c.readBack, wait, ok)
+		}
+	}
+}

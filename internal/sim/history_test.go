@@ -319,18 +319,28 @@ func (l *life) matched(kind string, began, answered int64) (must, may bool) {
 }
 
 // wait is the shortest i-th wait of the schedules that held between two times;
-// false when none was that long.
-func (l *life) wait(i int, from, to time.Time) (wait time.Duration, ok bool) {
+// false when none was that long. What is read back, because a clock was put back, waits
+// by the schedule of that time: by its last wait where it has been made shorter.
+func (l *life) wait(i int, from, to time.Time, readBack bool) (wait time.Duration, ok bool) {
+	var waits []time.Duration
 	for j, s := range l.settings {
 		if s.from.After(to) || j+1 < len(l.settings) && l.settings[j+1].from.Before(from) {
 			continue
 		}
 		schedule := posthorn.DefaultPolicy().For(s.Settings).Schedule
-		if i < len(schedule) && (!ok || schedule[i] < wait) {
-			wait, ok = schedule[i], true
+		switch n := len(schedule); {
+		case i < n:
+			waits, ok = append(waits, schedule[i]), true
+		case readBack && n > 0:
+			waits = append(waits, schedule[n-1])
+		case readBack:
+			waits = append(waits, 0)
 		}
 	}
-	return wait, ok
+	if !ok {
+		return 0, false
+	}
+	return slices.Min(waits), true
 }
 
 // wall is the lowest and the highest that the service's time was between two

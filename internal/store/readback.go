@@ -18,8 +18,9 @@ type Waiting struct {
 
 // Back returns when a delivery is due whose last attempt lies ahead of now: it waits
 // no longer than the endpoint's policy can have it wait, or than its receiver asked
-// for. changed is false for all others. Done again it moves nothing further, but what
-// a receiver asked for; for that the endpoint is held, see [posthorn.Health.ReadAt].
+// for. changed is false for all others. Done again it moves nothing further, but what a
+// receiver asked for, for which the endpoint is held, see [posthorn.Health.ReadAt]; and
+// what waits by a schedule that was made shorter since, which waits by the new one then.
 func (w *Waiting) Back(now time.Time, p posthorn.Policy) (next time.Time, changed bool) {
 	last := LastEnded(w.Log)
 	next = now.Add(max(p.Longest(w.Progress), w.Progress.NextAt.Sub(last)))

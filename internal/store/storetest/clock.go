@@ -131,4 +131,28 @@ var clockPromises = []promise{
 			w.Errorf("due %s from now", d.Progress.NextAt.Sub(w.now))
 		}
 	}},
+	{"what is read back again keeps to a schedule that was made shorter", func(w *world) {
+		to := w.endpoint()
+		early := w.now
+		w.now = early.Add(day)
+		id := w.send(to)
+		r := w.result(id, to, 0, fails())
+		r.Policy = exact
+		r.Policy.Schedule = []time.Duration{time.Hour, time.Hour}
+		w.record(r)
+		w.now = early
+		_, err := w.s.UpdateSettings(w.Context(), w.change(), to.Tenant, to.Ref, 0, func(s *posthorn.Settings) error {
+			s.RetrySchedule = []int{600}
+			return nil
+		})
+		w.ok(err)
+		for i, wait := range []time.Duration{time.Hour, 10 * time.Minute, 9 * time.Minute} { // the last moves nothing
+			w.now = early.Add(time.Duration(i) * time.Minute)
+			_, err = w.s.ReadBack(w.Context(), w.now, exact)
+			w.ok(err)
+			if d := w.delivery(id); !d.Progress.NextAt.Equal(w.now.Add(wait)) {
+				w.Errorf("read back %d times it is due %s from now, not %s", i+1, d.Progress.NextAt.Sub(w.now), wait)
+			}
+		}
+	}},
 }
