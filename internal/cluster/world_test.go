@@ -366,7 +366,9 @@ func (w *world) judge(p *load) sums {
 			w.t.Fatal(err)
 		}
 		for _, bad := range []string{"panic: ", "DATA RACE", "nobody held them"} {
-			if at := bytes.Index(log, []byte(bad)); at >= 0 {
+			// The former version forgot what came to it while it was stopping.
+			known := i == w.former && bad == "nobody held them"
+			if at := bytes.Index(log, []byte(bad)); at >= 0 && !known {
 				w.t.Errorf("node %d logged %s", i, log[at:min(len(log), at+4096)])
 			}
 		}

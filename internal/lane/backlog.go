@@ -219,10 +219,9 @@ func parkingOf(w *store.Work) parking {
 
 // giveBack hands owned deliveries to the parker. From here on the lane has a
 // backlog; what waited behind one that was closing goes with them. An engine that
-// has stopped leaves them to the store, which finds them when it is opened again.
+// has stopped leaves them to the store, which gives up what it holds when it is closed.
 func (e *Engine) giveBack(l *lane, list []parking) {
 	if e.phase == phaseStopped {
-		e.letGo(list)
 		return
 	}
 	if l.backlog == backlogClosing {

@@ -341,6 +341,27 @@ func TestDrainFinishesWhatIsInFlightAndHandsBackTheRest(t *testing.T) {
 	})
 }
 
+// A publish may be committed when the engine has stopped: its node owns the row until
+// the store is closed, and must know that.
+func TestWhatIsAcceptedAfterTheDrainIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, r := newMemory(t), newReceiver(t, func(*store.Work) posthorn.Attempt { return ok(nil) })
+		m.endpoint(1, posthorn.Settings{}, 1)
+		e := start(t, m, r, Config{})
+		s := e.Reserve(1, 1, 100)
+		if err := e.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		id := m.insert(s, 1, 1, time.Time{})
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if _, held := m.live[m.rows[id].work.Hold()]; !held {
+			t.Error("nobody holds what its node owns")
+		}
+	})
+}
+
 func TestDrainCutsAttemptsShortWhenItsTimeIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, r := newMemory(t), newReceiver(t, hang)

@@ -27,7 +27,7 @@ type memory struct {
 	mu         sync.Mutex
 	lastID     posthorn.ID
 	gen        uint64                                       // of the last hold
-	live       map[store.Hold]bool                          // what the engine holds; true once the store failed at its end
+	live       map[store.Hold]bool                          // what the engine holds; true once the store failed at its end, or the engine had stopped
 	engine     *Engine                                      // that has them
 	suspended  map[int64]bool                               // tenants
 	may        func(ctx context.Context, h store.Hold) bool // MayAttempt; may let time pass
@@ -81,6 +81,19 @@ func (m *memory) failed(h store.Hold) {
 	m.live[h] = true
 }
 
+// late is called after an engine was handed what the store gave. One that has stopped
+// keeps it until the store is closed.
+func (m *memory) late(e *Engine, h store.Hold) {
+	e.mu.Lock()
+	stopped := e.phase == phaseStopped
+	e.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, held := m.live[h]; held && stopped {
+		m.live[h] = true
+	}
+}
+
 // agree waits until the engine has what the store gave to it and nothing else, in its
 // queues, in flight or on the way back.
 func (m *memory) agree(e *Engine) {
@@ -121,7 +134,8 @@ func (m *memory) disagree(e *Engine) string {
 	return ""
 }
 
-// left checks that a drained engine holds nothing but what the store failed to take.
+// left checks that a drained engine holds nothing but what the store failed to take,
+// and what came when it had stopped.
 func (m *memory) left(e *Engine) {
 	m.t.Helper()
 	m.mu.Lock()
@@ -230,6 +244,7 @@ func (m *memory) insert(s Slot, tenant, endpoint int64, at time.Time) posthorn.I
 	if owned {
 		w.Body = make([]byte, 100)
 		s.Accept(w)
+		m.late(s.lane.e, w.Hold())
 	} else {
 		s.Stored()
 	}

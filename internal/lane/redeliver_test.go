@@ -74,6 +74,7 @@ func (m *memory) test(e *Engine, endpoint int64) posthorn.ID {
 	m.mu.Unlock()
 	w.Body = make([]byte, 100)
 	e.Take([]store.Work{w}, canceled)
+	m.late(e, w.Hold())
 	return w.ID
 }
 

@@ -56,7 +56,8 @@ func (e *Engine) reserveParked(l *lane) Slot {
 func (s Slot) Parked() bool { return s.parked }
 
 // Accept hands the committed delivery over, which the store holds as owned. The
-// slot must not be parked. w.Body may be shared and must not change any more.
+// slot must not be parked. w.Body may be shared and must not change any more. What comes
+// to an engine that has stopped meanwhile is held until the store is closed, which gives it up.
 func (s Slot) Accept(w store.Work) {
 	l, e := s.lane, s.lane.e
 	it := &item{work: w, cost: s.cost}
@@ -65,9 +66,11 @@ func (s Slot) Accept(w store.Work) {
 	l.reserved--
 	e.queued++ // the reservation's bytes become the item's
 	switch {
-	case l.gone, e.phase == phaseStopped:
+	case l.gone:
 		e.uncount(it)
 		e.cfg.Store.Forget(w.Hold())
+	case e.phase == phaseStopped:
+		e.uncount(it) // held until the store is closed
 	case l.owned, l.refuses(&w), l.backlog == backlogDraining && s.returns != l.returns:
 		// Something older was parked since the slot was granted, or the lane became
 		// an owned one.

@@ -557,7 +557,7 @@ type Recorded struct {
 // [Work.Aside]: also after a failed attempt, and after a crash.
 //
 // What the engine holds ([Hold]) ends once: by a Record that was written or Lost, by
-// a Park, or by Forget.
+// a Park, or by Forget; of an engine that has stopped, by the store's Close.
 type Queue interface {
 	// ClaimDue takes over waiting deliveries with NextAt <= now, earliest first,
 	// at most limit; a store may bring fewer at a time. next is the time of the
@@ -591,9 +591,8 @@ type Queue interface {
 	// nothing was given back.
 	Park(ctx context.Context, holds []Hold) error
 	// Forget lets go of deliveries that the store settles by itself: those of
-	// deleted endpoints and of erased events, those that MayAttempt said no to, and
-	// what an engine is handed that has stopped, which is due when the store is opened
-	// again. Nothing is written; it neither waits nor calls anybody.
+	// deleted endpoints and of erased events, and those that MayAttempt said no to.
+	// Nothing is written; it neither waits nor calls anybody.
 	Forget(holds ...Hold)
 	// Payload returns an event's body.
 	Payload(ctx context.Context, event posthorn.ID) ([]byte, error)
