@@ -240,7 +240,12 @@ func freeAddress(t *testing.T) string {
 // running server.
 func (s *service) tenant(t *testing.T, name string) *client.Client {
 	t.Helper()
-	api, err := client.New(client.Config{Server: s.base, Token: s.token(t, name)})
+	return s.partner(t, s.token(t, name))
+}
+
+func (s *service) partner(t *testing.T, token string) *client.Client {
+	t.Helper()
+	api, err := client.New(client.Config{Server: s.base, Token: token})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,6 +259,12 @@ func (s *service) token(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	defer admin.Close()
+	return tokenIn(t, admin, name)
+}
+
+// tokenIn makes a token of a tenant, which it makes if there is none.
+func tokenIn(t *testing.T, admin store.Store, name string) string {
+	t.Helper()
 	by := store.Change{Actor: "test", At: time.Now()}
 	tenant, err := admin.TenantByName(t.Context(), name)
 	if errors.Is(err, store.ErrNotFound) {

@@ -108,7 +108,7 @@ func TestOverloadIsRefusedEarlyAndHonestly(t *testing.T) {
 		default:
 			t.Errorf("a publish was answered %d", r.status)
 		}
-		if over := r.took - held; over > 30*time.Second {
+		if over := r.took - held; over > 15*time.Second {
 			t.Errorf("a publish was answered %d, %s after the store came back", r.status, over)
 		}
 	}

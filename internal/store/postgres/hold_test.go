@@ -59,7 +59,7 @@ func noneUnheld(t *testing.T, stores ...*postgres.Store) {
 func TestALateAnswerLeavesNothingToNobody(t *testing.T) {
 	t.Parallel()
 	const n = 128
-	fleetOf := func(t *testing.T, blind bool, compare time.Duration) (f *fleet, round func()) {
+	fleetOf := func(t *testing.T, blind bool, compare time.Duration) (f *fleet, round func() time.Duration) {
 		var wires []*ill.Wire
 		f = newFleetOf(t, 2, func(f *fleet, o *postgres.Options) {
 			w := ill.New(t, socket(t))
@@ -77,7 +77,7 @@ func TestALateAnswerLeavesNothingToNobody(t *testing.T) {
 			}
 		}
 		want := 0
-		return f, func() {
+		return f, func() time.Duration {
 			t.Helper()
 			var strikes []*ill.Strike
 			for _, w := range wires {
@@ -92,7 +92,7 @@ func TestALateAnswerLeavesNothingToNobody(t *testing.T) {
 				struck(t, s)
 			}
 			want += n
-			f.eventually("all are delivered", func() bool {
+			return f.eventually("all are delivered", func() bool {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				return f.succeeded >= want
@@ -116,7 +116,9 @@ func TestALateAnswerLeavesNothingToNobody(t *testing.T) {
 		f, round := fleetOf(t, true, 500*time.Millisecond)
 		// On a busy machine the scan may come after all late answers.
 		for range 20 {
-			round()
+			if took := round(); took > 15*time.Second {
+				t.Errorf("that took %v", took)
+			}
 			for _, s := range f.stores {
 				if _, unheld := s.Holdings(); unheld > 0 {
 					return
