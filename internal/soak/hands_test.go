@@ -3,6 +3,7 @@ package soak
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -163,8 +164,11 @@ func (w *world) hurry(ctx context.Context) error { return w.again(ctx, "pending"
 func (w *world) again(ctx context.Context, states ...string) error {
 	tn := w.anyTenant()
 	d, ok, err := w.one(ctx, tn, states...)
-	if err != nil || !ok || !w.ledger.byHand(tn.name, d.Event) {
+	if err != nil {
 		return err
+	}
+	if !ok || !w.ledger.byHand(tn.name, d.Event) {
+		return errNothing
 	}
 	return tn.api.Call(ctx, http.MethodPost, "/deliveries/"+d.ID+"/retry", nil, nil)
 }
@@ -172,8 +176,11 @@ func (w *world) again(ctx context.Context, states ...string) error {
 func (w *world) cancel(ctx context.Context) error {
 	tn := w.anyTenant()
 	d, ok, err := w.one(ctx, tn, "pending", "held")
-	if err != nil || !ok {
+	if err != nil {
 		return err
+	}
+	if !ok {
+		return errNothing
 	}
 	return tn.api.Call(ctx, http.MethodPost, "/deliveries/"+d.ID+"/cancel", nil, nil)
 }
@@ -182,7 +189,7 @@ func (w *world) resend(ctx context.Context) error {
 	tn := w.anyTenant()
 	id := w.ledger.take(tn.name, false)
 	if id == "" {
-		return nil
+		return errNothing
 	}
 	return tn.api.Call(ctx, http.MethodPost, "/events/"+id+"/resend", []byte(`{}`), nil)
 }
@@ -190,8 +197,11 @@ func (w *world) resend(ctx context.Context) error {
 func (w *world) cancelEvent(ctx context.Context) error {
 	tn := w.anyTenant()
 	d, ok, err := w.one(ctx, tn, "pending", "held")
-	if err != nil || !ok {
+	if err != nil {
 		return err
+	}
+	if !ok {
+		return errNothing
 	}
 	return tn.api.Call(ctx, http.MethodPost, "/events/"+d.Event+"/cancel", nil, nil)
 }
@@ -207,14 +217,21 @@ func (w *world) replay(ctx context.Context) error {
 		ID    string `json:"id"`
 		State string `json:"state"`
 	}
-	if err := tn.api.Call(ctx, http.MethodPost, at, fmt.Appendf(nil, `{"since":%q,"rate_per_second":20}`, since), &r); err != nil || r.ID == "" {
+	if err := tn.api.Call(ctx, http.MethodPost, at, fmt.Appendf(nil, `{"since":%q,"rate_per_second":20}`, since), &r); err != nil {
 		return err
 	}
-	for _, verb := range []string{"pause", "resume"} {
-		w.linger(time.Second)
-		if err := tn.api.Call(ctx, http.MethodPost, "/replays/"+r.ID+"/"+verb, nil, nil); err != nil {
+	if r.ID == "" {
+		return errNothing
+	}
+	for _, verb := range []string{"pause", "resume", "cancel"}[:2+w.pick(2)] {
+		err := tn.api.Call(ctx, http.MethodPost, "/replays/"+r.ID+"/"+verb, nil, nil)
+		if s, ok := errors.AsType[*proof.Status](err); ok && s.Code == http.StatusConflict {
+			return nil // it has finished
+		}
+		if err != nil {
 			return err
 		}
+		w.linger(time.Second)
 	}
 	return nil
 }
@@ -229,7 +246,7 @@ func (w *world) erase(ctx context.Context) error {
 	tn := w.anyTenant()
 	id := w.ledger.take(tn.name, true)
 	if id == "" {
-		return nil
+		return errNothing
 	}
 	return tn.api.Call(ctx, http.MethodDelete, "/events/"+id+"/payload", nil, nil)
 }

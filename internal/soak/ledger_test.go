@@ -146,6 +146,13 @@ func (l *ledger) arrived(in arrival, o outcome) {
 	}
 }
 
+// gaveUp notes a request that the service took back before it was read.
+func (l *ledger) gaveUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts[timedOut]++
+}
+
 // take finds an event of a tenant of which all deliveries were acknowledged and to
 // which nothing was done yet, and marks it as erased or sent again by hand; "" for none.
 func (l *ledger) take(tenant string, erase bool) string {

@@ -57,8 +57,10 @@ func (k kind) settings(short bool) string {
 		return `{"ordered":true}`
 	case k == dear:
 		return `{"filter":"data.list.exists(x, [data,data,data] == [data,data,data,x])"}`
-	case k == late && short, k == dripping && short:
-		return `{"timeout_seconds":1}`
+	case k == late && short:
+		return `{"timeout_seconds":2}`
+	case k == dripping && short:
+		return `{"timeout_seconds":4}`
 	}
 	return ""
 }
@@ -122,6 +124,10 @@ func (w *world) receive() string {
 		d := w.doors[r.URL.Path]
 		w.mu.Unlock()
 		body, err := io.ReadAll(r.Body)
+		if err != nil && d != nil && d.kind == late {
+			w.ledger.gaveUp()
+			return
+		}
 		if err != nil || d == nil {
 			w.ledger.fault("%s: a request to nobody, or cut off: %v", r.URL.Path, err)
 			rw.WriteHeader(http.StatusNotFound)
@@ -170,6 +176,7 @@ func (w *world) answer(rw http.ResponseWriter, r *http.Request, d *door, body st
 
 // drip sends a body that has no end.
 func drip(rw http.ResponseWriter, r *http.Request) {
+	rw.(http.Flusher).Flush() // its head acknowledges
 	for wait(r.Context(), 200*time.Millisecond) == nil {
 		if _, err := io.WriteString(rw, "x"); err != nil {
 			return
@@ -181,7 +188,7 @@ func drip(rw http.ResponseWriter, r *http.Request) {
 // patience is how long the service waits for a hostile receiver.
 func (w *world) patience() time.Duration {
 	if w.short() {
-		return time.Second
+		return 2 * time.Second
 	}
 	return 15 * time.Second
 }

@@ -186,3 +186,22 @@ func writeSamples(to io.Writer, samples []sample) error {
 	}
 	return out.Flush()
 }
+
+// profile writes what the process holds at the end beside the samples, for whoever looks
+// for what has grown.
+func (w *world) profile() {
+	w.t.Helper()
+	if *samplesTo == "" {
+		return
+	}
+	for _, what := range []string{"heap", "goroutine"} {
+		resp, err := http.Get("http://" + w.ops + "/debug/pprof/" + what)
+		w.must(err)
+		defer resp.Body.Close()
+		to, err := os.Create(*samplesTo + "." + what)
+		w.must(err)
+		_, err = io.Copy(to, resp.Body)
+		w.must(err)
+		w.must(to.Close())
+	}
+}

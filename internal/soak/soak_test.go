@@ -19,7 +19,7 @@ var (
 	minutes    = flag.Float64("minutes", usualMinutes(), "how long there is load; below 1 is the short form")
 	rate       = flag.Float64("rate", 75, "events to publish a second")
 	seed       = flag.Uint64("seed", uint64(time.Now().UnixNano()), "for what is done and when")
-	samplesTo  = flag.String("samples", "", "file that all samples are written to, as TSV")
+	samplesTo  = flag.String("samples", "", "file that all samples are written to, as TSV; the heap and the goroutines of the end go beside it")
 	onPostgres = flag.Bool("postgres", false, "on a PostgreSQL of the test's own instead of a file")
 )
 
@@ -74,6 +74,7 @@ func TestSoak(t *testing.T) {
 		t.Fatalf("%v\n%s", err, w.server.LogTail())
 	}
 	samples := watching()
+	w.profile()
 	w.settle()
 
 	deliveries := w.audit()
