@@ -31,13 +31,16 @@ crash: ## kill -9 the real binary KILLS (default 20) times under load; nothing m
 cluster: ## three nodes on one PostgreSQL for a minute: kills, stops, cuts, crashes; SEED repeats a run
 	go test -count=1 -timeout 15m -skip '^TestAWrongClockHarmsNothing$$' -v ./internal/cluster -long $(if $(SEED),-seed $(SEED))
 
+soak: ## all that happens to a service at once for MINUTES (default 60): memory, files, goroutines stay flat, figures agree; SEED, POSTGRES=1, SAMPLES=FILE
+	go test -count=1 -timeout $$(( $(or $(MINUTES),60) + 20 ))m -run '^TestSoak$$' -v ./internal/soak -minutes $(or $(MINUTES),60) $(if $(SEED),-seed $(SEED)) $(if $(POSTGRES),-postgres) $(if $(SAMPLES),-samples $(abspath $(SAMPLES)))
+
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
 
 model: ## search the model of who holds a row (spin, gcc), two minutes; STORY=1 tells what leads to each fault
 	tools/model
 
-night: ## what is longer than CI, two hours: the model, kills, the cluster, worlds, fuzzing; PARTS chooses
+night: ## what is longer than CI, three hours: the model, kills, the cluster, the soak, worlds, fuzzing; PARTS chooses
 	.ci/night $(PARTS)
 
 bench: ## the table of docs/performance.md on this machine, medians of RUNS (default 5), 20 minutes
@@ -64,5 +67,5 @@ vulncheck: ## known vulnerabilities in what the code calls; needs the network
 ci: ## what CI does
 	.ci/run
 
-.PHONY: help build test race lint fuzz crash cluster torture model night bench bench-lists schedule licenses sbom reproducible vulncheck ci
+.PHONY: help build test race lint fuzz crash cluster soak torture model night bench bench-lists schedule licenses sbom reproducible vulncheck ci
 .DEFAULT_GOAL := help

@@ -41,12 +41,8 @@ func (w *world) begin(ctx context.Context, acts []act) (stop func()) {
 }
 
 func (w *world) repeat(ctx context.Context, a act, first time.Duration) {
-	timer := time.NewTimer(first)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-w.over:
+	for pause, again := first, false; ; pause, again = a.every/2+time.Duration(w.pick(int(a.every))), true {
+		if w.linger(pause); again && w.isOver() {
 			return
 		}
 		err := a.do(ctx)
@@ -62,7 +58,6 @@ func (w *world) repeat(ctx context.Context, a act, first time.Duration) {
 		default:
 			w.ledger.fault("%s: %v", a.name, err)
 		}
-		timer.Reset(a.every/2 + time.Duration(w.pick(int(a.every))))
 	}
 }
 
@@ -73,6 +68,15 @@ func (w *world) linger(d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-w.over:
+	}
+}
+
+func (w *world) isOver() bool {
+	select {
+	case <-w.over:
+		return true
+	default:
+		return false
 	}
 }
 

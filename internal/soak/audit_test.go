@@ -26,7 +26,11 @@ func (w *world) audit() (deliveries int) {
 		unrecorded += a.unrecorded
 		w.t.Logf("%-8s %6d events and %6d deliveries in the log: %v", tn.name, a.events, len(a.rows), a.states)
 	}
-	w.ledger.missing(seen, w.retained())
+	gone := w.ledger.missing(seen, time.Now().Add(-retention))
+	w.t.Logf("%d events went by their age", gone)
+	if w.span >= retention+20*time.Minute && w.db == nil && gone == 0 {
+		w.ledger.fault("nothing went by its age in %s, with a retention of %s", w.span, retention)
+	}
 	m, err := w.metrics()
 	w.must(err)
 	if lost := m["posthorn_results_lost_total"]; float64(unrecorded) > lost {
@@ -34,9 +38,6 @@ func (w *world) audit() (deliveries int) {
 	}
 	return deliveries
 }
-
-// retained is since when events must still be there.
-func (w *world) retained() time.Time { return time.Now().Add(-time.Hour) }
 
 // auditor reads one tenant's export.
 type auditor struct {
@@ -130,13 +131,17 @@ func (a *auditor) delivery(d *row) {
 }
 
 // missing finds events that were accepted, and deliveries that came, and are not in the log.
-// What was accepted before some time may be gone.
-func (l *ledger) missing(seen map[string]bool, since time.Time) {
+// What was accepted before some time may be gone; it returns how many are.
+func (l *ledger) missing(seen map[string]bool, since time.Time) (gone int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for k, e := range l.events {
-		if !e.accepted.IsZero() && !e.logged && e.accepted.After(since) {
+		switch {
+		case e.accepted.IsZero() || e.logged:
+		case e.accepted.After(since):
 			l.wrong("%s was accepted, and is not in the log", k)
+		default:
+			gone++
 		}
 	}
 	for id, r := range l.receipts {
@@ -144,6 +149,7 @@ func (l *ledger) missing(seen map[string]bool, since time.Time) {
 			l.wrong("%s received the delivery %s, which is not in the log", r.path, id)
 		}
 	}
+	return gone
 }
 
 // figures holds /metrics against what publishers and receivers counted.

@@ -96,8 +96,8 @@ func (w *world) judge(samples []sample, span time.Duration) {
 		w.must(writeSamples(to, samples))
 		w.must(to.Close())
 	}
-	if len(samples) < 6 {
-		w.t.Fatalf("%d samples were taken", len(samples))
+	if len(samples) == 0 {
+		w.t.Fatal("no sample was taken")
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-15s %12s %12s %12s %12s %12s  %s\n", "median of the", "first third", "middle", "last", "highest", "allowed", "verdict")

@@ -52,11 +52,15 @@ func (w *world) reopen(ctx context.Context) error {
 	return nil
 }
 
+// closeHostile deletes the hostile endpoints, those too whose making was refused halfway.
 func (w *world) closeHostile(ctx context.Context) error {
 	w.mu.Lock()
-	made := w.hostile.endpoints
 	w.hostile.endpoints = map[kind]proof.Endpoint{}
 	w.mu.Unlock()
+	var made []proof.Endpoint
+	if err := w.hostile.api.Call(ctx, http.MethodGet, "/endpoints", nil, &made); err != nil {
+		return err
+	}
 	for _, e := range made {
 		if err := w.hostile.api.Call(ctx, http.MethodDelete, "/endpoints/"+e.ID, nil, nil); err != nil {
 			return err
@@ -147,15 +151,6 @@ func (w *world) dripBody(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (w *world) isOver() bool {
-	select {
-	case <-w.over:
-		return true
-	default:
-		return false
-	}
 }
 
 // readNothing asks for big lists, again and again, and reads no answer.

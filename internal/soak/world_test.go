@@ -16,12 +16,14 @@ import (
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
-// The retry schedule is short enough for a delivery to fail for good while the run
-// lasts. The retention is the shortest there is, and so it begins to take effect when the
-// service has run for an hour: before, nothing goes by its age.
+// retention is the shortest there is. It begins to take effect when the service has run for
+// an hour: before, nothing goes by its age.
+const retention = time.Hour
+
+// The retry schedule is short enough for a delivery to fail for good while the run lasts.
 var args = []string{
 	"--retry-schedule", "1s,2s,4s,8s,8s,8s", "--retry-jitter", "0.2", "--log-level", "warn",
-	"--retention", "1h", "--audit-retention", "1d", "--shutdown-delay", "0s",
+	"--retention", retention.String(), "--audit-retention", "1d", "--shutdown-delay", "0s",
 }
 
 // hostileAddress is where the hostile tenant's connections come from: what counts by
