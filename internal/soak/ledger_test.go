@@ -54,8 +54,11 @@ type ledger struct {
 	counts   [outcomes]int       // requests
 	accepted int                 // events
 	tests    int                 // of the requests
-	faults   []string            // what must never happen, as it happened
-	done     []string            // events that somebody may do something to, the last ones
+	// repeated are the requests refused of deliveries that were acknowledged before: extra
+	// attempts by hand, which change nothing.
+	repeated int
+	faults   []string // what must never happen, as it happened
+	done     []string // events that somebody may do something to, the last ones
 }
 
 func newLedger() *ledger {
@@ -133,6 +136,9 @@ func (l *ledger) arrived(in arrival, o outcome) {
 		l.wrong("%s received %s as the delivery %s, which is another event's", in.path, in.event, in.delivery)
 	}
 	if o != acknowledged {
+		if r.acked > 0 {
+			l.repeated++
+		}
 		return
 	}
 	if r.acked++; r.acked > 1 {

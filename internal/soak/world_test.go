@@ -68,13 +68,13 @@ func newWorld(ctx context.Context, t *testing.T, span time.Duration) *world {
 	t.Helper()
 	w := &world{t: t, ctx: ctx, span: span, ledger: newLedger(), began: time.Now(), temp: t.TempDir(),
 		random: rand.New(rand.NewPCG(*seed, 0)), doors: map[string]*door{}, done: map[string]int{}}
-	t.Setenv("TMPDIR", w.temp)
 	w.receivers = w.receive()
 	o := proof.Options{Binary: binary, Dir: t.TempDir()}
 	if *onPostgres {
 		w.db = pgtest.ThrowAway(t)
 		o.Database = w.db.URL()
 	}
+	t.Setenv("TMPDIR", w.temp) // for the service: the database has its own
 	w.ops = freeAddress(t)
 	o.Args = append(slices.Clone(args), "--ops-listen", w.ops, "--pprof")
 	var err error
