@@ -32,7 +32,7 @@ cluster: ## three nodes on one PostgreSQL for a minute: kills, stops, cuts, cras
 	go test -count=1 -timeout 15m -skip '^TestAWrongClockHarmsNothing$$' -v ./internal/cluster -long $(if $(SEED),-seed $(SEED))
 
 soak: ## all that happens to a service at once for MINUTES (default 60): memory, files, goroutines stay flat, figures agree; SEED, POSTGRES=1, SAMPLES=FILE
-	go test -count=1 -timeout $$(( $(or $(MINUTES),60) + 20 ))m -run '^TestSoak$$' -v ./internal/soak -minutes $(or $(MINUTES),60) $(if $(SEED),-seed $(SEED)) $(if $(POSTGRES),-postgres) $(if $(SAMPLES),-samples $(abspath $(SAMPLES)))
+	go test -count=1 -timeout $$(( 2 * $(or $(MINUTES),60) + 10 ))m -run '^TestSoak$$' -v ./internal/soak -minutes $(or $(MINUTES),60) $(if $(SEED),-seed $(SEED)) $(if $(POSTGRES),-postgres) $(if $(SAMPLES),-samples $(abspath $(SAMPLES)))
 
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
