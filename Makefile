@@ -31,6 +31,9 @@ crash: ## kill -9 the real binary KILLS (default 20) times under load; nothing m
 cluster: ## three nodes on one PostgreSQL for a minute: kills, stops, cuts, crashes; SEED repeats a run
 	go test -count=1 -timeout 15m -skip '^TestAWrongClockHarmsNothing$$' -v ./internal/cluster -long $(if $(SEED),-seed $(SEED))
 
+neighbours: ## hostile tenants beside one that keeps to its share: what it notices, 10 minutes
+	go test -count=1 -timeout 60m -v ./internal/neighbour -long
+
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
 
