@@ -34,6 +34,9 @@ cluster: ## three nodes on one PostgreSQL for a minute: kills, stops, cuts, cras
 soak: ## all that happens to a service at once for MINUTES (default 60): memory, files, goroutines stay flat, figures agree; SEED, POSTGRES=1, SAMPLES=FILE
 	go test -count=1 -timeout $$(( 2 * $(or $(MINUTES),60) + 10 ))m -run '^TestSoak$$' -v ./internal/soak -minutes $(or $(MINUTES),60) $(if $(SEED),-seed $(SEED)) $(if $(POSTGRES),-postgres) $(if $(SAMPLES),-samples $(abspath $(SAMPLES)))
 
+neighbours: ## hostile tenants beside one that keeps to its share: what it notices, 10 minutes
+	go test -count=1 -timeout 60m -v ./internal/neighbour -long
+
 torture: ## the long forms of the proofs, and one table: promise, cases, failures
 	tools/torture
 
