@@ -47,6 +47,8 @@ type checkpointer struct {
 	// checkpoint at a time without waiting for the first. The writer never waits
 	// for it.
 	turn sync.Mutex
+	// keptAt is up to where the log was taken in when it could not be emptied last.
+	keptAt int
 }
 
 func newCheckpointer(o Options, w *writer, readers *sql.DB) (*checkpointer, error) {
@@ -111,28 +113,25 @@ func (c *checkpointer) look() error {
 	if err != nil || length-before < checkpointPages {
 		return err
 	}
-	length, kept, err := c.takeIn(before)
-	if err != nil || kept || length < checkpointMost {
-		return err
+	length, taken, err := c.takeIn(before)
+	if err != nil || taken == before || length < checkpointMost {
+		return err // or a reader keeps the log
 	}
 	return c.between(c.writer.takeIn)
 }
 
 // takeIn takes the log, of which so many pages were taken in before, into the file
-// beside the writer until little is left. It returns the log's length in pages, and
-// whether a reader keeps the rest of it.
-func (c *checkpointer) takeIn(before int) (length int, kept bool, err error) {
+// beside the writer until little is left, or a reader keeps the rest. It returns the
+// log's length and how much of it is in the file.
+func (c *checkpointer) takeIn(before int) (length, taken int, err error) {
 	for range checkpointRounds {
-		var taken int
-		if length, taken, err = checkpoint(c.db, "PASSIVE"); err != nil {
-			return 0, false, err
-		}
-		if kept = taken == before && taken < length; kept || length-taken < checkpointPages {
+		length, taken, err = checkpoint(c.db, "PASSIVE")
+		if err != nil || taken == before || length-taken < checkpointPages {
 			break
 		}
 		before = taken
 	}
-	return length, kept, nil
+	return length, taken, err
 }
 
 // between has the writer call something between two transactions.

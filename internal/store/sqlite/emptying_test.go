@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,38 +152,41 @@ func TestErasureIsDoneWhenTheReaderEnds(t *testing.T) {
 	}
 }
 
-// Of short readers of the own process there may always be one.
+// Of short readers of the own process there may always be one, beside commits of which
+// each gives the next reader a snapshot that is in the way.
 func TestReadersOfTheServiceDoNotKeepTheLog(t *testing.T) {
-	p := newPayloads(t, 500, 500, 500, 500, 500)
+	p := newPayloads(t, make([]int, 300)...)
 	stop := make(chan struct{})
-	reading := make(chan error, 8)
-	for range cap(reading) {
-		go func() {
+	var busy sync.WaitGroup
+	repeat := func(do func() error) {
+		busy.Go(func() {
 			for {
 				select {
 				case <-stop:
-					reading <- nil
 					return
 				default:
 				}
-				if _, _, err := p.s.Events(t.Context(), store.EventFilter{}, store.Page{Limit: 100}); err != nil {
-					reading <- err
+				if err := do(); err != nil {
+					t.Error(err)
 					return
 				}
 			}
-		}()
+		})
 	}
-	for i := range p.refs {
+	for range 8 {
+		repeat(func() error {
+			_, _, err := p.s.Events(t.Context(), store.EventFilter{}, store.Page{Limit: 250})
+			return err
+		})
+	}
+	repeat(func() error { return p.s.Ping(t.Context()) })
+	for i := range 3 {
 		if e := p.erase(i); e.Event.Erasing {
 			t.Error("readers kept the log")
 		}
 	}
 	close(stop)
-	for range cap(reading) {
-		if err := <-reading; err != nil {
-			t.Error(err)
-		}
-	}
+	busy.Wait()
 }
 
 // The next start empties a log that was not emptied, and until then it says so.

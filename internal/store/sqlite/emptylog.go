@@ -13,8 +13,9 @@ import (
 // the writer never waits for it.
 const (
 	// asideFor is how long this process's own readers stand aside at most, so that
-	// short ones, of which there is always one, do not keep the log for ever.
-	asideFor = 100 * time.Millisecond
+	// short ones, of which there is always one, do not keep the log for ever. They take
+	// a few milliseconds for it.
+	asideFor = time.Second
 	// A log that could not be emptied is tried again after retryFirst, doubling to
 	// retryMost.
 	retryFirst = 50 * time.Millisecond
@@ -123,12 +124,13 @@ func (c *checkpointer) emptyLoop() {
 }
 
 // emptyOnce reports whether the log was emptied. First it asks nothing of anybody;
-// then the process's own readers stand aside.
+// then the process's own readers stand aside, unless one snapshot has kept the log
+// since the last time.
 func (c *checkpointer) emptyOnce() bool {
-	turn, emptied, err := c.cut()
-	if err == nil && !emptied {
+	turn, emptied, kept, err := c.cut()
+	if err == nil && !emptied && !kept {
 		release := c.standAside()
-		turn, emptied, err = c.cut()
+		turn, emptied, _, err = c.cut()
 		release()
 	}
 	if err != nil {
@@ -142,19 +144,22 @@ func (c *checkpointer) emptyOnce() bool {
 }
 
 // cut takes in what the log has, and has the writer, between two commits, take in the
-// rest and cut the log.
-func (c *checkpointer) cut() (turn uint64, emptied bool, err error) {
+// rest and cut the log. kept tells of a reader who was in the way before.
+func (c *checkpointer) cut() (turn uint64, emptied, kept bool, err error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
-	if _, _, err := c.takeIn(-1); err != nil {
-		return 0, false, err
+	length, taken, err := c.takeIn(-1)
+	if err != nil {
+		return 0, false, false, err
 	}
-	c.between(func() error {
+	kept = taken < length && taken == c.keptAt
+	c.keptAt = taken
+	err = c.between(func() (err error) {
 		turn = c.writer.emptying.turn()
 		emptied, err = c.writer.cutLog()
-		return nil
+		return err
 	})
-	return turn, emptied, err
+	return turn, emptied, kept, err
 }
 
 // cutLog empties the log if that can be done at once.
