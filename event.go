@@ -30,6 +30,9 @@ type Event struct {
 	// ErasedAt is when the payload was erased, by a user or by its retention; zero
 	// while it is there.
 	ErasedAt time.Time
+	// Erasing: it was, but its bytes may be in the store's log still, as a reader of
+	// the file is in the way of emptying it.
+	Erasing bool
 	// Source, Subject and SourceID are the CloudEvents attributes, or empty.
 	Source, Subject, SourceID string
 }

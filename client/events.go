@@ -150,6 +150,8 @@ type Published struct {
 	SourceID string `json:"source_id"`
 	// PayloadErasedAt is zero while the payload is there.
 	PayloadErasedAt time.Time `json:"payload_erased_at"`
+	// PayloadState is "kept", "erasing" or "erased"; see [Client.ErasePayload].
+	PayloadState string `json:"payload_state"`
 	// Data is what was published, byte for byte, and DeliveryLog its deliveries.
 	// Both are nil in lists; Data is nil also when it was erased.
 	Data        jsontext.Value `json:"data,omitzero"`
@@ -193,9 +195,13 @@ func (c *Client) Event(ctx context.Context, id string) (*Published, error) {
 
 // ErasePayload erases an event's payload for good and cancels what is open of
 // it; the rest of the event stays in the log. To erase it again changes nothing.
-func (c *Client) ErasePayload(ctx context.Context, id string) error {
-	_, err := c.do(ctx, request{method: http.MethodDelete, path: "/events" + segment(id) + "/payload"}, nil)
-	return err
+//
+// done is false while nothing shows or sends the payload any more, but a reader of the
+// embedded store's file, such as a backup, keeps bytes of it in the store's log. They go
+// when that ends: the event's PayloadState is "erasing" until then.
+func (c *Client) ErasePayload(ctx context.Context, id string) (done bool, err error) {
+	a, err := c.do(ctx, request{method: http.MethodDelete, path: "/events" + segment(id) + "/payload"}, nil)
+	return err == nil && a.status != http.StatusAccepted, err
 }
 
 // filter makes a query of names and values, without the empty ones.

@@ -19,7 +19,7 @@ func TestCloudEventsArePublishedInEveryMode(t *testing.T) {
 		t.Errorf("%s", structured.body)
 	}
 	w.do("acme", "GET", "/events/"+ref, "").want(200).
-		says(`"source":"/cases","subject":"590","source_id":"a/1","payload_erased_at":null,"data":{ "n": 1 },`)
+		says(`"source":"/cases","subject":"590","source_id":"a/1","payload_erased_at":null,"payload_state":"kept","data":{ "n": 1 },`)
 	binary := func(id, data string) *call {
 		return w.as("acme", "POST", "/events", data).with("Ce-Specversion", "1.0").with("Ce-Id", id).with("Ce-Source", "/cases").with("Ce-Type", "cases.updated").
 			with("Content-Type", "application/vnd.case+json")

@@ -1,7 +1,10 @@
 package api
 
 import (
+	"net/http"
 	"reflect"
+	"slices"
+	"time"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
@@ -27,9 +30,12 @@ func (s *server) erasureOperations() []*operation {
 		summary: "Erase the payload of an event",
 		description: "For good: its data is null from now on, what waits of it is canceled, and it cannot be sent again. " +
 			"What receivers answered is erased too, as it may repeat the payload. The event and its deliveries stay in the log, and its id stays taken. " +
-			"To erase it again changes nothing.",
-		headers: []param{preferParam},
-		success: deleted, failures: []posthorn.Code{posthorn.NotFound}, handle: s.erasePayload,
+			"To erase it again changes nothing. The embedded store answers when no byte of it is in its file or log any more, " +
+			"or, where somebody has read its file for five seconds (a backup does), by 202: the rest is erased when that ends, " +
+			"which the event's payload_state says, and so does asking again.",
+		headers:  []param{preferParam},
+		success:  append(slices.Clone(deleted), success{status: 202, doc: "It is being erased: ask again after Retry-After.", model: reflect.TypeFor[answer[Event]](), headers: []string{"Retry-After"}}),
+		failures: []posthorn.Code{posthorn.NotFound}, handle: s.erasePayload,
 	}, {
 		id: "list-deletions", method: "GET", path: "/deletions", tag: "Platform", scope: access.ScopeAdmin, reach: ofPlatform,
 		summary:     "List deleted tenants and what was erased of them",
@@ -45,11 +51,20 @@ func (s *server) erasePayload(q *request) (*reply, error) {
 	if !validEventRef(ref) {
 		return nil, missing(store.ErrNotFound, "event")
 	}
-	if _, err := s.Store.ErasePayload(q.Context(), q.change(), q.tenant.ID, ref); err != nil {
+	e, err := s.Store.ErasePayload(q.Context(), q.change(), q.tenant.ID, ref)
+	if err != nil {
 		return nil, missing(err, "event")
+	}
+	if e.Event.Erasing {
+		rep, err := ok(http.StatusAccepted, showEvent(&e.Event))
+		rep.retryAfter = erasingAgain
+		return rep, err
 	}
 	return deletedReply(q)
 }
+
+// erasingAgain is when it is worth asking again whether a payload is erased.
+const erasingAgain = 5 * time.Second
 
 func (s *server) listDeletions(q *request) (*reply, error) {
 	limit, before := q.query.limit(defaultLimit), s.placeID(q)

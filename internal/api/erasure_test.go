@@ -1,6 +1,7 @@
 package api
 
 import (
+	"database/sql"
 	"net/url"
 	"testing"
 	"time"
@@ -24,9 +25,12 @@ func TestAnErasedPayloadIsShownAsGone(t *testing.T) {
 	w.as("acme", "DELETE", "/events/"+id+"/payload", "").with("Prefer", "return=representation").do().want(200).says(`{"deleted":true}`)
 	w.pass(time.Hour)
 	w.do("acme", "DELETE", "/events/"+id+"/payload", "").want(204) // again
+	if before.text("data.payload_state") != "kept" {
+		t.Error(before.body)
+	}
 	const at = "2026-04-29T10:10:00.000Z"
 	got := w.do("acme", "GET", "/events/"+id, "").want(200)
-	if got.value("data.data") != nil || got.text("data.payload_erased_at") != at {
+	if got.value("data.data") != nil || got.text("data.payload_erased_at") != at || got.text("data.payload_state") != "erased" {
 		t.Error(got.body)
 	}
 	if got.text("data.delivery_log.0.state") != "canceled" || got.text("data.delivery_log.0.reason") != "payload_erased" {
@@ -41,6 +45,42 @@ func TestAnErasedPayloadIsShownAsGone(t *testing.T) {
 	w.do("acme", "DELETE", "/events/mine/payload", "").want(204)
 	w.do("acme", "POST", "/events", again).want(202)
 	w.do("acme", "POST", "/events", `{"type":"cases.updated","id":"mine","data":{"n":2}}`).faults(409, "/id")
+}
+
+// Another program reads the file: no byte is shown any more, but one is in the log.
+func TestAnErasureThatAReaderHoldsUpIsAccepted(t *testing.T) {
+	w := newWorld(t)
+	id := w.event("acme", "cases.updated")
+	reader, err := sql.Open("sqlite", w.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	snapshot, err := reader.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := snapshot.QueryRow(`SELECT count(*) FROM events`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got := w.do("acme", "DELETE", "/events/"+id+"/payload", "").want(202)
+		if got.header.Get("Retry-After") != "5" || got.text("data.id") != id || got.text("data.payload_state") != "erasing" {
+			t.Error(got.header, got.body)
+		}
+		got = w.do("acme", "GET", "/events/"+id, "").want(200)
+		if got.value("data.data") != nil || got.text("data.payload_state") != "erasing" {
+			t.Error(got.body)
+		}
+	}
+	if err := snapshot.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	w.do("acme", "DELETE", "/events/"+id+"/payload", "").want(204)
+	if got := w.do("acme", "GET", "/events/"+id, "").want(200); got.text("data.payload_state") != "erased" {
+		t.Error(got.body)
+	}
 }
 
 func TestDeletionsTellWhatWasErased(t *testing.T) {

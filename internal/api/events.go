@@ -24,6 +24,7 @@ type Event struct {
 	SourceID   *string `json:"source_id" doc:"The id that a CloudEvent came with."`
 	// PayloadErasedAt also tells of retention.
 	PayloadErasedAt *string `json:"payload_erased_at" format:"date-time" doc:"When the payload was erased, by hand or because its time was over; null while it is there. An event without payload is not sent again."`
+	PayloadState    string  `json:"payload_state" enum:"kept,erasing,erased" doc:"erasing: nothing shows or sends the payload any more, but its bytes may be in the log of the embedded store still, as somebody reads its file, such as a backup; it is erased soon after that ends."`
 }
 
 // WholeEvent is an event with its data and deliveries.
@@ -55,8 +56,18 @@ func showEvent(e *posthorn.Event) Event {
 	return Event{
 		ID: e.Ref(), Type: e.Type, Timestamp: posthorn.FormatTime(e.OccurredAt), AcceptedAt: posthorn.FormatTime(e.AcceptedAt),
 		DeliverAt: maybeTime(e.DeliverAt), Deliveries: e.Deliveries, Source: maybe(e.Source), Subject: maybe(e.Subject), SourceID: maybe(e.SourceID),
-		PayloadErasedAt: maybeTime(e.ErasedAt),
+		PayloadErasedAt: maybeTime(e.ErasedAt), PayloadState: payloadState(e),
 	}
+}
+
+func payloadState(e *posthorn.Event) string {
+	switch {
+	case e.Erasing:
+		return "erasing"
+	case !e.ErasedAt.IsZero():
+		return "erased"
+	}
+	return "kept"
 }
 
 // maybe is null for the empty string.

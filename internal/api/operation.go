@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -148,6 +149,8 @@ type reply struct {
 	location string // path below Base
 	etag     string
 	link     string
+	// retryAfter says when to ask again; zero for nothing.
+	retryAfter time.Duration
 	// secret answers hold what must not be kept by caches.
 	secret bool
 	// preferred: Prefer: return=representation was followed.
@@ -332,6 +335,9 @@ func (s *server) write(w http.ResponseWriter, rep *reply) {
 	}
 	if rep.link != "" {
 		h.Set("Link", rep.link)
+	}
+	if rep.retryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(rep.retryAfter.Seconds())))
 	}
 	if rep.secret {
 		h.Set("Cache-Control", "no-store")

@@ -56,7 +56,7 @@ func TestDataKeepsItsBytes(t *testing.T) {
 	id := w.do("acme", "POST", "/events", `{"data":`+data+`,"type":"cases.updated"}`).want(202).text("data.id")
 	got := w.do("acme", "GET", "/events/"+id, "").want(200)
 	head := `{"data":{"id":"` + id + `","type":"cases.updated","timestamp":"2026-04-29T09:10:00.000Z","accepted_at":"2026-04-29T09:10:00.000Z",` +
-		`"deliver_at":null,"deliveries":1,"source":null,"subject":null,"source_id":null,"payload_erased_at":null,"data":`
+		`"deliver_at":null,"deliveries":1,"source":null,"subject":null,"source_id":null,"payload_erased_at":null,"payload_state":"kept","data":`
 	if !strings.HasPrefix(got.body, head+data+`,"delivery_log":[{"id":"dlv_`) {
 		t.Errorf("got %s\nwant %s…", got.body, head+data)
 	}

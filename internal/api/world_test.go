@@ -33,6 +33,7 @@ type world struct {
 	outbox  *outboxRows
 	t       testing.TB
 	store   *sqlite.Store
+	path    string // the store's file
 	config  Config
 	keyring *secretbox.Keyring
 	handler http.Handler
@@ -119,8 +120,9 @@ func newWorld(t testing.TB, options ...func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, clock: began, log: &syncBuffer{}, tokens: map[string]string{}, outbox: new(outboxRows)}
 	var err error
+	w.path = filepath.Join(t.TempDir(), "posthorn.db")
 	w.store, err = sqlite.Open(t.Context(), sqlite.Options{
-		Path: filepath.Join(t.TempDir(), "posthorn.db"), Now: w.now, Synchronous: "OFF", Poll: -1,
+		Path: w.path, Now: w.now, Synchronous: "OFF", Poll: -1,
 		FreeSpace: func(string) (uint64, uint64, error) { return 1 << 40, 1 << 40, nil },
 	})
 	if err != nil {

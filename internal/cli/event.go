@@ -319,8 +319,13 @@ func (r *runner) eventErase() *cobra.Command {
 			if err := r.confirm(cmd.Context(), yes, fmt.Sprintf("Erase the payload of %s for good?", args[0])); err != nil {
 				return err
 			}
-			if err := api.ErasePayload(cmd.Context(), args[0]); err != nil {
+			done, err := api.ErasePayload(cmd.Context(), args[0])
+			if err != nil {
 				return err
+			}
+			if !done {
+				r.say("The payload of %s is being erased: nothing shows or sends it any more. %s", args[0], erasingText)
+				return nil
 			}
 			r.say("The payload of %s is erased.", args[0])
 			return nil
@@ -330,6 +335,15 @@ func (r *runner) eventErase() *cobra.Command {
 	return c
 }
 
+const erasingText = "Bytes of it are in the store's log until whoever reads the store's file, such as a backup, has ended."
+
+func erasedText(e *client.Published) string {
+	if e.PayloadState == "erasing" {
+		return "The data is being erased. " + erasingText
+	}
+	return "The data was erased."
+}
+
 func (r *runner) printEvent(e *client.Published) error {
 	if err := r.fields("id", e.ID, "type", e.Type, "happened", shown(e.Timestamp), "accepted", shown(e.AcceptedAt),
 		"deliver at", r.ahead(e.DeliverAt), "source", e.Source, "source id", e.SourceID, "subject", e.Subject); err != nil {
@@ -337,7 +351,7 @@ func (r *runner) printEvent(e *client.Published) error {
 	}
 	fmt.Fprintln(r.Out)
 	if e.Data == nil {
-		fmt.Fprintln(r.Out, "The data was erased.")
+		fmt.Fprintln(r.Out, erasedText(e))
 	} else {
 		data := e.Data.Clone()
 		if err := data.Indent(jsontext.WithIndent("  ")); err != nil {

@@ -48,9 +48,10 @@ type Eraser interface {
 	// receivers answered, as that may repeat it. Open deliveries become canceled
 	// (ReasonPayloadErased); an attempt under way ends and is recorded without the
 	// answer's text. When it returns nothing reads the payload any more; on SQLite
-	// its bytes are overwritten in the file and gone from the log, or are a moment
-	// later if a reader was in the way. An event that is erased already is returned
-	// as it is.
+	// its bytes are overwritten in the file and gone from the log, or the event is
+	// Erasing: a reader of the file was in the way for five seconds, and they go when it
+	// ends, also after a restart. An event that is erased already is returned as it is;
+	// one that is Erasing is waited for as before.
 	ErasePayload(ctx context.Context, c Change, tenant int64, ref string) (Erased, error)
 	// Deletions lists deleted tenants, newest id first: those with an id below
 	// before (0 for all).

@@ -18,9 +18,9 @@ const (
 	checkpointMost = 3 * checkpointPages
 	// checkpointDelay is how often a busy log is looked at.
 	checkpointDelay = 50 * time.Millisecond
-	// checkpointLast is where SQLite takes the log in within a commit, should the
-	// checkpointer not come to it.
-	checkpointLast = 8 * checkpointPages
+	// checkpointRounds is how often the log is taken in beside the writer at most, until
+	// little is left for the writer: after a long reader it is long.
+	checkpointRounds = 8
 )
 
 // checkpointer takes the log into the file on a connection of its own, so that
@@ -30,31 +30,54 @@ const (
 // happens while the writer goes on adding to it. So when the log has grown to
 // checkpointMost, the writer takes in what is left: the little that was added
 // during the last round.
+//
+// It also empties the log of what was erased: see [checkpointer.emptyOnce].
 type checkpointer struct {
 	db      *sql.DB
+	readers *sql.DB
 	writer  *writer
 	log     *slog.Logger
+	// beside: its goroutines run. Else whoever wants the log emptied does it.
+	beside  bool
 	wake    chan struct{} // cap 1: something was committed
+	asked   chan struct{} // cap 1: the log is to be emptied
 	stopped chan struct{}
 	running sync.WaitGroup
+	// turn is held while the log is taken into the file: SQLite refuses a second
+	// checkpoint at a time without waiting for the first. The writer never waits
+	// for it.
+	turn sync.Mutex
+	// keptAt is up to where the log was taken in when it could not be emptied last.
+	keptAt int
 }
 
-func newCheckpointer(o Options, w *writer) (*checkpointer, error) {
+func newCheckpointer(o Options, w *writer, readers *sql.DB) (*checkpointer, error) {
 	db, err := sql.Open("sqlite", checkpointDSN(o))
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	return &checkpointer{db: db, writer: w, log: o.Log, wake: make(chan struct{}, 1), stopped: make(chan struct{})}, nil
+	return &checkpointer{
+		db: db, readers: readers, writer: w, log: o.Log, beside: o.checkpoints(),
+		wake: make(chan struct{}, 1), asked: make(chan struct{}, 1), stopped: make(chan struct{}),
+	}, nil
 }
 
-func (c *checkpointer) start() { c.running.Go(c.loop) }
+// start begins its work. The writer must run.
+func (c *checkpointer) start() {
+	switch {
+	case c == nil:
+	case c.beside:
+		c.writer.emptying.ask() // of what retention deleted in the last run
+		c.running.Go(c.loop)
+		c.running.Go(c.emptyLoop)
+	case c.writer.emptying.pending():
+		c.emptyOnce()
+	}
+}
 
 // committed tells that the log has grown.
 func (c *checkpointer) committed() {
-	if c == nil {
-		return
-	}
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -84,17 +107,38 @@ func (c *checkpointer) loop() {
 
 // look takes the log in when it is long enough.
 func (c *checkpointer) look() error {
-	length, taken, err := c.checkpoint("NOOP")
-	if err != nil || length-taken < checkpointPages {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	length, before, err := checkpoint(c.db, "NOOP")
+	if err != nil || length-before < checkpointPages {
 		return err
 	}
-	length, taken, err = c.checkpoint("PASSIVE")
-	if err != nil || length-taken == 0 || length < checkpointMost {
-		return err
+	length, taken, err := c.takeIn(before)
+	if err != nil || taken == before || length < checkpointMost {
+		return err // or a reader keeps the log
 	}
+	return c.between(c.writer.takeIn)
+}
+
+// takeIn takes the log, of which so many pages were taken in before, into the file
+// beside the writer until little is left, or a reader keeps the rest. It returns the
+// log's length and how much of it is in the file.
+func (c *checkpointer) takeIn(before int) (length, taken int, err error) {
+	for range checkpointRounds {
+		length, taken, err = checkpoint(c.db, "PASSIVE")
+		if err != nil || taken == before || length-taken < checkpointPages {
+			break
+		}
+		before = taken
+	}
+	return length, taken, err
+}
+
+// between has the writer call something between two transactions.
+func (c *checkpointer) between(call func() error) error {
 	done := make(chan error, 1)
 	select {
-	case c.writer.between <- func() { done <- c.writer.takeIn() }:
+	case c.writer.between <- func() { done <- call() }:
 		return <-done
 	case <-c.stopped:
 		return nil
@@ -103,21 +147,9 @@ func (c *checkpointer) look() error {
 
 // takeIn takes the log into the file as far as nobody else needs it. While the
 // writer does it, nothing is added.
-func (w *writer) takeIn() error {
-	w.checkpoints.Lock()
-	defer w.checkpoints.Unlock()
-	return w.execute("PRAGMA wal_checkpoint(PASSIVE)")
-}
+func (w *writer) takeIn() error { return w.execute("PRAGMA wal_checkpoint(PASSIVE)") }
 
-// checkpoint keeps the writer's turn: SQLite refuses a second checkpoint at a time
-// without waiting for the first.
-func (c *checkpointer) checkpoint(mode string) (length, taken int, err error) {
-	c.writer.checkpoints.Lock()
-	defer c.writer.checkpoints.Unlock()
-	return checkpoint(c.db, mode)
-}
-
-// close ends the goroutine. The writer must still run.
+// close ends the goroutines. The writer must still run.
 func (c *checkpointer) close() error {
 	if c == nil {
 		return nil

@@ -13,7 +13,7 @@ import (
 func writerPragmas(o Options) []string {
 	auto := checkpointPages
 	if o.checkpoints() {
-		auto = checkpointLast
+		auto = 0 // no commit takes the log in
 	}
 	return []string{
 		"busy_timeout(5000)",

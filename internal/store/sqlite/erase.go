@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -26,6 +25,9 @@ func (s *Store) ErasePayload(ctx context.Context, c store.Change, tenant int64, 
 	if err != nil {
 		return store.Erased{}, err
 	}
+	if s.writer.emptying.of(e.Event.ErasedAt) {
+		e.Event.Erasing = !s.checkpointer.emptied(ctx, s.writer.emptying.turn(), s.patience)
+	}
 	return e, nil
 }
 
@@ -48,7 +50,9 @@ func (tx *txn) erasePayload(c store.Change, e *store.Erased) error {
 	if err := tx.dropPayload(e.Event.ID, c.At); err != nil {
 		return err
 	}
-	tx.emptyLog = true
+	if err := tx.markErasing(c.At); err != nil {
+		return err
+	}
 	tx.notice(store.Notice{Kind: store.NoticeErased, Tenant: e.Event.Tenant, Event: e.Event.ID})
 	return tx.audit(c, e.Event.Tenant, e.Audit())
 }
@@ -138,8 +142,8 @@ func (s *Store) completeDeletions(ctx context.Context, now time.Time) error {
 	if err != nil || len(done) == 0 {
 		return err
 	}
-	if emptied, err := s.emptyLog(ctx); err != nil || !emptied {
-		return err // the next sweep tries again
+	if !s.emptyLog(ctx, 0) {
+		return ctx.Err() // the next sweep tries again
 	}
 	return s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
 		for i := range done {
@@ -153,38 +157,4 @@ func (s *Store) completeDeletions(ctx context.Context, now time.Time) error {
 		}
 		return nil
 	}})
-}
-
-// emptyLog takes the write-ahead log into the file and cuts it to nothing, so
-// that no old page stays in it. It reports false when a reader was in the way.
-func (s *Store) emptyLog(ctx context.Context) (emptied bool, err error) {
-	err = s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
-		tx.emptyLog = true
-		return nil
-	}})
-	return err == nil && !s.writer.logFull.Load(), err
-}
-
-// readersWait is how long the writer waits for readers that hold on to the log.
-const readersWait = 200 * time.Millisecond
-
-// emptyLog runs outside of a transaction. What a reader keeps it from it does
-// after a later commit.
-func (w *writer) emptyLog() {
-	w.logFull.Store(true)
-	w.checkpoints.Lock()
-	defer w.checkpoints.Unlock()
-	var blocked, pages, moved int
-	err := w.execute(fmt.Sprintf("PRAGMA busy_timeout = %d", readersWait.Milliseconds()))
-	if err == nil {
-		_, err = w.conn.row("PRAGMA wal_checkpoint(TRUNCATE)", nil, &blocked, &pages, &moved)
-	}
-	if e := w.execute("PRAGMA busy_timeout = 5000"); err == nil {
-		err = e
-	}
-	if err != nil {
-		w.log.Warn("the write-ahead log could not be emptied; trying again", "error", err)
-		return
-	}
-	w.logFull.Store(blocked != 0)
 }

@@ -159,6 +159,7 @@ func TestErasedPayloadsAreInNeitherFileNorLog(t *testing.T) {
 // than it reads.
 func TestErasureWaitsForReadersInTheBackground(t *testing.T) {
 	p := newPayloads(t, 500)
+	p.s.SetPatience(time.Millisecond)
 	release := p.s.HoldSnapshot(t)
 	if _, err := p.s.ErasePayload(t.Context(), p.change(), p.tenant.ID, p.refs[0]); err != nil {
 		t.Fatal(err)

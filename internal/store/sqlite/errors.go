@@ -17,6 +17,10 @@ import (
 // ErrCorrupt: the file is not a database, or a damaged one.
 var ErrCorrupt = errors.New("the database file is damaged")
 
+// ErrForeignSchema: the file has tables, triggers or the like that Posthorn did not
+// make, or lacks some.
+var ErrForeignSchema = errors.New("its schema is not Posthorn's")
+
 // LockedError: another process serves the file.
 type LockedError struct {
 	Path string
@@ -55,6 +59,8 @@ func explainOpen(path string, err error) error {
 		return err
 	case errors.Is(err, ErrCorrupt):
 		return fmt.Errorf("%s cannot be used (%w); nothing was changed. Restore it from a backup, or move it away to begin with an empty one", path, err)
+	case errors.Is(err, ErrForeignSchema):
+		return fmt.Errorf("%s cannot be used: %w; nothing was changed. Undo what another program changed in it, restore it from a backup, or move it away to begin with an empty one", path, err)
 	case errors.Is(err, fs.ErrNotExist):
 		if _, e := os.Stat(filepath.Dir(path)); e != nil {
 			return fmt.Errorf("the folder of the database %s does not exist; create it first: %w", path, err)

@@ -88,3 +88,23 @@ func (s *Store) PostedTwice(ctx context.Context) (n int, err error) {
 	}, `SELECT list, last, ids FROM postings`)
 	return n, err
 }
+
+// SetPatience is how long an erasure waits for readers.
+func (s *Store) SetPatience(d time.Duration) { s.patience = d }
+
+// EmptyingAttempts is how often the writer tried to empty the log.
+func (s *Store) EmptyingAttempts() int {
+	e := s.writer.emptying
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.attempts
+}
+
+// Marked reports whether the file says that the log is to be emptied.
+func (s *Store) Marked(t testing.TB) (marked bool) {
+	t.Helper()
+	if err := s.readers.QueryRow(`SELECT EXISTS (SELECT 1 FROM meta WHERE key = ?)`, erasingFrom).Scan(&marked); err != nil {
+		t.Fatal(err)
+	}
+	return marked
+}

@@ -82,6 +82,7 @@ func (s *Store) Events(ctx context.Context, f store.EventFilter, p store.Page) (
 			if err != nil {
 				return err
 			}
+			e.Erasing = s.writer.emptying.of(e.ErasedAt)
 			return l.Row(e.ID, e, f.Selects(&e))
 		})
 		l.Next = cmp.Or(left, l.Next)
@@ -118,6 +119,7 @@ func (s *Store) EventByRef(ctx context.Context, tenant int64, ref string) (posth
 	if blank(e.Body) {
 		e.Body = nil
 	}
+	e.Erasing = s.writer.emptying.of(e.ErasedAt)
 	if err == nil && generated && e.Key != "" {
 		return posthorn.Event{}, store.ErrNotFound // it has another ref
 	}

@@ -50,12 +50,9 @@ func migrate(ctx context.Context, db *sql.DB, path string) (from, to int64, err 
 	if err != nil {
 		return 0, 0, err
 	}
-	from, to, err = versions(ctx, db, p)
+	from, to, err = checkKnown(ctx, db, path, p)
 	if err != nil {
-		return 0, 0, err
-	}
-	if from > to {
-		return from, from, &NewerError{Path: path, File: from, Binary: to}
+		return from, from, err
 	}
 	if from < to {
 		if _, err := p.Up(ctx); err != nil {
@@ -74,16 +71,25 @@ func checkVersion(ctx context.Context, db *sql.DB, path string) error {
 	return err
 }
 
-// checkNotNewer is for what is migrated before it is used. It returns what versions
-// does.
+// checkNotNewer is for what is migrated before it is used: it is no newer version's
+// and has that version's schema. It returns what versions does.
 func checkNotNewer(ctx context.Context, db *sql.DB, path string) (file, binary int64, err error) {
 	p, err := newProvider(db)
 	if err != nil {
 		return 0, 0, err
 	}
+	return checkKnown(ctx, db, path, p)
+}
+
+func checkKnown(ctx context.Context, db *sql.DB, path string, p *goose.Provider) (file, binary int64, err error) {
 	file, binary, err = versions(ctx, db, p)
-	if err == nil && file > binary {
-		err = &NewerError{Path: path, File: file, Binary: binary}
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case file > binary:
+		return file, binary, &NewerError{Path: path, File: file, Binary: binary}
+	case file > 0:
+		err = checkSchema(ctx, db, file)
 	}
 	return file, binary, err
 }

@@ -150,6 +150,9 @@ func (tx *txn) recover() error {
 	if err := tx.restored(); err != nil {
 		return err
 	}
+	if err := tx.recoverErasing(); err != nil {
+		return err
+	}
 	if err := tx.recoverLines(); err != nil {
 		return err
 	}

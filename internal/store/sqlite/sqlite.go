@@ -65,14 +65,15 @@ type Store struct {
 	lock    *fileLock
 	readers *sql.DB
 	writer  *writer
-	// checkpointer is nil where the writer does its work.
+	// checkpointer is nil in an admin process.
 	checkpointer *checkpointer
 
 	prepared prepared
 
 	watchers store.Watchers
 	sweeper  sweeper
-	oldest   atomic.Int64 // no open delivery has a lower id
+	oldest   atomic.Int64  // no open delivery has a lower id
+	patience time.Duration // of an erasure with readers
 
 	closeOnce sync.Once
 	closeErr  error
@@ -85,7 +86,7 @@ var _ store.Store = (*Store)(nil)
 // os.ErrPermission and fs.ErrNotExist in them.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{role: o.Role}
+	s := &Store{role: o.Role, patience: patience}
 	if err := s.open(ctx, o); err != nil {
 		err = errors.Join(err, s.lock.release())
 		return nil, explainOpen(o.Path, err)
@@ -144,21 +145,25 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	if s.readers, err = sql.Open("sqlite", readerDSN(o)); err != nil {
 		return errors.Join(err, s.writer.close())
 	}
-	s.readers.SetMaxOpenConns(4)
-	s.readers.SetMaxIdleConns(4)
+	s.readers.SetMaxOpenConns(readerConns)
+	s.readers.SetMaxIdleConns(readerConns)
 	if s.prepared, err = prepare(ctx, s.readers); err != nil {
 		return errors.Join(err, s.readers.Close(), s.writer.close())
 	}
-	if o.checkpoints() {
-		if s.checkpointer, err = newCheckpointer(o, s.writer); err != nil {
+	if o.Role == Serve {
+		if s.checkpointer, err = newCheckpointer(o, s.writer, s.readers); err != nil {
 			return errors.Join(err, s.readers.Close(), s.writer.close())
 		}
+	}
+	if o.checkpoints() {
 		s.writer.committed = s.checkpointer.committed
-		s.checkpointer.start()
 	}
 	s.writer.start()
+	s.checkpointer.start()
 	return nil
 }
+
+const readerConns = 4
 
 // checkpoints reports whether the log is taken into the file beside the writer:
 // in a process that serves, and not where tests have time stand still.

@@ -15,11 +15,12 @@ const sweepRows = 1000
 
 // sweeper is what is known from one slice to the next.
 type sweeper struct {
-	mu sync.Mutex
+	mu sync.Mutex // held for a slice
 	sweepState
 	aging store.Aging
 
-	stale     bool // the log may hold payloads that were deleted
+	whole     sync.Mutex // held for a slice and what follows it
+	stale     bool       // the log may hold payloads that were deleted
 	emptiedAt time.Time
 }
 
@@ -67,6 +68,23 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	if err := s.serving(); err != nil {
 		return store.Swept{}, err
 	}
+	s.sweeper.whole.Lock()
+	defer s.sweeper.whole.Unlock()
+	swept, err := s.slice(ctx, now, r)
+	if err != nil || swept.More {
+		return swept, err
+	}
+	if err := s.completeDeletions(ctx, now); err != nil {
+		return swept, err
+	}
+	if since := now.Sub(s.sweeper.emptiedAt); s.sweeper.stale && (since < 0 || since >= emptyLogEvery) {
+		s.sweeper.stale, s.sweeper.emptiedAt = !s.emptyLog(ctx, 0), now
+	}
+	return swept, nil
+}
+
+// slice sweeps once.
+func (s *Store) slice(ctx context.Context, now time.Time, r store.Retention) (store.Swept, error) {
 	s.sweeper.mu.Lock()
 	defer s.sweeper.mu.Unlock()
 	sure := s.sweeper.aging.Sure(r.Ran)
@@ -82,19 +100,8 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	if sw.known != 0 {
 		s.sweeper.aging.Settled(sw.known)
 	}
-	s.sweeper.stale = s.sweeper.stale || sw.Events+sw.Payloads+sw.Logs > 0
-	if sw.More {
-		return sw.Swept, nil
-	}
-	if err := s.completeDeletions(ctx, now); err != nil {
-		return sw.Swept, err
-	}
-	if since := now.Sub(s.sweeper.emptiedAt); s.sweeper.stale && (since < 0 || since >= emptyLogEvery) {
-		emptied, err := s.emptyLog(ctx)
-		if err != nil {
-			return sw.Swept, err
-		}
-		s.sweeper.stale, s.sweeper.emptiedAt = !emptied, now
+	if sw.Events+sw.Payloads+sw.Logs > 0 {
+		s.sweeper.stale = true
 	}
 	return sw.Swept, nil
 }

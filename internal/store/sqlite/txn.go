@@ -17,9 +17,7 @@ type txn struct {
 	moves   []move
 	opened  map[int64]int  // open deliveries by tenant, by moves
 	notices []store.Notice // of the operation that runs
-	// emptyLog has the log emptied after the commit, before it is answered.
-	emptyLog bool
-	lines    map[int64]bool // what changed of writer.lines
+	lines   map[int64]bool // what changed of writer.lines
 
 	// Read once and, for health and statistics, written once per transaction.
 	tenants map[int64]*tenantRow

@@ -7,7 +7,6 @@ import (
 	"math"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -27,9 +26,8 @@ type writer struct {
 	watchers  *store.Watchers
 	committed func()      // is told of each commit
 	between   chan func() // is called between two transactions
-	// checkpoints is held while the log is taken into the file.
-	checkpoints sync.Mutex
-	running     sync.WaitGroup
+	emptying  *emptying
+	running   sync.WaitGroup
 
 	conn        *conn
 	last        posthorn.ID // the highest id given out
@@ -37,7 +35,6 @@ type writer struct {
 	dataVersion int64
 	spaceAt     time.Time // when free space was looked at
 	spaceLow    bool
-	logFull     atomic.Bool // the log was to be emptied, and is not yet
 
 	open  *openCounts
 	stats statsLog
@@ -54,7 +51,7 @@ func newWriter(ctx context.Context, o Options, watchers *store.Watchers) (*write
 		queue:     newQueue(),
 		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
 		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, watchers: watchers,
-		committed: func() {}, between: make(chan func()),
+		committed: func() {}, between: make(chan func()), emptying: newEmptying(),
 		open: newOpenCounts(), memo: memo{most: memoMost}, postings: newPostings(o.Gather),
 	}
 	var err error
@@ -110,9 +107,6 @@ func (w *writer) loop() {
 		case <-tick:
 			w.look()
 			w.tidyStats()
-			if w.logFull.Load() {
-				w.emptyLog()
-			}
 		case call := <-w.between:
 			call()
 		}
@@ -212,9 +206,6 @@ func (w *writer) try(group []*op) error {
 		}
 	}
 	w.watchers.Tell(tx.notices...) // of what is written once for the group
-	if tx.emptyLog || w.logFull.Load() {
-		w.emptyLog()
-	}
 	for _, o := range group {
 		o.done(o.err)
 	}
