@@ -110,6 +110,16 @@ func TestFiltersOfOneTenantHaveTheirTimeAndNoMore(t *testing.T) {
 		if spent := time.Duration(asked) * costOfCostly; spent < least*9/10 || spent > most {
 			t.Errorf("%d of %d filters were asked, which is %v; want %v to %v", asked, asked+unasked, spent, least, most)
 		}
+		// One at a time was asked about, so that some were wholly filtered.
+		whole := 0
+		for _, p := range got.got[hostile.ID] {
+			if _, unasked := notes([]store.Publication{p}); unasked == 0 {
+				whole++
+			}
+		}
+		if whole == 0 {
+			t.Error("all had a part of the time, and none enough")
+		}
 		// Its time comes back.
 		<-time.After(time.Minute)
 		if _, err := s.Publish(t.Context(), hostile, []publish.Event{costlyEvent()}, nil, nil, nil); err != nil {
