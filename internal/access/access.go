@@ -94,11 +94,12 @@ const (
 
 // Authenticator recognises tokens. It is safe for concurrent use.
 type Authenticator struct {
-	store    Store
-	now      func() time.Time
-	oidc     *OIDC
-	failures failures
-	rates    *rates // nil for no limit
+	store     Store
+	now       func() time.Time
+	oidc      *OIDC
+	failures  failures
+	strangers *strangers
+	rates     *rates // nil for no limit
 
 	mu    sync.RWMutex
 	known map[[32]byte]*entry
@@ -122,6 +123,7 @@ func New(c Config) *Authenticator {
 	return &Authenticator{
 		store: c.Store, now: c.Now, oidc: c.OIDC,
 		failures:  failures{by: make(map[netip.Addr]window)},
+		strangers: newStrangers(),
 		rates:     newRates(c.RatePerSecond),
 		known:     make(map[[32]byte]*entry),
 		unflushed: make(map[int64]time.Time),
@@ -134,7 +136,7 @@ func New(c Config) *Authenticator {
 // address has failed 20 times within a minute or the token is used more often than
 // it may be, Unavailable when the store cannot be asked or an identity provider's
 // keys were never fetched. A valid token is never refused for the failures of others
-// behind the same address.
+// behind the same address; one that is not known yet may wait for them: see strangers.
 func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, remote netip.Addr) (*Principal, error) {
 	switch len(authorization) {
 	case 0:
@@ -172,7 +174,7 @@ func (a *Authenticator) who(ctx context.Context, text string, remote netip.Addr)
 	if !ok {
 		return nil, a.refuse(remote, "The token is not one of Posthorn's: check that it was copied whole, pht_ included.")
 	}
-	e, err := a.lookup(ctx, hash)
+	e, err := a.lookup(ctx, hash, remote)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, a.refuse(remote, "The token is unknown or was revoked.")
 	}
@@ -197,13 +199,57 @@ func (a *Authenticator) refuse(remote netip.Addr, why string) error {
 }
 
 // lookup finds the token in memory or else in the store.
-func (a *Authenticator) lookup(ctx context.Context, hash [32]byte) (*entry, error) {
-	a.mu.RLock()
-	e, era := a.known[hash], a.era
-	a.mu.RUnlock()
+func (a *Authenticator) lookup(ctx context.Context, hash [32]byte, remote netip.Addr) (*entry, error) {
+	if e, _ := a.recall(hash); e != nil {
+		return e, nil
+	}
+	if a.strangers.isUnknown(hash) {
+		return nil, store.ErrNotFound
+	}
+	leave, err := a.strangers.enter(ctx, remote)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	e, era := a.recall(hash) // somebody may have brought the same meanwhile
 	if e != nil {
 		return e, nil
 	}
+	if e, err = a.find(ctx, hash); err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			a.strangers.failed(remote, lookWork)
+			a.rememberUnknown(hash, era)
+		}
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.era == era {
+		a.remember(hash, e)
+	}
+	return e, nil
+}
+
+// recall returns what is known of a token, nil for nothing, and the era of that.
+func (a *Authenticator) recall(hash [32]byte) (*entry, uint64) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.known[hash], a.era
+}
+
+// rememberUnknown notes that the store has no such token, unless that may have changed
+// since the era.
+func (a *Authenticator) rememberUnknown(hash [32]byte, era uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.era == era {
+		a.strangers.remember(hash)
+	}
+}
+
+// find asks the store for a token. The error is store.ErrNotFound for one that is not
+// there.
+func (a *Authenticator) find(ctx context.Context, hash [32]byte) (*entry, error) {
 	token, err := a.store.TokenByHash(ctx, hash)
 	if err != nil {
 		return nil, unavailable(err)
@@ -212,7 +258,7 @@ func (a *Authenticator) lookup(ctx context.Context, hash [32]byte) (*entry, erro
 	if subtle.ConstantTimeCompare(token.Hash[:], hash[:]) != 1 {
 		return nil, store.ErrNotFound
 	}
-	e = &entry{token: token.ID, principal: Principal{
+	e := &entry{token: token.ID, principal: Principal{
 		Platform: token.Tenant == 0, TokenRef: token.Ref, Scopes: token.Scopes,
 		ExpiresAt: token.ExpiresAt, Actor: "token:" + token.Ref,
 	}}
@@ -220,11 +266,6 @@ func (a *Authenticator) lookup(ctx context.Context, hash [32]byte) (*entry, erro
 		if e.principal.Tenant, err = a.store.TenantByID(ctx, token.Tenant); err != nil {
 			return nil, unavailable(err)
 		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.era == era {
-		a.remember(hash, e)
 	}
 	return e, nil
 }
@@ -274,6 +315,7 @@ func (a *Authenticator) Notice(n store.Notice) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.era++
+	a.strangers.forget()
 	for hash, e := range a.known {
 		if n.Kind != store.NoticeTenant || e.principal.Tenant.ID == n.Tenant {
 			a.forget(hash, e)

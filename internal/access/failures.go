@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/posthorn/posthorn/internal/share"
 )
 
 const (
@@ -13,8 +15,7 @@ const (
 	maxAddresses = 10_000
 )
 
-// failures counts bad tokens per address. An IPv6 address stands for its /64,
-// which is what one subscriber has.
+// failures counts bad tokens per address, as [share.Subscriber] has it.
 type failures struct {
 	mu sync.Mutex
 	by map[netip.Addr]window
@@ -28,7 +29,7 @@ type window struct {
 // add counts one failure. It returns 0, or, when the address has had its
 // failures for this minute, how long it should wait.
 func (f *failures) add(from netip.Addr, now time.Time) (wait time.Duration) {
-	from = subscriber(from)
+	from = share.Subscriber(from)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w, known := f.by[from]
@@ -59,14 +60,4 @@ func (f *failures) makeRoom(now time.Time) {
 			delete(f.by, addr)
 		}
 	}
-}
-
-func subscriber(a netip.Addr) netip.Addr {
-	a = a.Unmap()
-	if a.Is6() {
-		if p, err := a.WithZone("").Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return a
 }

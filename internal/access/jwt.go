@@ -99,9 +99,10 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// verify returns what a token says, and who says it. The errors are refused,
-// errNoKeys, or the context's.
-func (o *OIDC) verify(ctx context.Context, text string, now time.Time) (claims, *provider, error) {
+// verify returns what a token says, and who says it. It adds to tried how many
+// signatures it tried. What a token says of itself is judged first: that costs less. The
+// errors are refused, errNoKeys, or the context's.
+func (o *OIDC) verify(ctx context.Context, text string, now time.Time, tried *int) (claims, *provider, error) {
 	if len(text) > maxJWT {
 		return nil, nil, refused("The token is too long.")
 	}
@@ -112,6 +113,13 @@ func (o *OIDC) verify(ctx context.Context, text string, now time.Time) (claims, 
 	p := o.providers[c.text("iss")]
 	if p == nil {
 		return nil, nil, refused("The token was issued by somebody whose tokens are not taken here (iss).")
+	}
+	audiences := c.list("aud", func(one string) []string { return []string{one} })
+	if !slices.ContainsFunc(o.Audiences, func(a string) bool { return slices.Contains(audiences, a) }) {
+		return nil, nil, refused("The token is meant for another service (aud).")
+	}
+	if err := checkTimes(c, now); err != nil {
+		return nil, nil, err
 	}
 	const notSigned = refused("The token is not signed by its issuer with an algorithm that is taken here, or its key is not the issuer's any more.")
 	if !p.ready() { // found out here, for the verifier hides why it fails
@@ -125,16 +133,14 @@ func (o *OIDC) verify(ctx context.Context, text string, now time.Time) (claims, 
 			return nil, nil, errNoKeys
 		}
 	}
-	signed, err := p.check.Verify(ctx, text)
+	_, err = p.verifier(tried).Verify(ctx, text)
 	switch {
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
 	case err != nil:
 		return nil, nil, notSigned
-	case !slices.ContainsFunc(o.Audiences, func(a string) bool { return slices.Contains(signed.Audience, a) }):
-		return nil, nil, refused("The token is meant for another service (aud).")
 	}
-	return c, p, checkTimes(c, now)
+	return c, p, nil
 }
 
 // unverified reads a token's claims. A claim that stands twice is refused: two
@@ -218,25 +224,52 @@ func TenantScopes() []string { return []string{ScopeRead, ScopeWrite, ScopePubli
 // remembered never outlives the token's own end.
 func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip.Addr) (*entry, error) {
 	hash := sha256.Sum256([]byte(text))
+	if e, _ := a.recall(hash); e != nil && a.now().Before(e.principal.ExpiresAt) {
+		return e, nil
+	}
+	leave, err := a.strangers.enter(ctx, remote)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	now := a.now()
-	a.mu.RLock()
-	e, era := a.known[hash], a.era
-	a.mu.RUnlock()
+	e, era := a.recall(hash) // somebody may have brought the same meanwhile
 	if e != nil && now.Before(e.principal.ExpiresAt) {
 		return e, nil
 	}
-	c, p, err := a.oidc.verify(ctx, text, now)
-	if err == nil {
-		e = &entry{jwt: true}
-		e.principal, err = a.oidc.principal(c, p)
-	}
-	switch why, is := errors.AsType[refused](err); {
-	case is:
+	tried := 0
+	e, err = a.checkJWT(ctx, text, now, &tried)
+	if why, is := errors.AsType[refused](err); is {
+		a.strangers.failed(remote, readWork+time.Duration(tried)*signatureWork)
 		return nil, a.refuse(remote, string(why))
+	}
+	switch {
+	case posthorn.ErrorCode(err) == posthorn.Forbidden:
+		a.strangers.failed(remote, readWork+lookWork+time.Duration(tried)*signatureWork)
+		return nil, err
 	case errors.Is(err, errNoKeys):
 		return nil, &posthorn.Error{Code: posthorn.Unavailable, RetryAfter: fetchPause,
 			Message: "The keys of the token's identity provider cannot be fetched now; try again."}
 	case err != nil:
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.era == era && now.Before(e.principal.ExpiresAt) {
+		a.remember(hash, e)
+	}
+	return e, nil
+}
+
+// checkJWT makes an entry of a JWT that is good. It adds to tried how many signatures
+// it tried.
+func (a *Authenticator) checkJWT(ctx context.Context, text string, now time.Time, tried *int) (*entry, error) {
+	c, p, err := a.oidc.verify(ctx, text, now, tried)
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{jwt: true}
+	if e.principal, err = a.oidc.principal(c, p); err != nil {
 		return nil, err
 	}
 	if e.principal.Tenant, err = a.tenantOf(ctx, c); err != nil {
@@ -244,11 +277,6 @@ func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip
 	}
 	sum := sha256.Sum256([]byte(e.principal.TokenRef))
 	e.token = -1 - int64(binary.BigEndian.Uint64(sum[:8])>>1) // below all rows of tokens
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.era == era && now.Before(e.principal.ExpiresAt) {
-		a.remember(hash, e)
-	}
 	return e, nil
 }
 

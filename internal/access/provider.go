@@ -27,13 +27,12 @@ const (
 	maxKeys    = 100
 )
 
-// provider is an issuer and its keys, which implement [oidc.KeySet].
+// provider is an issuer and its keys.
 type provider struct {
 	issuer string
 	client *http.Client
 	now    func() time.Time
 	log    *slog.Logger
-	check  *oidc.IDTokenVerifier
 	life   context.Context // of fetches
 	end    context.CancelFunc
 
@@ -43,6 +42,7 @@ type provider struct {
 	changed  func()            // set by run
 	jwksURL  string            // empty until discovery
 	keys     []jose.JSONWebKey // as they were fetched last; nil for never
+	brought  int               // fetches that brought keys
 	fetched  time.Time         // when a fetch last began
 	fetching chan struct{}     // closed when the running fetch ends; nil for none
 	failed   error             // why the last fetch brought nothing
@@ -51,13 +51,18 @@ type provider struct {
 func newProvider(issuer, jwksURL string, client *http.Client, now func() time.Time, log *slog.Logger) *provider {
 	p := &provider{issuer: issuer, jwksURL: jwksURL, placed: jwksURL != "", client: client, now: now, log: log}
 	p.life, p.end = context.WithCancel(context.Background())
-	p.check = oidc.NewVerifier(issuer, p, &oidc.Config{
-		SupportedSigningAlgs: algorithmNames(),
-		SkipClientIDCheck:    true, // there may be several audiences: see checkClaims
-		SkipExpiryCheck:      true, // with another leeway: see checkClaims
-		Now:                  now,
-	})
 	return p
+}
+
+// verifier checks tokens against the provider's keys. It adds to tried how many
+// signatures it tried.
+func (p *provider) verifier(tried *int) *oidc.IDTokenVerifier {
+	return oidc.NewVerifier(p.issuer, keySet{p, tried}, &oidc.Config{
+		SupportedSigningAlgs: algorithmNames(),
+		SkipClientIDCheck:    true, // there may be several audiences: see OIDC.verify
+		SkipExpiryCheck:      true, // with another leeway: see checkTimes
+		Now:                  p.now,
+	})
 }
 
 // algorithms are all that sign with a private key. Neither none nor HS256, whose
@@ -80,14 +85,20 @@ var errNoKeys = errors.New("access: the provider's keys are not known yet")
 // errUnsigned: no key of the provider made the signature.
 var errUnsigned = errors.New("access: the signature is not the provider's")
 
+// keySet is a provider's keys as [oidc.KeySet].
+type keySet struct {
+	*provider
+	tried *int
+}
+
 // VerifySignature implements [oidc.KeySet].
-func (p *provider) VerifySignature(ctx context.Context, text string) ([]byte, error) {
+func (k keySet) VerifySignature(ctx context.Context, text string) ([]byte, error) {
 	jws, err := jose.ParseSigned(text, algorithms)
 	if err != nil {
 		return nil, err
 	}
-	header := jws.Signatures[0].Header
-	known, payload := p.verify(jws, header)
+	keys, fetch := k.current()
+	known, payload := k.verify(jws, keys)
 	if payload != nil {
 		return payload, nil
 	}
@@ -95,10 +106,15 @@ func (p *provider) VerifySignature(ctx context.Context, text string) ([]byte, er
 	if known {
 		return nil, errUnsigned
 	}
-	if err := p.refetch(ctx); err != nil {
+	if err := k.refetch(ctx); err != nil {
 		return nil, err
 	}
-	if _, payload = p.verify(jws, header); payload != nil {
+	// The same keys are not tried twice.
+	keys, latest := k.current()
+	if latest == fetch {
+		return nil, errUnsigned
+	}
+	if _, payload = k.verify(jws, keys); payload != nil {
 		return payload, nil
 	}
 	return nil, errUnsigned
@@ -106,24 +122,30 @@ func (p *provider) VerifySignature(ctx context.Context, text string) ([]byte, er
 
 // verify returns the payload that one of the keys signed. known reports whether
 // the key that the token names is there.
-func (p *provider) verify(jws *jose.JSONWebSignature, h jose.Header) (known bool, payload []byte) {
-	p.mu.Lock()
-	keys := p.keys
-	p.mu.Unlock()
+func (k keySet) verify(jws *jose.JSONWebSignature, keys []jose.JSONWebKey) (known bool, payload []byte) {
+	h := jws.Signatures[0].Header
 	for i := range keys {
-		k := &keys[i]
-		if h.KeyID != "" && k.KeyID != h.KeyID {
+		key := &keys[i]
+		if h.KeyID != "" && key.KeyID != h.KeyID {
 			continue
 		}
 		known = known || h.KeyID != ""
-		if k.Algorithm != "" && k.Algorithm != h.Algorithm {
+		if key.Algorithm != "" && key.Algorithm != h.Algorithm {
 			continue // RFC 7517, section 4.4: the key is for that algorithm
 		}
-		if payload, err := jws.Verify(k.Key); err == nil {
+		*k.tried++
+		if payload, err := jws.Verify(key.Key); err == nil {
 			return true, payload
 		}
 	}
 	return known, nil
+}
+
+// current returns the keys, and the number of the fetch that brought them.
+func (p *provider) current() ([]jose.JSONWebKey, int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.keys, p.brought
 }
 
 func (p *provider) ready() bool {
@@ -190,7 +212,7 @@ func (p *provider) take(keys []jose.JSONWebKey, from string, err error) {
 	lost := false
 	if err == nil {
 		lost = slices.ContainsFunc(p.keys, func(k jose.JSONWebKey) bool { return !holds(keys, &k) })
-		p.keys, p.jwksURL = keys, from
+		p.keys, p.jwksURL, p.brought = keys, from, p.brought+1
 	} else if !p.placed {
 		p.jwksURL = "" // the keys may have moved
 	}

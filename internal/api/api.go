@@ -103,6 +103,8 @@ type Publisher interface {
 	ParseBinary(headers map[string][]string, body []byte) (publish.Event, error)
 	Publish(ctx context.Context, t posthorn.Tenant, events []publish.Event, pointer func(i int) string, once *store.Once, answer func([]publish.Accepted) []byte) ([]publish.Accepted, error)
 	Test(ctx context.Context, t posthorn.Tenant, endpoint int64, eventType string, data []byte, once *store.Once, answer func(publish.Tested) []byte) (publish.Tested, error)
+	TryFilters(ctx context.Context, tenant int64) (*publish.FilterTurn, error)
+	SetFilter(ctx context.Context, tenant int64) (*publish.FilterTurn, error)
 	Follow(tenant int64) (wake <-chan struct{}, leave func())
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/filter"
+	"github.com/posthorn/posthorn/internal/publish"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -45,9 +46,14 @@ func (s *server) testFilter(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	turn, err := s.Publish.TryFilters(q.Context(), q.tenant.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer turn.Leave()
 	var f *filter.Filter
 	if t.Filter.Set && in.sound("/filter") {
-		if f, err = filter.Compile(t.Filter.V); err != nil {
+		if f, err = turn.Compile(t.Filter.V); err != nil {
 			in.fault("/filter", "%s", err)
 		}
 	}
@@ -68,7 +74,7 @@ func (s *server) testFilter(q *request) (*reply, error) {
 		if err != nil {
 			return nil, err
 		}
-		tested.add(f, &event)
+		tested.add(turn, f, &event)
 	}
 	rep, err := ok(http.StatusOK, tested)
 	if err != nil || q.once == nil {
@@ -80,7 +86,7 @@ func (s *server) testFilter(q *request) (*reply, error) {
 	return rep, s.Store.Note(q.Context(), q.change(), q.tenant.ID, store.Audit{Action: "endpoint.filter.test", Subject: e.Ref})
 }
 
-func (t *FilterTested) add(f *filter.Filter, event *posthorn.Event) {
+func (t *FilterTested) add(turn *publish.FilterTurn, f *filter.Filter, event *posthorn.Event) {
 	shown := FilteredEvent{ID: event.Ref(), Type: event.Type}
 	data := event.Data()
 	if data == nil {
@@ -88,7 +94,7 @@ func (t *FilterTested) add(f *filter.Filter, event *posthorn.Event) {
 		t.Events = append(t.Events, shown)
 		return
 	}
-	matches, err := f.Match(event.Type, filter.NewData(data))
+	matches, err := turn.Match(f, event.Type, data)
 	switch {
 	case err != nil:
 		shown.Error = maybe(err.Error())

@@ -38,7 +38,7 @@ func (s *server) settingsOperations() []*operation {
 	}, {
 		id: "test-endpoint-filter", method: "POST", path: "/endpoints/{webhookId}/filter/test", tag: "Endpoints", scope: access.ScopeRead,
 		summary:     "Try a filter on recent events",
-		description: "Shows which of the newest events of the endpoint's types the expression would let pass. Nothing is sent and nothing changes.",
+		description: "Shows which of the newest events of the endpoint's types the expression would let pass. Nothing is sent and nothing changes. 429 when the tenant's filters have used their time.",
 		body:        jsonBody[FilterTest](`{"filter": "data.country == \"DE\""}`),
 		success:     []success{{status: 200, doc: "What the filter says of each event, newest first.", model: reflect.TypeFor[answer[FilterTested]]()}},
 		failures:    []posthorn.Code{posthorn.NotFound},
@@ -71,6 +71,9 @@ func (s *server) updateSettings(q *request) (*reply, error) {
 		return nil, err
 	}
 	u.check(in)
+	if err := s.checkFilter(q, in, &u.Filter); err != nil {
+		return nil, err
+	}
 	if err := in.err(); err != nil {
 		return nil, err
 	}
@@ -83,6 +86,22 @@ func (s *server) updateSettings(q *request) (*reply, error) {
 		return nil, missing(err, "endpoint")
 	}
 	return settingsReply(&e)
+}
+
+// checkFilter compiles the filter that the body names, in the tenant's filter time.
+func (s *server) checkFilter(q *request, in *input, f *field[string]) error {
+	if set, null := f.state(); !set || null || !in.sound("/filter") {
+		return nil
+	}
+	turn, err := s.Publish.SetFilter(q.Context(), q.tenant.ID)
+	if err != nil {
+		return err
+	}
+	defer turn.Leave()
+	if _, err := turn.Compile(f.V); err != nil {
+		in.fault("/filter", "%s", err)
+	}
+	return nil
 }
 
 func (s *server) sealHeaders(q *request, e *posthorn.Endpoint, changes headerPatch) (sealed []store.SealedHeader) {

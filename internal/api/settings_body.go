@@ -10,7 +10,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/posthorn/posthorn"
-	"github.com/posthorn/posthorn/internal/filter"
 )
 
 // Settings are an endpoint's own delivery rules as users see them: null where the
@@ -182,7 +181,7 @@ const (
 	maxScheduleSeconds = 604_800
 )
 
-// check judges what the body names.
+// check judges what the body names, but for the filter: see checkFilter.
 func (u *SettingsUpdate) check(in *input) {
 	given := func(f member, pointer string) bool {
 		set, null := f.state()
@@ -199,11 +198,6 @@ func (u *SettingsUpdate) check(in *input) {
 	}
 	if given(&u.RetrySchedule, "/retry_schedule") {
 		u.checkSchedule(in)
-	}
-	if given(&u.Filter, "/filter") {
-		if _, err := filter.Compile(u.Filter.V); err != nil {
-			in.fault("/filter", "%s", err)
-		}
 	}
 }
 

@@ -2,8 +2,6 @@ package filter
 
 import (
 	"errors"
-	"regexp"
-	"regexp/syntax"
 	"strings"
 
 	"github.com/google/cel-go/common/operators"
@@ -16,10 +14,6 @@ import (
 const (
 	// maxCompared bounds the values on both sides of a comparison.
 	maxCompared = 2000
-	// maxPattern bounds a pattern, in bytes, and maxProgram the instructions that
-	// it becomes.
-	maxPattern = 256
-	maxProgram = 1000
 	// maxMatched bounds instructions times bytes of text: what matching may take.
 	maxMatched = 100_000
 	// maxConverted bounds a text that becomes a number or a time, in bytes: the
@@ -41,7 +35,7 @@ var (
 
 // bounded replaces the steps that could do much work at once by such that first
 // look how much it would be.
-func bounded(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
+func (of *patterns) bounded(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
 	call, ok := i.(interpreter.InterpretableCall)
 	if !ok {
 		return i, nil
@@ -61,8 +55,11 @@ func bounded(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error)
 		if !ok {
 			return nil, errors.New("a pattern must be a string")
 		}
-		p, err := compilePattern(string(text))
-		return &match{call, p}, err
+		p := of.by[string(text)]
+		if p == nil {
+			return nil, errors.New("a pattern was not judged")
+		}
+		return &match{call, p}, nil
 	}
 	return i, nil
 }
@@ -149,11 +146,6 @@ type match struct {
 	pattern *pattern
 }
 
-type pattern struct {
-	*regexp.Regexp
-	size int // of the program
-}
-
 func (m *match) Eval(a interpreter.Activation) ref.Val { return m.Exec(interpreter.AsFrame(a)) }
 
 func (m *match) Exec(frame *interpreter.ExecutionFrame) ref.Val {
@@ -176,50 +168,9 @@ func (m *match) Exec(frame *interpreter.ExecutionFrame) ref.Val {
 	return types.Bool(m.pattern.MatchString(string(text)))
 }
 
-// compilePattern compiles a pattern whose program is small. How large it will be
-// is found before it is made.
-func compilePattern(text string) (*pattern, error) {
-	if len(text) > maxPattern {
-		return nil, errors.New("is a pattern of more than 256 bytes")
-	}
-	tree, err := syntax.Parse(text, syntax.Perl)
-	if err != nil {
-		return nil, errors.New("is no valid pattern (RE2 syntax)")
-	}
-	n := programSize(tree)
-	if n > maxProgram {
-		return nil, errors.New("is a pattern that repeats too much")
-	}
-	re, err := regexp.Compile(text)
-	if err != nil {
-		return nil, errors.New("is no valid pattern (RE2 syntax)")
-	}
-	return &pattern{re, max(n, 1)}, nil
-}
-
-// programSize is about how many instructions the tree becomes; never much less.
-func programSize(t *syntax.Regexp) int {
-	n := 1
-	if t.Op == syntax.OpLiteral {
-		n = len(t.Rune)
-	}
-	if t.Op == syntax.OpCharClass {
-		n = 1 + len(t.Rune)/16 // a large class takes longer to look through
-	}
-	for _, sub := range t.Sub {
-		n += programSize(sub)
-	}
-	if t.Op == syntax.OpRepeat {
-		n *= max(t.Min, t.Max, 1)
-	}
-	return min(n, 1<<20)
-}
-
-// estimator counts a call as one step, and what its texts and comparisons take.
-// It holds the sizes of the expression's patterns.
-type estimator map[string]int
-
-func (e estimator) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint64 {
+// CallCost counts a call as one step, and what its texts and comparisons take. It
+// implements [interpreter.ActualCostEstimator].
+func (of *patterns) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint64 {
 	cost := 1 + size(result)
 	compares := function == operators.Equals || function == operators.NotEquals || function == operators.In
 	left := maxCompared
@@ -236,7 +187,9 @@ func (e estimator) CallCost(function, _ string, args []ref.Val, result ref.Val) 
 	case function == "matches" && len(args) == 2:
 		text, _ := args[0].(types.String)
 		pattern, _ := args[1].(types.String)
-		cost += uint64(len(text) * e[string(pattern)] / matchedPerCost)
+		if p := of.by[string(pattern)]; p != nil {
+			cost += uint64(len(text) * p.size / matchedPerCost)
+		}
 	case strings.HasPrefix(function, "get") && len(args) == 2: // a time zone is read from a file
 		cost += 250
 	case function == "timestamp" || function == "duration":

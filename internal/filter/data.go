@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/cel-go/common/types"
@@ -28,6 +29,7 @@ type Data struct {
 	v     ref.Val
 	nodes int
 	err   error
+	work  atomic.Int64
 }
 
 // NewData returns data that is a JSON text. It must not change as long as
@@ -36,6 +38,7 @@ func NewData(raw []byte) *Data { return &Data{raw: raw} }
 
 func (d *Data) value() (ref.Val, error) {
 	d.once.Do(func() {
+		d.work.Add(int64(len(d.raw)) * int64(byteWork))
 		d.v, d.err = d.parse(jsontext.NewDecoder(bytes.NewReader(d.raw), jsontext.AllowDuplicateNames(true)))
 	})
 	return d.v, d.err

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -44,7 +45,11 @@ const (
 
 // Filter is an expression that was compiled. It is immutable and safe for
 // concurrent use.
-type Filter struct{ program cel.Program }
+type Filter struct {
+	program      cel.Program
+	weight       int
+	instructions int // of its patterns
+}
 
 // environment is made when the first expression is compiled: most services have
 // none.
@@ -59,9 +64,17 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 	)
 })
 
-// Compile reads an expression. Its error is a [*Fault] for what the user can
-// mend.
-func Compile(expression string) (*Filter, error) {
+// Compile reads an expression that a user sets or tries. Its error is a [*Fault] for
+// what the user can mend.
+func Compile(expression string) (*Filter, error) { return compile(expression, maxPrograms) }
+
+// CompileStored is Compile for an expression that was set before its patterns were
+// bounded in sum: it goes on to say what it said. Such a filter may weigh some ten
+// megabytes.
+func CompileStored(expression string) (*Filter, error) { return compile(expression, math.MaxInt) }
+
+// compile takes patterns of at most so many instructions in all.
+func compile(expression string, instructions int) (*Filter, error) {
 	switch {
 	case len(expression) > MaxLength:
 		return nil, &Fault{Detail: fmt.Sprintf("is %d bytes long; at most %d are allowed", len(expression), MaxLength)}
@@ -70,7 +83,7 @@ func Compile(expression string) (*Filter, error) {
 	case strings.TrimSpace(expression) == "":
 		return nil, &Fault{Detail: "is empty; null takes a filter away"}
 	}
-	if err := glance(expression); err != nil {
+	if _, err := glance(expression); err != nil {
 		return nil, err
 	}
 	env, err := environment()
@@ -89,23 +102,24 @@ func Compile(expression string) (*Filter, error) {
 	if out := tree.OutputType(); !out.IsExactType(types.BoolType) && !out.IsExactType(types.DynType) {
 		return nil, &Fault{1, 1, fmt.Sprintf("must say true or false, but is of type %s", out)}
 	}
-	sizes := estimator{}
-	if err := refuse(tree.NativeRep(), sizes); err != nil {
+	matched := &patterns{by: map[string]*pattern{}, most: instructions}
+	nodes, err := refuse(tree.NativeRep(), matched)
+	if err != nil {
 		return nil, err
 	}
 	program, err := env.Program(tree,
-		cel.CustomDecoratorV2(bounded), cel.CostTracking(sizes), cel.CostLimit(maxCost), cel.InterruptCheckFrequency(8))
+		cel.CustomDecoratorV2(matched.bounded), cel.CostTracking(matched), cel.CostLimit(maxCost), cel.InterruptCheckFrequency(8))
 	if err != nil {
 		return nil, asFault(err)
 	}
-	return &Filter{program}, nil
+	return &Filter{program, weigh(expression, nodes, matched), matched.size}, nil
 }
 
 // glance refuses what nests too deep and what has too many words and signs,
 // before a parser that looks ahead at each of them is asked: it and the checker
-// take longer than in proportion.
-func glance(expression string) error {
-	depth, tokens, line, column := 0, 0, 1, 0
+// take longer than in proportion. It returns how many there are, up to the fault.
+func glance(expression string) (tokens int, fault error) {
+	depth, line, column := 0, 1, 0
 	var quote, before rune
 	escaped := false
 	for _, c := range expression {
@@ -136,13 +150,13 @@ func glance(expression string) error {
 		}
 		before = c
 		if depth > maxDepth {
-			return &Fault{line, column, fmt.Sprintf("nests deeper than %d levels", maxDepth)}
+			return tokens, &Fault{line, column, fmt.Sprintf("nests deeper than %d levels", maxDepth)}
 		}
 		if tokens > maxTokens {
-			return &Fault{line, column, fmt.Sprintf("has more than %d words and signs", maxTokens)}
+			return tokens, &Fault{line, column, fmt.Sprintf("has more than %d words and signs", maxTokens)}
 		}
 	}
-	return nil
+	return tokens, nil
 }
 
 func isWord(c rune) bool {
@@ -151,16 +165,16 @@ func isWord(c rune) bool {
 
 // refuse refuses what no filter needs: messages of protocol buffers, whose making
 // and comparing is not counted, and patterns that are not there to be judged. Of
-// the others it notes the sizes.
-func refuse(tree *ast.AST, sizes estimator) error {
-	var fault error
+// the others it adds to matched. It returns how many nodes the tree has.
+func refuse(tree *ast.AST, matched *patterns) (nodes int, fault error) {
 	at := func(e ast.Expr, detail string) {
-		if fault == nil {
-			where := tree.SourceInfo().GetStartLocation(e.ID())
-			fault = &Fault{where.Line(), where.Column() + 1, detail}
-		}
+		where := tree.SourceInfo().GetStartLocation(e.ID())
+		fault = &Fault{where.Line(), where.Column() + 1, detail}
 	}
 	ast.PreOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if nodes++; fault != nil {
+			return
+		}
 		switch e.Kind() {
 		case ast.StructKind:
 			at(e, "makes a message; a filter cannot")
@@ -174,16 +188,13 @@ func refuse(tree *ast.AST, sizes estimator) error {
 			if pattern.Kind() != ast.LiteralKind {
 				at(e, `matches a pattern that is no literal; write it out, as in data.name.matches("^A")`)
 			} else if text, ok := pattern.AsLiteral().(types.String); ok {
-				p, err := compilePattern(string(text))
-				if err != nil {
+				if err := matched.add(string(text)); err != nil {
 					at(pattern, err.Error())
-					return
 				}
-				sizes[string(text)] = p.size
 			}
 		}
 	}))
-	return fault
+	return nodes, fault
 }
 
 // Errors of [Filter.Match]. Their texts end a sentence, and hold nothing of the
@@ -196,7 +207,8 @@ var (
 )
 
 // Match reports whether the filter says true. An error says why it cannot tell;
-// its text is fit to be shown to the tenant.
+// its text is fit to be shown to the tenant. What that took is added to the data's
+// [Data.Work].
 func (f *Filter) Match(eventType string, d *Data) (bool, error) {
 	value, err := d.value()
 	if err != nil {
@@ -204,7 +216,8 @@ func (f *Filter) Match(eventType string, d *Data) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxTime)
 	defer cancel()
-	out, _, err := f.program.ContextEval(ctx, map[string]any{"type": eventType, "data": value})
+	out, details, err := f.program.ContextEval(ctx, map[string]any{"type": eventType, "data": value})
+	d.worked(details, err)
 	if err != nil {
 		return false, explain(err)
 	}

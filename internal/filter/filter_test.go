@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func compile(t testing.TB, expression string) *Filter {
+func compiled(t testing.TB, expression string) *Filter {
 	t.Helper()
 	f, err := Compile(expression)
 	if err != nil {
@@ -50,7 +50,7 @@ func TestExpressions(t *testing.T) {
 		`data.missing == 1 || data.case_id == 590`:               true, // one side is enough
 		"data.country == 'DE' // Germany\n && true":              true,
 	} {
-		got, err := compile(t, expression).Match("cases.updated", NewData([]byte(event)))
+		got, err := compiled(t, expression).Match("cases.updated", NewData([]byte(event)))
 		if err != nil || got != want {
 			t.Errorf("%s: %v, %v", expression, got, err)
 		}
@@ -99,12 +99,12 @@ func TestWhatFailsOnAnEventSaysWhyAndShowsNoData(t *testing.T) {
 		`data.tasks[9].status == "open"`: "does not work on this data",
 		`1 / (data.case_id - 590) == 1`:  "does not work on this data",
 	} {
-		_, err := compile(t, expression).Match("cases.updated", NewData([]byte(event)))
+		_, err := compiled(t, expression).Match("cases.updated", NewData([]byte(event)))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "open") {
 			t.Errorf("%s: %v, want %q", expression, err, want)
 		}
 	}
-	if _, err := compile(t, `data.a == 1`).Match("x", NewData([]byte(`{"a":`+strings.Repeat("[", 10)))); !errors.Is(err, errData) {
+	if _, err := compiled(t, `data.a == 1`).Match("x", NewData([]byte(`{"a":`+strings.Repeat("[", 10)))); !errors.Is(err, errData) {
 		t.Errorf("data that breaks off: %v", err)
 	}
 }
@@ -120,10 +120,11 @@ func hostile() (expressions map[string]string, data []byte) {
 	repeat := func(s, sep string, n int) string { return strings.TrimSuffix(strings.Repeat(s+sep, n), sep) }
 	fill := func(s, sep string) string { // as often as may be
 		n := (MaxLength - 40) / len(s+sep)
-		for glance(repeat(s, sep, n)+"0123456789 + [] == ''") != nil {
-			n--
+		for ; ; n-- {
+			if _, err := glance(repeat(s, sep, n) + "0123456789 + [] == ''"); err == nil {
+				return repeat(s, sep, n)
+			}
 		}
-		return repeat(s, sep, n)
 	}
 	return map[string]string{
 		"nested comprehensions":           `data.list.all(a, data.list.all(b, data.list.all(c, data.list.all(d, a + b + c + d > 0))))`,
@@ -185,7 +186,7 @@ func TestHostileExpressionsAreCutOffWithinTenMilliseconds(t *testing.T) {
 	if len(data) > 256<<10 || len(data) < 128<<10 {
 		t.Fatalf("%d bytes of data", len(data))
 	}
-	compile(t, "true") // the environment is made once
+	compiled(t, "true") // the environment is made once
 	synctest.Test(t, func(t *testing.T) {
 		measure := func(fn func()) time.Duration {
 			return work(fn, func() { NewData(data).value() })
@@ -271,7 +272,7 @@ func TestOrdinaryFiltersOnLargeData(t *testing.T) {
 		`data.tasks[999].assignee.matches("^a[0-9]+@example[.]com$")`:        true,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			if got, err := compile(t, expression).Match("cases.updated", data); err != nil || got != want {
+			if got, err := compiled(t, expression).Match("cases.updated", data); err != nil || got != want {
 				t.Errorf("%s: %v, %v", expression, got, err)
 			}
 		})
@@ -282,7 +283,7 @@ func BenchmarkMatch(b *testing.B) {
 	for name, expression := range map[string]string{
 		"member": `data.case_id == 590`, "exists": `data.tasks.exists(t, t.status == "new")`, "in": `data.status in ["a","b","open"]`,
 	} {
-		f, d := compile(b, expression), NewData([]byte(event))
+		f, d := compiled(b, expression), NewData([]byte(event))
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

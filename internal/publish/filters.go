@@ -1,64 +1,13 @@
 package publish
 
 import (
-	"sync"
+	"context"
 	"time"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/filter"
 	"github.com/posthorn/posthorn/internal/store"
 )
-
-// program is an expression that is compiled when the first event asks for it.
-type program struct {
-	expression string
-	once       sync.Once
-	filter     *filter.Filter
-	err        error
-}
-
-func (p *program) match(eventType string, d *filter.Data) (bool, error) {
-	p.once.Do(func() { p.filter, p.err = filter.Compile(p.expression) })
-	if p.err != nil {
-		return false, p.err
-	}
-	return p.filter.Match(eventType, d)
-}
-
-// programs are the compiled expressions, by their text: an index that is made
-// anew, for any change of the tenant's endpoints, compiles none of them again.
-type programs struct {
-	mu sync.Mutex
-	by map[string]*program
-}
-
-// maxPrograms bounds the expressions that are kept, at some ten kilobytes each.
-const maxPrograms = 4096
-
-// of returns the filters of the endpoints that have one; nil when none has.
-func (p *programs) of(set store.EndpointSet) (filters map[int64]*program) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range set.Endpoints {
-		expression := set.Endpoints[i].Settings.Filter
-		if expression == "" {
-			continue
-		}
-		one := p.by[expression]
-		if one == nil {
-			if p.by == nil || len(p.by) >= maxPrograms {
-				p.by = make(map[string]*program) // indexes keep what they have
-			}
-			one = &program{expression: expression}
-			p.by[expression] = one
-		}
-		if filters == nil {
-			filters = make(map[int64]*program)
-		}
-		filters[set.Endpoints[i].ID] = one
-	}
-	return filters
-}
 
 // certain counts the endpoints that no filter is asked about.
 func (x *index) certain(ids []int64) int {
@@ -86,7 +35,7 @@ type sift struct {
 type sifted map[question]answer
 
 type question struct {
-	filter *program
+	filter string
 	event  int
 }
 
@@ -114,17 +63,20 @@ const (
 	maxSiftingWithin = 2 * time.Millisecond
 )
 
-const filterFailed = "The filter failed: "
+const (
+	filterFailed = "The filter failed: "
+	allTheSame   = " The event was delivered all the same."
+)
 
 // event takes away the targets whose filter says no. One whose filter cannot tell
 // gets the event, with a note: what is sent needlessly does less harm than what
 // is not sent. The data is parsed when the first filter asks for it.
-func (s *sift) event(place int, e *store.NewEvent) {
+func (s *sift) event(ctx context.Context, place int, e *store.NewEvent) {
 	if s.index.filters == nil {
 		return
 	}
 	if s.began.IsZero() {
-		s.began = time.Now()
+		s.began = time.Now().Add(-s.meter.waited)
 	}
 	var data *filter.Data
 	kept := e.Targets[:0]
@@ -134,30 +86,55 @@ func (s *sift) event(place int, e *store.NewEvent) {
 			kept = append(kept, t)
 			continue
 		}
-		q := question{f, place}
+		q := question{f.expression, place}
 		a, asked := s.sifted[q]
-		if !asked && time.Since(s.began) > s.sifting {
-			t.Note = filterFailed + "the filters of one request took too long. The event was delivered all the same."
-			kept = append(kept, t)
-			continue
-		}
-		if !asked && data == nil {
-			ref := len(e.Key)
-			if ref == 0 {
-				ref = posthorn.GeneratedRefLength
-			}
-			data = filter.NewData(posthorn.BodyData(e.Body, ref, e.Type))
-		}
 		if !asked {
-			a.matches, a.err = f.match(e.Type, data)
+			if t.Note = s.outOfTime(ctx); t.Note != "" {
+				kept = append(kept, t)
+				continue
+			}
+			if data == nil {
+				data = dataOf(e)
+			}
+			a.matches, a.err = s.ask(f, e.Type, data)
 			s.keep(q, a)
 		}
 		if a.err != nil {
-			t.Note = filterFailed + a.err.Error() + ". The event was delivered all the same."
+			t.Note = filterFailed + a.err.Error() + "." + allTheSame
 		}
 		if a.matches || a.err != nil {
 			kept = append(kept, t)
 		}
 	}
 	e.Targets = kept
+}
+
+// outOfTime says why no filter is asked any more; "" when one may be asked.
+func (s *sift) outOfTime(ctx context.Context) (note string) {
+	if !s.meter.ready(ctx, s.patient) {
+		return filterFailed + "the tenant's filters have used their time for now." + allTheSame
+	}
+	// What was waited is not the filters'.
+	if time.Since(s.began)-s.meter.waited > s.sifting {
+		return filterFailed + "the filters of one request took too long." + allTheSame
+	}
+	return ""
+}
+
+func (s *sift) ask(f *program, eventType string, data *filter.Data) (matches bool, err error) {
+	c, compiling := f.get()
+	before := data.Work()
+	if err = c.err; err == nil {
+		matches, err = c.filter.Match(eventType, data)
+	}
+	s.meter.spent += compiling + data.Work() - before
+	return matches, err
+}
+
+func dataOf(e *store.NewEvent) *filter.Data {
+	ref := len(e.Key)
+	if ref == 0 {
+		ref = posthorn.GeneratedRefLength
+	}
+	return filter.NewData(posthorn.BodyData(e.Body, ref, e.Type))
 }

@@ -197,15 +197,15 @@ func (x *indexes) load(ctx context.Context, tenant int64, l *loading) {
 	}()
 	set, err := x.source(ctx, tenant)
 	if err == nil {
-		l.index = x.make(set)
+		l.index = x.make(tenant, set)
 	}
 	l.err = err
 }
 
 // make returns the index of a set, which is not kept.
-func (x *indexes) make(set store.EndpointSet) *index {
+func (x *indexes) make(tenant int64, set store.EndpointSet) *index {
 	i := newIndex(set)
-	i.filters = x.programs.of(set)
+	i.filters = x.programs.filters(tenant, set)
 	return i
 }
 
@@ -218,6 +218,7 @@ func (x *indexes) makeRoom(but int64) {
 		}
 		if tenant != but {
 			x.remove(tenant)
+			x.programs.drop(tenant)
 		}
 	}
 }

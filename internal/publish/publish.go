@@ -82,6 +82,9 @@ type Config struct {
 	// RatePerSecond bounds the events that a tenant publishes; 0 for no bound. A
 	// whole batch may come at once.
 	RatePerSecond float64
+	// FilterBurst is the time of a processor that a tenant's filters may take at once,
+	// of which a quarter of passing time comes back; 1 second.
+	FilterBurst time.Duration
 	// Published is told of what was accepted, for the metrics; or nil.
 	Published func(events, deliveries int)
 }
@@ -94,7 +97,8 @@ type Service struct {
 	mu       sync.Mutex
 	limiters map[int64]*rate.Limiter
 
-	followers followers
+	filterTime *filterTime
+	followers  followers
 }
 
 // New returns a Service.
@@ -108,13 +112,17 @@ func New(c Config) *Service {
 	if c.Retention == 0 {
 		c.Retention = 30 * 24 * time.Hour
 	}
+	if c.FilterBurst == 0 {
+		c.FilterBurst = filterBurst
+	}
 	if c.Published == nil {
 		c.Published = func(int, int) {}
 	}
 	return &Service{
-		cfg:      c,
-		indexes:  indexes{source: c.Store.EndpointSet, of: make(map[int64]*loading)},
-		limiters: make(map[int64]*rate.Limiter),
+		cfg:        c,
+		indexes:    indexes{source: c.Store.EndpointSet, programs: programs{most: programsWeight}, of: make(map[int64]*loading)},
+		limiters:   make(map[int64]*rate.Limiter),
+		filterTime: newFilterTime(c.FilterBurst),
 	}
 }
 
@@ -282,7 +290,7 @@ func contentHash(eventType string, deliverAt time.Time, data []byte) (sum [32]by
 
 // commit matches, reserves and stores p, and hands over what is committed.
 func (s *Service) commit(ctx context.Context, p *store.Publication, about int64) ([]store.Accepted, error) {
-	m := matching{about: about}
+	m := matching{about: about, meter: meter{time: s.filterTime, tenant: p.Tenant}}
 	for try := 1; ; try++ {
 		if m.again = try > 1; m.again && m.sifted == nil {
 			m.sifted = sifted{}
@@ -291,8 +299,9 @@ func (s *Service) commit(ctx context.Context, p *store.Publication, about int64)
 		if err != nil {
 			return nil, err
 		}
-		m.sifting = maxSifting
-		if err := s.target(p, x.index, &m); err != nil {
+		// Posthorn's own events wait for nothing: those of other tenants come after them.
+		m.sifting, m.patient = maxSifting, about == 0
+		if err := s.target(ctx, p, x.index, &m); err != nil {
 			return nil, err
 		}
 		within := try > maxMatches
@@ -313,6 +322,8 @@ type matching struct {
 	again   bool  // it is not the first
 	sifted  sifted
 	sifting time.Duration // what filters may take
+	patient bool          // it may wait for the tenant's filter time
+	meter   meter
 }
 
 func suspended(t posthorn.Tenant) error {
@@ -320,7 +331,8 @@ func suspended(t posthorn.Tenant) error {
 }
 
 // target sets where the events go.
-func (s *Service) target(p *store.Publication, x *index, m *matching) error {
+func (s *Service) target(ctx context.Context, p *store.Publication, x *index, m *matching) error {
+	defer m.meter.end()
 	p.SetVersion = x.version
 	total, most := 0, 0
 	for i := range p.Events {
@@ -342,7 +354,7 @@ func (s *Service) target(p *store.Publication, x *index, m *matching) error {
 				e.Targets = append(e.Targets, store.PublishTarget{Endpoint: id, Owned: kind != freeLane, Ordered: kind == orderedLane})
 			}
 		}
-		sift.event(i, e)
+		sift.event(ctx, i, e)
 		total, most = total+len(e.Targets), max(most, len(e.Targets))
 	}
 	if x.filters != nil { // those that filters let pass count too
@@ -378,8 +390,8 @@ func (s *Service) store(ctx context.Context, p *store.Publication, m *matching, 
 	if within {
 		p.Match = func(set store.EndpointSet) error {
 			h.settle()
-			m.sifting = maxSiftingWithin
-			if err := s.target(p, s.indexes.make(set), m); err != nil {
+			m.sifting, m.patient = maxSiftingWithin, false
+			if err := s.target(ctx, p, s.indexes.make(p.Tenant, set), m); err != nil {
 				return err
 			}
 			h.reserve(s.cfg.Lanes)
@@ -427,6 +439,7 @@ func (s *Service) Notice(n store.Notice) {
 		s.indexes.dropAll()
 	case store.NoticeTenant:
 		s.indexes.drop(n.Tenant, nil)
+		s.indexes.programs.drop(n.Tenant)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.limiters, n.Tenant)
