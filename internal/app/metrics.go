@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,6 +128,13 @@ func (m *metrics) watchConnections(l *connections) {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_connections_refused_total",
 			Help: "Connections that were closed because a request was being answered on all others."},
 			figure(func(_, _, refused int) int { return refused })))
+}
+
+// watchLog tells what of the log nobody could read.
+func (m *metrics) watchLog(log *slog.Logger) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_log_lines_dropped_total",
+		Help: "Log lines that were dropped because whoever reads standard error did not keep up."},
+		func() float64 { return float64(droppedLines(log)) }))
 }
 
 // observe counts one attempt.

@@ -133,6 +133,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.metrics.watchHoldings(n.store)
 	n.metrics.watchHistory(n.store, n.now)
 	n.metrics.watchConnections(n.listener)
+	n.metrics.watchLog(log)
 	n.metrics.watchOutbox(outbox(n.store), n.now)
 	n.metrics.watchUpkeep(n.store)
 	return n, n.serveAPI(send.NewGuard(guard))
