@@ -48,6 +48,7 @@ func (tx *txn) erasePayload(c store.Change, e *store.Erased) error {
 	if err := tx.dropPayload(e.Event.ID, c.At); err != nil {
 		return err
 	}
+	tx.keep(e.Event.Tenant, e.Event.ID, -int64(e.Bytes))
 	tx.emptyLog = true
 	tx.notice(store.Notice{Kind: store.NoticeErased, Tenant: e.Event.Tenant, Event: e.Event.ID})
 	return tx.audit(c, e.Event.Tenant, e.Audit())

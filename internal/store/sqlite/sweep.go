@@ -21,6 +21,9 @@ type sweeper struct {
 
 	stale     bool // the log may hold payloads that were deleted
 	emptiedAt time.Time
+
+	recount   store.Recount
+	recounted time.Time // when a pass was last looked for
 }
 
 // sweepState is where the sweep goes on.
@@ -87,6 +90,9 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 		return sw.Swept, nil
 	}
 	if err := s.completeDeletions(ctx, now); err != nil {
+		return sw.Swept, err
+	}
+	if err := s.recount(ctx, now); err != nil {
 		return sw.Swept, err
 	}
 	if since := now.Sub(s.sweeper.emptiedAt); s.sweeper.stale && (since < 0 || since >= emptyLogEvery) {
@@ -325,6 +331,7 @@ func (sw *sweep) deleteEvent(e oldEvent) error {
 	if err := sw.tx.exec(`DELETE FROM events WHERE id = ?`, int64(e.id)); err != nil {
 		return err
 	}
+	sw.tx.keep(e.tenant, e.id, -store.Weight(int(e.bytes), e.deliveries))
 	sw.Events++
 	sw.bytes += e.bytes
 	sw.deleted(0)
