@@ -82,6 +82,13 @@ type Config struct {
 	// RatePerSecond bounds the events that a tenant publishes; 0 for no bound. A
 	// whole batch may come at once.
 	RatePerSecond float64
+	// Keeping tells what tenants keep and how much room there is; nil for no bounds.
+	// TenantBytes bounds what a tenant keeps; 0 for no bound.
+	Keeping     Keeping
+	TenantBytes int64
+	// Refused is told of each publish that is refused because its tenant keeps too much;
+	// or nil.
+	Refused func()
 	// Published is told of what was accepted, for the metrics; or nil.
 	Published func(events, deliveries int)
 }
@@ -107,6 +114,9 @@ func New(c Config) *Service {
 	}
 	if c.Retention == 0 {
 		c.Retention = 30 * 24 * time.Hour
+	}
+	if c.Refused == nil {
+		c.Refused = func() {}
 	}
 	if c.Published == nil {
 		c.Published = func(int, int) {}
@@ -184,6 +194,9 @@ func (s *Service) publish(ctx context.Context, t posthorn.Tenant, events []Event
 	p.Tenant, p.At, p.Events, p.BacklogLimit = t.ID, now, make([]store.NewEvent, len(events)), s.cfg.BacklogLimit
 	if err := render(&p, events, pointer); err != nil {
 		return nil, err
+	}
+	if err := s.room(&p); err != nil {
+		return nil, s.explain(err, pointer)
 	}
 	if err := s.limit(t, len(events), now); err != nil {
 		return nil, err
