@@ -51,3 +51,19 @@ func TestOneTenantsBytesRefuseNobodyElse(t *testing.T) {
 	free = 2000
 	w.do("acme", "POST", "/events", event).want(202)
 }
+
+// TestAKnownCallersRequestsAreAllLogged: only those of callers that are not known are
+// sampled.
+func TestAKnownCallersRequestsAreAllLogged(t *testing.T) {
+	w := newWorld(t)
+	for range 30 {
+		w.do("acme", "GET", "/endpoints/wh_none", "").want(404)
+		w.do("", "GET", "/endpoints/wh_none", "").want(401)
+	}
+	if n := strings.Count(w.log.String(), `"status":404`); n != 30 {
+		t.Errorf("%d of 30 requests of a known caller are in the log", n)
+	}
+	if n := strings.Count(w.log.String(), `"status":401`); n != 10 {
+		t.Errorf("%d of 30 requests without a token have a line, want 10", n)
+	}
+}

@@ -211,6 +211,18 @@ func (r *Recount) Take(bytes map[int64]int64, last posthorn.ID, events int) (com
 // Day and what was counted of it, by tenant.
 func (r *Recount) Day() (n int64, sum map[int64]int64) { return r.day, r.sum }
 
+// Leave goes on to the next day if something of the one that is counted was taken away
+// since it was begun: the count would be too high. Such a day is the oldest one; what
+// is wrong of it goes with it.
+func (r *Recount) Leave(k Keeps) {
+	for key := range k {
+		if r.Active() && key.Day == r.day {
+			r.NextDay()
+			return
+		}
+	}
+}
+
 // NextDay goes on to the next day.
 func (r *Recount) NextDay() {
 	r.day++

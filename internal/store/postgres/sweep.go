@@ -95,6 +95,9 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 		return store.Swept{}, err
 	}
 	s.upkeep.at = sw.at
+	if sw.tx != nil {
+		s.kept.recount.Leave(sw.tx.kept)
+	}
 	if sw.settled != 0 {
 		s.upkeep.aging.Settled(sw.settled)
 	}

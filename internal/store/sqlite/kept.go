@@ -30,6 +30,10 @@ type keptCounts struct {
 	spare   store.Keeps // the room of a transaction's changes
 }
 
+func newKeptCounts() keptCounts {
+	return keptCounts{pending: store.Keeps{}, spare: store.Keeps{}}
+}
+
 // keep notes in the transaction what an event adds, or below 0 takes away.
 func (tx *txn) keep(tenant int64, event posthorn.ID, bytes int64) {
 	tx.kept.Add(tenant, event, bytes)
@@ -97,7 +101,6 @@ func (w *writer) readKept() error {
 		return err
 	})
 	w.kept.ledger.Load(of)
-	w.kept.pending, w.kept.spare = store.Keeps{}, store.Keeps{}
 	return err
 }
 

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -57,7 +58,8 @@ type sweep struct {
 	keep   store.Retention
 	budget int
 	store.Swept
-	bytes   int64      // of payloads that were deleted
+	bytes   int64 // of payloads that were deleted
+	taken   store.Keeps
 	sweeper sweepState // after the slice
 	// aging says what may go by its age; known is a bound for it, 0 for none.
 	aging *store.Aging
@@ -76,12 +78,15 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	var sw sweep
 	err := s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
 		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, sweeper: s.sweeper.sweepState, aging: &s.sweeper.aging}
-		return sw.run(sure)
+		err := sw.run(sure)
+		sw.taken = maps.Clone(tx.kept) // of this alone: a sweep has a transaction of its own
+		return err
 	}})
 	if err != nil {
 		return store.Swept{}, err
 	}
 	s.sweeper.sweepState = sw.sweeper
+	s.sweeper.recount.Leave(sw.taken)
 	if sw.known != 0 {
 		s.sweeper.aging.Settled(sw.known)
 	}

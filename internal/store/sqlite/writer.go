@@ -55,7 +55,7 @@ func newWriter(ctx context.Context, o Options, watchers *store.Watchers) (*write
 		space: space{look: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) }, now: o.Now},
 		now:   o.Now, log: o.Log, node: o.Node, poll: o.Poll, watchers: watchers,
 		committed: func() {}, between: make(chan func()),
-		open: newOpenCounts(), memo: memo{most: memoMost}, postings: newPostings(o.Gather),
+		open: newOpenCounts(), memo: memo{most: memoMost}, postings: newPostings(o.Gather), kept: newKeptCounts(),
 	}
 	var err error
 	if w.conn, err = openConn(o.Path, writerPragmas(o)...); err != nil {
