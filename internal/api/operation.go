@@ -253,6 +253,7 @@ func (s *server) admit(w http.ResponseWriter, q *request) error {
 		return storeError(err)
 	}
 	q.principal = p
+	web.Known(q.Context())
 	web.Annotate(q.Context(), slog.String("token", p.TokenRef))
 	scope := q.op.scope
 	if p.Platform && q.op.platformScope != "" {

@@ -33,6 +33,9 @@ func Dev(ctx context.Context, cfg config.Dev, out, stderr io.Writer) error {
 	}
 	log, flush := newLogger(stderr, &cfg.Config)
 	defer flush()
+	people := newLogQueue(out, func(int) []byte { return []byte("Some lines were left out: nobody read them.\n") })
+	defer people.Close()
+	out = people
 	inbox := newInbox(out, time.Now)
 	if err := inbox.listen(devInboxAddr); err != nil {
 		return fmt.Errorf("the inbox cannot listen: %w", err)

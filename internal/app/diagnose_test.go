@@ -63,7 +63,7 @@ func TestDoctorOnPostgres(t *testing.T) {
 		t.Errorf("nothing is wrong, but\n%s", got)
 	}
 	// A node makes the history's tables for weeks; then it is kept from it.
-	s, err := openServing(t.Context(), url, clock.New(clock.Options{Driven: true, Slack: slack(url)}), slog.New(slog.DiscardHandler))
+	s, err := openServing(t.Context(), &config.Config{StorePath: url}, clock.New(clock.Options{Driven: true, Slack: slack(url)}), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"os"
@@ -12,19 +13,26 @@ import (
 )
 
 // newLogger writes text to a terminal and JSON to everything else, unless the
-// configuration says which. flush writes what JSON lines may still wait; it is
-// called last.
+// configuration says which. Nobody who logs waits for w: see [logQueue]. flush ends
+// the log: it is called last, and takes a second at most.
 func newLogger(w io.Writer, cfg *config.Config) (log *slog.Logger, flush func()) {
-	text := cfg.LogFormat == "text" || cfg.LogFormat != "json" && isTerminal(w)
-	if !text {
-		b := &logBuffer{w: w}
-		return slog.New(promptHandler{slog.NewJSONHandler(b, &slog.HandlerOptions{Level: cfg.LogLevel}), b}), b.Flush
+	terminal := isTerminal(w)
+	handler := func(w io.Writer) slog.Handler {
+		if cfg.LogFormat == "json" || cfg.LogFormat != "text" && !terminal {
+			return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: cfg.LogLevel})
+		}
+		return tint.NewTextHandler(w, &tint.Options{
+			Level:      cfg.LogLevel,
+			TimeFormat: time.TimeOnly,
+			NoColor:    os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !terminal,
+		})
 	}
-	return slog.New(tint.NewTextHandler(w, &tint.Options{
-		Level:      cfg.LogLevel,
-		TimeFormat: time.TimeOnly,
-		NoColor:    os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" || !isTerminal(w),
-	})), func() {}
+	q := newLogQueue(w, func(dropped int) []byte {
+		var line bytes.Buffer
+		slog.New(handler(&line)).Warn("lines of the log were dropped: whoever reads it did not keep up", "lines", dropped)
+		return line.Bytes()
+	})
+	return slog.New(promptHandler{handler(q), q}), q.Close
 }
 
 // isTerminal reports whether w is a character device.

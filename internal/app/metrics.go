@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ type metrics struct {
 	recovered   prometheus.Counter
 	operational *prometheus.CounterVec
 	dropped     prometheus.Counter
+	overShare   prometheus.Counter
 }
 
 var latencyBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30}
@@ -50,6 +52,8 @@ func newMetrics() *metrics {
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "posthorn_outbox_dropped_total",
 			Help: "Refused events of the outbox that were dropped because their tenant had more than are kept."}),
 	}
+	m.overShare = prometheus.NewCounter(prometheus.CounterOpts{Name: "posthorn_publishes_over_share_total",
+		Help: "Publishes that were refused because their tenant keeps more than it may, or than its share while room is short."})
 	byClass := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "posthorn_attempts_total",
 		Help: "Attempts by what came of them."}, []string{"class"})
 	for _, c := range posthorn.Classes() {
@@ -61,7 +65,7 @@ func newMetrics() *metrics {
 		duration.WithLabelValues("false").(prometheus.Histogram),
 		duration.WithLabelValues("true").(prometheus.Histogram),
 	}
-	m.registry.MustRegister(m.published, m.finished, m.lag, m.lost, m.paused, m.recovered, m.operational, m.dropped, byClass, duration,
+	m.registry.MustRegister(m.published, m.finished, m.lag, m.lost, m.paused, m.recovered, m.operational, m.dropped, m.overShare, byClass, duration,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -127,6 +131,13 @@ func (m *metrics) watchConnections(l *connections) {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_connections_refused_total",
 			Help: "Connections that were closed because a request was being answered on all others."},
 			figure(func(_, _, refused int) int { return refused })))
+}
+
+// watchLog tells what of the log nobody could read.
+func (m *metrics) watchLog(log *slog.Logger) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_log_lines_dropped_total",
+		Help: "Log lines that were dropped because whoever reads standard error did not keep up."},
+		func() float64 { return float64(droppedLines(log)) }))
 }
 
 // observe counts one attempt.

@@ -84,7 +84,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	if err = n.listen(); err != nil {
 		return nil, err
 	}
-	if n.store, err = openServing(ctx, cfg.StorePath, n.clock, log); err != nil {
+	if n.store, err = openServing(ctx, &cfg, n.clock, log); err != nil {
 		return nil, err
 	}
 	if err = n.noteKeys(ctx); err != nil {
@@ -120,6 +120,9 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		BacklogLimit:  cfg.BacklogLimit,
 		Retention:     cfg.RetainOpen(),
 		RatePerSecond: cfg.PublishRate,
+		Keeping:       keeping(n.store),
+		TenantBytes:   cfg.TenantBytes,
+		Refused:       n.metrics.overShare.Inc,
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
 	n.replays = replay.New(replay.Config{Store: n.store, Lanes: n.engine, Now: n.now, Log: log})
@@ -133,8 +136,10 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.metrics.watchHoldings(n.store)
 	n.metrics.watchHistory(n.store, n.now)
 	n.metrics.watchConnections(n.listener)
+	n.metrics.watchLog(log)
 	n.metrics.watchOutbox(outbox(n.store), n.now)
 	n.metrics.watchUpkeep(n.store)
+	n.metrics.watchRoom(keeping(n.store))
 	return n, n.serveAPI(send.NewGuard(guard))
 }
 

@@ -16,14 +16,15 @@ import (
 )
 
 // openServing opens the store that a node serves.
-func openServing(ctx context.Context, path string, c *clock.Clock, log *slog.Logger) (store.Store, error) {
+func openServing(ctx context.Context, cfg *config.Config, c *clock.Clock, log *slog.Logger) (store.Store, error) {
+	path := cfg.StorePath
 	if config.IsPostgres(path) {
 		host, err := os.Hostname()
 		if err != nil {
 			host = "unknown"
 		}
 		return opened(postgres.Open(ctx, postgres.Options{
-			URL: path, Role: postgres.Serve, Clock: c, Log: log, Host: fmt.Sprintf("%s/%d", host, os.Getpid()),
+			URL: path, Role: postgres.Serve, Clock: c, Log: log, Host: fmt.Sprintf("%s/%d", host, os.Getpid()), Bytes: cfg.StoreBytes,
 		}))
 	}
 	s, err := opened(sqlite.Open(ctx, sqlite.Options{Path: path, Role: sqlite.Serve, Now: c.Now, Log: log}))

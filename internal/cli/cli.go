@@ -84,6 +84,7 @@ type runner struct {
 
 	output     string
 	changes    bool    // the command may change something on a server
+	serves     bool    // it is a service, whose end waits for no reader
 	told       bool    // which saved one it is
 	found      *target // nil until it is asked for
 	configFile string

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -193,9 +194,31 @@ func (r *runner) finish(ctx context.Context, args []string, err error) int {
 		return ExitDone
 	}
 	f := faultOf(ctx, err)
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		r.tell(f, args)
+	}()
+	var late <-chan time.Time
+	if r.serves {
+		late = time.After(faultTold)
+	}
+	select {
+	case <-told:
+	case <-late:
+	}
+	return f.exit
+}
+
+// faultTold is how long a service waits until its last words are read: a blocked pipe
+// must not keep it from being started again.
+const faultTold = time.Second
+
+// tell prints why a command failed.
+func (r *runner) tell(f *fault, args []string) {
 	if r.output == "json" || r.output == "jsonl" || wantsJSON(args) {
 		r.printFault(f)
-		return f.exit
+		return
 	}
 	r.say("%s %s", r.paint(r.Err, red, "error:"), printable(f.message))
 	for _, d := range f.details {
@@ -207,7 +230,6 @@ func (r *runner) finish(ctx context.Context, args []string, err error) int {
 	if f.requestID != "" {
 		r.say("Request %s", printable(f.requestID))
 	}
-	return f.exit
 }
 
 // wantsJSON finds -o json in a command line that could not be parsed.

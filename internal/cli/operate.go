@@ -18,6 +18,7 @@ func (r *runner) serveCommand() *cobra.Command {
 			"signal ends it at once. Each flag can be an environment variable\n" +
 			"(--ops-listen is POSTHORN_OPS_LISTEN) or a key of the settings file (ops-listen).",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			r.serves = true
 			cfg, err := config.Load(r.sources(cmd))
 			if err != nil {
 				return settingsFault(err)
@@ -42,6 +43,7 @@ func (r *runner) devCommand() *cobra.Command {
 			"its own. It keeps its data between runs and listens on this machine only. Ctrl-C\n" +
 			"ends it. A settings file is read only if --config names it.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			r.serves = true
 			src := r.sources(cmd)
 			src.File = r.configFile // not POSTHORN_CONFIG: that may be a production's
 			cfg, err := config.LoadDev(src)

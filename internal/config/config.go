@@ -66,6 +66,9 @@ type Config struct {
 	BacklogLimit int
 	// MaxEndpoints bounds the endpoints of a tenant.
 	MaxEndpoints int
+	// TenantBytes bounds what a tenant keeps; 0 for no bound. StoreBytes is the room of
+	// a PostgreSQL database; 0 for unknown.
+	TenantBytes, StoreBytes int64
 	// PublishRate bounds the events a second of a tenant; 0 for no limit.
 	PublishRate float64
 	// TokenRate bounds the requests a second of a token; 0 for no limit.

@@ -108,6 +108,28 @@ func parseInt(v string, low, high int, to *int) error {
 	return nil
 }
 
+// sizeUnits are powers of 1,024.
+var sizeUnits = []string{"KiB", "MiB", "GiB", "TiB"}
+
+// maxSize is a petabyte.
+const maxSize = 1 << 50
+
+// parseSize reads a number of bytes, with a unit or without one.
+func parseSize(v string, to *int64) error {
+	number, scale := strings.TrimSpace(v), int64(1)
+	for i, unit := range sizeUnits {
+		if n, ok := strings.CutSuffix(number, unit); ok {
+			number, scale = strings.TrimSpace(n), 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > maxSize/scale {
+		return errors.New("must be a number of bytes, or one of KiB, MiB, GiB or TiB such as 10GiB, up to 1024TiB; 0 for none")
+	}
+	*to = n * scale
+	return nil
+}
+
 func parseFloat(v string, low, high float64, to *float64) error {
 	f, err := strconv.ParseFloat(v, 64)
 	if err != nil || !(f >= low && f <= high) { // refuses NaN too

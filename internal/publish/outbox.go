@@ -171,7 +171,7 @@ func (o *Outbox) turn(ctx context.Context, turns *outboxTurns, id int64, rows []
 	turns.begin(id)
 	turns.running.Go(func() {
 		err := o.tenant(ctx, id, rows)
-		if err != nil && ctx.Err() == nil {
+		if err != nil && err != errNoRoom && ctx.Err() == nil {
 			o.Log.Warn("a tenant's events in the outbox cannot be published now; trying again", "tenant", rows[0].TenantName, "err", err)
 		}
 		turns.end(id, err != nil)
@@ -223,6 +223,9 @@ func (o *Outbox) publish(ctx context.Context, t posthorn.Tenant, events []Event,
 	}
 	switch refused.Code {
 	case posthorn.RateLimited: // its turn comes; other tenants do not wait for it
+		if refused.RetryAfter >= roomRetry {
+			return errNoRoom
+		}
 		return nil
 	case posthorn.Unavailable:
 		return err

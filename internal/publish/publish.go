@@ -85,6 +85,13 @@ type Config struct {
 	// FilterBurst is the time of a processor that a tenant's filters may take at once,
 	// of which a quarter of passing time comes back; 1 second.
 	FilterBurst time.Duration
+	// Keeping tells what tenants keep and how much room there is; nil for no bounds.
+	// TenantBytes bounds what a tenant keeps; 0 for no bound.
+	Keeping     Keeping
+	TenantBytes int64
+	// Refused is told of each publish that is refused because its tenant keeps too much;
+	// or nil.
+	Refused func()
 	// Published is told of what was accepted, for the metrics; or nil.
 	Published func(events, deliveries int)
 }
@@ -114,6 +121,9 @@ func New(c Config) *Service {
 	}
 	if c.FilterBurst == 0 {
 		c.FilterBurst = filterBurst
+	}
+	if c.Refused == nil {
+		c.Refused = func() {}
 	}
 	if c.Published == nil {
 		c.Published = func(int, int) {}
@@ -192,6 +202,9 @@ func (s *Service) publish(ctx context.Context, t posthorn.Tenant, events []Event
 	p.Tenant, p.At, p.Events, p.BacklogLimit = t.ID, now, make([]store.NewEvent, len(events)), s.cfg.BacklogLimit
 	if err := render(&p, events, pointer); err != nil {
 		return nil, err
+	}
+	if err := s.room(&p); err != nil {
+		return nil, s.explain(err, pointer)
 	}
 	if err := s.limit(t, len(events), now); err != nil {
 		return nil, err

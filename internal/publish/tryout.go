@@ -32,6 +32,9 @@ func (s *Service) Test(ctx context.Context, t posthorn.Tenant, endpoint int64, e
 	e.Hash = contentHash(eventType, time.Time{}, data)
 	e.Body = posthorn.AppendBody(nil, e.Key, eventType, e.OccurredAt, data)
 	p := store.Publication{Tenant: t.ID, At: now, Events: []store.NewEvent{e}, BacklogLimit: s.cfg.BacklogLimit, Once: once}
+	if err := s.room(&p); err != nil {
+		return Tested{}, s.explain(err, nil)
+	}
 	tested := func(a store.Accepted) Tested {
 		return Tested{accepted(p.Events, []store.Accepted{a})[0], a.ID + 1}
 	}

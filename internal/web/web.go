@@ -27,6 +27,8 @@ type exchange struct {
 	attrs  []slog.Attr
 	some   [4]slog.Attr // the room of attrs, to begin with
 	quiet  bool
+	known  bool // who asks
+	sample *sampler
 }
 
 type exchangeKey struct{}
@@ -62,16 +64,21 @@ func Annotate(ctx context.Context, attrs ...slog.Attr) {
 // succeeds: for what comes thousands of times a second.
 func Quiet(ctx context.Context) { exchangeOf(ctx).quiet = true }
 
+// Known says that it is known who asks. Refused requests of those who are not known
+// are not all in the access log.
+func Known(ctx context.Context) { exchangeOf(ctx).known = true }
+
 // Wrap gives every request an id, an access log line, recovery from panics and
 // the headers that every answer carries. A request that is wrapped already goes
 // through untouched, so that handlers may be nested.
 func Wrap(log *slog.Logger, now func() time.Time, next http.Handler) http.Handler {
+	sample := &sampler{log: log}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := r.Context().Value(exchangeKey{}).(*exchange); ok {
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{Context: r.Context(), answer: recorder{ResponseWriter: w}, id: [1]string{requestID(r)}, log: log}
+		x := &exchange{Context: r.Context(), answer: recorder{ResponseWriter: w}, id: [1]string{requestID(r)}, log: log, sample: sample}
 		x.attrs = x.some[:0]
 		x.mark(w.Header())
 		r = r.WithContext(x)
@@ -125,7 +132,7 @@ func (x *exchange) access(r *http.Request, took func() time.Duration) {
 	case x.quiet && rec.status < 300:
 		level = slog.LevelDebug
 	}
-	if !x.log.Enabled(r.Context(), level) {
+	if !x.log.Enabled(r.Context(), level) || x.refused() && x.sample.leaveOut(rec.status) {
 		return
 	}
 	route := x.route

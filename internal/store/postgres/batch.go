@@ -426,6 +426,13 @@ func (b *batch) settle(ctx context.Context, conn *pgxpool.Conn, ok []bool) {
 	if slices.Contains(ok, false) {
 		alive, runTaken, unknown = b.whyNot(ctx, conn)
 	}
+	kept := store.Keeps{}
+	for i, pub := range b.events.pub {
+		if ok[pub] {
+			kept.Add(b.events.tenant[i], posthorn.ID(b.events.id[i]), store.Weight(int(b.events.size[i]), int(b.events.deliveries[i])))
+		}
+	}
+	s.kept.added(kept)
 	moved, lowest := opened{}, int64(0)
 	for i, pub := range b.due.pub {
 		if !ok[pub] {

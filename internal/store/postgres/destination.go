@@ -29,7 +29,7 @@ var _ store.Destination = (*Destination)(nil)
 // lanes follow from the settings: see Commit.
 var (
 	schemaMeta       = `('ping', 'changes', 'deliver_ahead', 'serves_from', 'channel')` // keys of meta
-	notCopied        = []string{"goose_db_version", "commits", "runs", "clocks", "lanes", "lines", "outbox", "outbox_grants", "locks", "migration_lock"}
+	notCopied        = []string{"goose_db_version", "commits", "runs", "clocks", "lanes", "lines", "outbox", "outbox_grants", "locks", "migration_lock", "kept"}
 	columnsNotCopied = []string{"due.seq", "events.tx", "replays.run"}
 )
 

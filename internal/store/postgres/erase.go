@@ -65,6 +65,10 @@ func (tx *txn) erasePayload(c store.Change, e *store.Erased) error {
 	if err := tx.exec(`UPDATE events SET body = NULL, erased_at = $2 WHERE id = $1`, id, nanos(c.At)); err != nil {
 		return err
 	}
+	tx.keep(e.Event.Tenant, e.Event.ID, -int64(e.Bytes))
+	if err := tx.writeKept(); err != nil {
+		return err
+	}
 	tx.notice(store.Notice{Kind: store.NoticeErased, Tenant: e.Event.Tenant, Event: e.Event.ID})
 	return tx.audit(c, e.Event.Tenant, e.Audit())
 }

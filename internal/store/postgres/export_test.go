@@ -29,3 +29,11 @@ func (s *Store) Unheld(ctx context.Context) (lost []posthorn.ID, err error) {
 
 // URL is the database's address.
 func (s *Store) URL() string { return s.o.URL }
+
+// LookAtKept writes and reads what tenants keep, as is done now and then.
+func (s *Store) LookAtKept(ctx context.Context) error {
+	if err := s.flushKept(ctx); err != nil {
+		return err
+	}
+	return s.loadKept(ctx)
+}

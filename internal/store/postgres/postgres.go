@@ -53,6 +53,9 @@ type Options struct {
 	// Compare is how often the rows of this node's run are compared with its memory;
 	// 0 is 5 s, below 0 is never.
 	Compare time.Duration
+	// Bytes is the room of the database that the operator gives, for [Store.Room]; 0 for
+	// unknown.
+	Bytes int64
 	// Host names the node in the table of runs.
 	Host string
 }
@@ -93,6 +96,7 @@ type Store struct {
 	notices   *notices
 	parts     partitions
 	open      openCounts
+	kept      keptCounts
 	floor     scanFloor
 	upkeep    upkeep
 	unheld    atomic.Int64 // rows of this run that nobody held
@@ -111,6 +115,8 @@ var (
 	_ store.Store  = (*Store)(nil)
 	_ store.Mover  = (*Store)(nil)
 	_ store.Holder = (*Store)(nil)
+
+	_ store.Keeping = (*Store)(nil)
 
 	_ store.Partitioned = (*Store)(nil)
 )
@@ -173,6 +179,9 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if err := s.open.load(ctx, s); err != nil {
 		return err
 	}
+	if err := errors.Join(s.loadKept(ctx), s.lookAtRoom(ctx)); err != nil {
+		return err
+	}
 	if err := s.settleStream(ctx); err != nil {
 		return err
 	}
@@ -212,6 +221,7 @@ func (s *Store) Close() error {
 			s.recorder.queue.close()
 			s.publisher.running.Wait()
 			s.recorder.running.Wait()
+			s.lastKept()
 		}
 		s.closed.Store(true)
 		s.halt()

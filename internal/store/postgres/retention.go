@@ -26,8 +26,15 @@ func (sw *sweep) erasePayloads() error {
 		ON d.id > e.id AND d.id <= e.id + e.n OR d.late AND d.event = e.id ORDER BY d.id`, ids, deliveries); err != nil {
 		return err
 	}
-	n, err := sw.tx.execCount(`UPDATE events e SET body = NULL, erased_at = $2 WHERE id = ANY ($1)
-		AND NOT EXISTS (SELECT 1 FROM due d WHERE d.id > e.id AND d.id <= e.id + e.deliveries)`, ids, nanos(sw.now))
+	n := 0
+	err = sw.tx.rows(`UPDATE events e SET body = NULL, erased_at = $2 WHERE id = ANY ($1)
+		AND NOT EXISTS (SELECT 1 FROM due d WHERE d.id > e.id AND d.id <= e.id + e.deliveries) RETURNING id, tenant, size`, []any{ids, nanos(sw.now)}, func(r scanner) error {
+		var id, tenant, size int64
+		err := r.Scan(&id, &tenant, &size)
+		sw.tx.keep(tenant, posthorn.ID(id), -size)
+		n++
+		return err
+	})
 	sw.Payloads += n
 	sw.budget -= len(ids)
 	if n == len(ids) { // else a result holds one locked

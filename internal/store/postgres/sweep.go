@@ -86,12 +86,18 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 		if err := tx.exec(noteSweep); err != nil {
 			return err
 		}
+		if err := tx.writeKept(); err != nil {
+			return err
+		}
 		return tx.writeHours()
 	})
 	if err != nil {
 		return store.Swept{}, err
 	}
 	s.upkeep.at = sw.at
+	if sw.tx != nil {
+		s.kept.recount.Leave(sw.tx.kept)
+	}
 	if sw.settled != 0 {
 		s.upkeep.aging.Settled(sw.settled)
 	}
@@ -100,7 +106,10 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 		gone = sw.before(r.Events + store.ExpiredShown)
 	}
 	s.keepPartitions(ctx, now, gone)
-	return sw.Swept, nil
+	if !sw.More {
+		err = s.recount(ctx, now)
+	}
+	return sw.Swept, classify(err)
 }
 
 // run takes the steps; those that go by age only where the clock is sure.
@@ -279,7 +288,14 @@ func (sw *sweep) erase(old *oldEvents) error {
 	if err := sw.keepLast(last); err != nil {
 		return err
 	}
-	n, err = sw.tx.execCount(`DELETE FROM events WHERE id = ANY ($1)`, old.id)
+	n = 0
+	err = sw.tx.rows(`DELETE FROM events WHERE id = ANY ($1) RETURNING id, tenant, `+store.WeightColumn, []any{old.id}, func(r scanner) error {
+		var id, tenant, weight int64
+		err := r.Scan(&id, &tenant, &weight)
+		sw.tx.keep(tenant, posthorn.ID(id), -weight)
+		n++
+		return err
+	})
 	sw.Events += n
 	sw.bytes += old.bytes
 	sw.budget -= n

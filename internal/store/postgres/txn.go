@@ -26,6 +26,7 @@ type txn struct {
 	hours    store.Hours
 	replays  store.ReplayCounts
 	moved    opened
+	kept     store.Keeps // what tenants keep more, or less; nil for nothing
 
 	// What the run takes over by it is in memory before it is committed, what it
 	// gives up leaves memory when it is known to be.
@@ -134,6 +135,7 @@ func (tx *txn) takes(run int64, work []store.Work) {
 // committed tells what a transaction changed.
 func (s *Store) committed(tx *txn) {
 	s.open.apply(tx.moved)
+	s.kept.ledger.Add(tx.kept)
 	s.holdings.drop(tx.given...)
 	tx.settling = s.watchers.Tell(tx.notices...)
 }

@@ -32,6 +32,7 @@ func (s *Store) keepWatch() {
 	s.running.Go(func() { s.every(s.o.Lease/20, w.look) })
 	s.running.Go(func() { s.every(s.o.Lease/20, s.lookAtLanes) })
 	s.running.Go(func() { s.every(s.o.Lease, w.sweep) })
+	s.running.Go(func() { s.keepCounting(func() bool { return w.others.Load() > 0 }) })
 	s.running.Go(func() {
 		s.every(recountEvery, func() {
 			if w.others.Load() > 0 {

@@ -21,11 +21,11 @@ func (s *Store) dropWeeks(ctx context.Context, before int64) error {
 	if err != nil {
 		return nil // the run that comes next does it
 	}
-	mine, err := s.takeWeeks(ctx, run)
+	mine, err := s.takeTurn(ctx, "weeks", run)
 	if err != nil || !mine {
 		return err
 	}
-	defer s.leaveWeeks(run)
+	defer s.giveTurn("weeks", run)
 	config, err := s.o.connConfig("partitions")
 	if err != nil {
 		return err
@@ -48,19 +48,19 @@ func (s *Store) dropWeeks(ctx context.Context, before int64) error {
 	return nil
 }
 
-// takeWeeks has the run drop weeks, unless one that lives does.
-func (s *Store) takeWeeks(ctx context.Context, run int64) (mine bool, err error) {
-	tag, err := s.other.Exec(ctx, `UPDATE locks l SET run = $1 WHERE purpose = 'weeks' AND
-		(run IN (0, $1) OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = l.run AND r.taken_at = 0))`, run)
+// takeTurn has the run do what one does for all, unless a run that lives does.
+func (s *Store) takeTurn(ctx context.Context, purpose string, run int64) (mine bool, err error) {
+	tag, err := s.other.Exec(ctx, `UPDATE locks l SET run = $1 WHERE purpose = $2 AND
+		(run IN (0, $1) OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = l.run AND r.taken_at = 0))`, run, purpose)
 	return tag.RowsAffected() == 1, err
 }
 
-// leaveWeeks lets others do it. Who cannot be told finds out when the run is over.
-func (s *Store) leaveWeeks(run int64) {
+// giveTurn lets others do it. Who cannot be told finds out when the run is over.
+func (s *Store) giveTurn(purpose string, run int64) {
 	ctx, cancel := s.look(context.WithoutCancel(s.stop))
 	defer cancel()
-	if _, err := s.other.Exec(ctx, `UPDATE locks SET run = 0 WHERE purpose = 'weeks' AND run = $1`, run); err != nil {
-		s.log.Warn("old partitions are dropped by this node alone until it stops", "error", err)
+	if _, err := s.other.Exec(ctx, `UPDATE locks SET run = 0 WHERE purpose = $2 AND run = $1`, run, purpose); err != nil {
+		s.log.Warn("what one node does for all is done by this one alone until it stops", "what", purpose, "error", err)
 	}
 }
 
@@ -114,7 +114,7 @@ func (s *Store) dropWeek(ctx context.Context, c *pgx.Conn, n int64) error {
 			return err
 		}
 	}
-	return nil
+	return s.dropKept(ctx, n)
 }
 
 // forgetWeek removes what points to a week's events from other tables, and keeps

@@ -53,6 +53,7 @@ func (tx *txn) erasePayload(c store.Change, e *store.Erased) error {
 	if err := tx.markErasing(c.At); err != nil {
 		return err
 	}
+	tx.keep(e.Event.Tenant, e.Event.ID, -int64(e.Bytes))
 	tx.notice(store.Notice{Kind: store.NoticeErased, Tenant: e.Event.Tenant, Event: e.Event.ID})
 	return tx.audit(c, e.Event.Tenant, e.Audit())
 }

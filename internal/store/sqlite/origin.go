@@ -55,7 +55,7 @@ var origins = map[string]struct {
 		"last_success": "coalesce(h.last_success, 0)", "last_failure": "coalesce(h.last_failure, 0)",
 		"hold_until": "coalesce(h.hold_until, 0)", "warned_at": "coalesce(h.warned_at, 0)", "last_error": "coalesce(h.last_error, '')",
 	}},
-	"meta": {"meta WHERE key NOT IN ('ping', '" + metaPosted + "', '" + metaPosting + "', '" + erasingFrom + "')", nil},
+	"meta": {"meta WHERE key NOT IN ('ping', '" + metaPosted + "', '" + metaPosting + "', '" + erasingFrom + "', '" + metaKept + "')", nil},
 }
 
 // elsewhere are columns and tables that have no place of their name in a copy.
@@ -63,6 +63,7 @@ var elsewhere = map[string]bool{
 	"deliveries.place": true, // becomes run
 	"payloads":         true, // become events.body
 	"stats_log":        true, // is added up before
+	"kept":             true, // is counted again
 	"postings":         true, // indexes of deliveries and events
 	"goose_db_version": true, "sqlite_sequence": true,
 }

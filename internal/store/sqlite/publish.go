@@ -187,6 +187,7 @@ func (tx *txn) publishEvent(p *store.Publication, e *store.NewEvent) (store.Acce
 			return store.Accepted{}, err
 		}
 	}
+	tx.keep(p.Tenant, id, store.Weight(len(e.Body), len(e.Targets)))
 	open, err := tx.insertDeliveries(p, e, id)
 	return store.Accepted{ID: id, OccurredAt: e.OccurredAt, Deliveries: len(e.Targets), Open: open}, err
 }

@@ -38,6 +38,7 @@ func (sw *sweep) erasePayloads() error {
 		if err := sw.tx.dropPayload(e.id, sw.now); err != nil {
 			return err
 		}
+		sw.tx.keep(e.tenant, e.id, -e.bytes)
 		sw.sweeper.payloadsFor = e.id
 		sw.sweeper.blanked++
 		sw.Payloads++

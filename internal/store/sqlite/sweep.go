@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ type sweeper struct {
 	whole     sync.Mutex // held for a slice and what follows it
 	stale     bool       // the log may hold payloads that were deleted
 	emptiedAt time.Time
+
+	recount   store.Recount
+	recounted time.Time // when a pass was last looked for
 }
 
 // sweepState is where the sweep goes on.
@@ -55,7 +59,8 @@ type sweep struct {
 	keep   store.Retention
 	budget int
 	store.Swept
-	bytes   int64      // of payloads that were deleted
+	bytes   int64 // of payloads that were deleted
+	taken   store.Keeps
 	sweeper sweepState // after the slice
 	// aging says what may go by its age; known is a bound for it, 0 for none.
 	aging *store.Aging
@@ -77,6 +82,9 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, r store.Retention) (st
 	if err := s.completeDeletions(ctx, now); err != nil {
 		return swept, err
 	}
+	if err := s.recount(ctx, now); err != nil {
+		return swept, err
+	}
 	if since := now.Sub(s.sweeper.emptiedAt); s.sweeper.stale && (since < 0 || since >= emptyLogEvery) {
 		s.sweeper.stale, s.sweeper.emptiedAt = !s.emptyLog(ctx, 0), now
 	}
@@ -91,12 +99,15 @@ func (s *Store) slice(ctx context.Context, now time.Time, r store.Retention) (st
 	var sw sweep
 	err := s.writer.submit(&op{kind: opSweep, ctx: ctx, apply: func(tx *txn) error {
 		sw = sweep{tx: tx, now: now, keep: r.Bounded(), budget: sweepRows, sweeper: s.sweeper.sweepState, aging: &s.sweeper.aging}
-		return sw.run(sure)
+		err := sw.run(sure)
+		sw.taken = maps.Clone(tx.kept) // of this alone: a sweep has a transaction of its own
+		return err
 	}})
 	if err != nil {
 		return store.Swept{}, err
 	}
 	s.sweeper.sweepState = sw.sweeper
+	s.sweeper.recount.Leave(sw.taken)
 	if sw.known != 0 {
 		s.sweeper.aging.Settled(sw.known)
 	}
@@ -332,6 +343,7 @@ func (sw *sweep) deleteEvent(e oldEvent) error {
 	if err := sw.tx.exec(`DELETE FROM events WHERE id = ?`, int64(e.id)); err != nil {
 		return err
 	}
+	sw.tx.keep(e.tenant, e.id, -store.Weight(int(e.bytes), e.deliveries))
 	sw.Events++
 	sw.bytes += e.bytes
 	sw.deleted(0)

@@ -24,7 +24,10 @@ type txn struct {
 	health  map[int64]*healthRow
 	hours   store.Hours
 	merged  []store.HourKey // logged statistics that were added up
+	kept    store.Keeps     // what tenants keep more, or less
 	replays store.ReplayCounts
+
+	keptWritten []store.KeptKey
 
 	posted   []posting
 	moved    int  // lists that were moved into the table
@@ -34,8 +37,10 @@ type txn struct {
 }
 
 func newTxn(w *writer) *txn {
+	clear(w.kept.spare)
 	return &txn{
-		w: w, last: w.last, lead: w.lead,
+		kept: w.kept.spare,
+		w:    w, last: w.last, lead: w.lead,
 		opened:  make(map[int64]int),
 		tenants: make(map[int64]*tenantRow),
 		health:  make(map[int64]*healthRow),

@@ -18,7 +18,7 @@ import (
 type writer struct {
 	role      Role
 	queue     *queue
-	freeSpace func() (free, total uint64, err error)
+	space     space
 	now       func() time.Time
 	log       *slog.Logger
 	node      uint8
@@ -33,11 +33,11 @@ type writer struct {
 	last        posthorn.ID // the highest id given out
 	lead        time.Duration
 	dataVersion int64
-	spaceAt     time.Time // when free space was looked at
 	spaceLow    bool
 
 	open  *openCounts
 	stats statsLog
+	kept  keptCounts
 	// postings are the lists' entries that are not in their table.
 	postings *postings
 	memo     memo
@@ -47,12 +47,12 @@ type writer struct {
 
 func newWriter(ctx context.Context, o Options, watchers *store.Watchers) (*writer, error) {
 	w := &writer{
-		role:      o.Role,
-		queue:     newQueue(),
-		freeSpace: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) },
-		now:       o.Now, log: o.Log, node: o.Node, poll: o.Poll, watchers: watchers,
+		role:  o.Role,
+		queue: newQueue(),
+		space: space{look: func() (uint64, uint64, error) { return o.FreeSpace(o.Path) }, now: o.Now},
+		now:   o.Now, log: o.Log, node: o.Node, poll: o.Poll, watchers: watchers,
 		committed: func() {}, between: make(chan func()), emptying: newEmptying(),
-		open: newOpenCounts(), memo: memo{most: memoMost}, postings: newPostings(o.Gather),
+		open: newOpenCounts(), memo: memo{most: memoMost}, postings: newPostings(o.Gather), kept: newKeptCounts(),
 	}
 	var err error
 	if w.conn, err = openConn(o.Path, writerPragmas(o)...); err != nil {
@@ -65,6 +65,9 @@ func newWriter(ctx context.Context, o Options, watchers *store.Watchers) (*write
 	}
 	if err == nil {
 		err = w.readStatsLog()
+	}
+	if err == nil {
+		err = w.readKept()
 	}
 	if err == nil {
 		err = w.readDataVersion(&w.dataVersion)
@@ -104,9 +107,11 @@ func (w *writer) loop() {
 			}
 			w.write(group)
 			w.tidyStats()
+			w.tidyKept()
 		case <-tick:
 			w.look()
 			w.tidyStats()
+			w.tidyKept()
 		case call := <-w.between:
 			call()
 		}
@@ -119,10 +124,13 @@ func (w *writer) settleAll() {
 		if err := tx.writeSuccesses(math.MaxInt); err != nil {
 			return err
 		}
+		if err := tx.writeKept(0); err != nil {
+			return err
+		}
 		return tx.mergeStats(0)
 	}
 	if err := w.try([]*op{{apply: settle, done: func(error) {}}}); err != nil {
-		w.log.Warn("the times of the last successes could not be written", "error", err)
+		w.log.Warn("the times of the last successes and what tenants keep could not be written", "error", err)
 	}
 }
 
@@ -197,6 +205,7 @@ func (w *writer) try(group []*op) error {
 	w.last, w.lead = tx.last, tx.lead
 	w.open.apply(tx.moves)
 	w.keepStats(tx)
+	w.kept.take(tx)
 	w.memo.keep(tx.health)
 	w.postings.keep(tx)
 	w.reline(tx.lines)
@@ -287,30 +296,18 @@ func (w *writer) readDataVersion(v *int64) error {
 	return err
 }
 
-// The reserve of the disk below which publishing is refused: what remains is
-// for results, so that what was accepted can still be finished.
-const (
-	reserveShare = 20 // a twentieth
-	reserveBytes = 1 << 30
-)
-
-// spaceIsLow looks at the disk about once a second.
+// spaceIsLow reports whether the disk has come to its reserve.
 func (w *writer) spaceIsLow() bool {
-	now := w.now()
-	if d := now.Sub(w.spaceAt); d >= 0 && d < time.Second {
-		return w.spaceLow
-	}
-	w.spaceAt = now
-	free, total, err := w.freeSpace()
-	low := err == nil && belowReserve(free, total)
+	room, known := w.space.room()
+	low := known && room.Free < room.Reserve
 	if low != w.spaceLow {
-		w.log.Warn("free disk space crossed the reserve", "low", low, "free_bytes", free, "total_bytes", total)
+		w.log.Warn("free disk space crossed the reserve", "low", low, "free_bytes", room.Free, "reserve_bytes", room.Reserve)
 	}
 	w.spaceLow = low
 	return low
 }
 
-func belowReserve(free, total uint64) bool { return free < min(total/reserveShare, reserveBytes) }
+func belowReserve(free, total uint64) bool { return free < store.Reserve(total) }
 
 // Space tells what is free on the file's disk, and whether that is so little that
 // publishing is refused.
