@@ -116,8 +116,7 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 			tx.notice(store.Notice{Kind: store.NoticeParked, Tenant: d.tenant, Endpoint: d.endpoint})
 		}
 		tx.move(d.tenant, d.endpoint, d.place, to)
-		if err := tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, extra = ?, before = ?, manual = 1,
-			replay_id = CASE WHEN state = 0 THEN replay_id ELSE 0 END WHERE id = ?`,
+		if err := tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, extra = ?, before = ?, manual = 1 WHERE id = ?`,
 			int64(next.State), int64(to), nanos(next.NextAt), next.Extra, int64(next.Before), int64(d.id)); err != nil {
 			return nil, err
 		}
@@ -150,35 +149,15 @@ func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(p)
 		}
-		return tx.audit(c, tenant, store.AuditCancel(id))
+		return tx.audit(c, tenant, store.AuditCancel(id, p.State))
 	})
 	return p, err
 }
 
-// cancel cancels open deliveries by a user's word, and tells the engine of those
-// that it may have in memory.
+// cancel cancels open deliveries by a user's word.
 func (tx *txn) cancel(c store.Change, rows []openRow) error {
-	told := map[int64]bool{}
-	for _, o := range rows {
-		if err := tx.settle(o.id, o.tenant, o.endpoint, o.place, posthorn.Canceled, posthorn.ReasonUser, c.At); err != nil {
-			return err
-		}
-		if o.place == owned && !told[o.endpoint] {
-			told[o.endpoint] = true
-			tx.notice(store.Notice{Kind: store.NoticeCanceled, Tenant: o.tenant, Endpoint: o.endpoint})
-		}
-	}
-	return nil
-}
-
-func (tx *txn) openRows(query string, args ...any) (list []openRow, err error) {
-	err = tx.rows(query, args, func(r scanner) error {
-		var o openRow
-		err := r.Scan((*int64)(&o.id), &o.tenant, &o.endpoint, &o.place)
-		list = append(list, o)
-		return err
-	})
-	return list, err
+	_, err := tx.takeBack(rows, posthorn.Canceled, posthorn.ReasonUser, c.At)
+	return err
 }
 
 // CancelEvent implements [store.Redelivery].
