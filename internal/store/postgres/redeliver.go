@@ -158,25 +158,17 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 		return list, nil
 	}
 	return list, tx.exec(`WITH g AS (DELETE FROM deliveries WHERE id = ANY ($1) RETURNING *)
-		INSERT INTO due (id, event, tenant, endpoint, run, next_at, tries, attempts, waits, round, before, extra, manual, late, reason, log)
-		SELECT id, event, tenant, endpoint, 0, $2, tries, attempts, waits, round, state, true, true, late, reason, log FROM g`, finished, nanos(c.At))
+		INSERT INTO due (id, event, tenant, endpoint, run, next_at, replay_id, tries, attempts, waits, round, before, extra, manual, late, reason, counted, log)
+		SELECT id, event, tenant, endpoint, 0, $2, replay_id, tries, attempts, waits, round, state, true, true, late, reason, counted, log FROM g`, finished, nanos(c.At))
 }
 
-// cancel cancels the open deliveries that a query finds and locks, by a user's
-// word, and tells the engines of those that they may have in memory. The query's
-// parameters begin at $3.
+// cancel cancels the open deliveries that a query finds and locks, by a user's word.
 func (tx *txn) cancel(c store.Change, query string, args ...any) (n int, err error) {
-	rows, err := tx.settleRows(posthorn.Canceled, posthorn.ReasonUser, c.At, query, args...)
+	rows, err := tx.settle(posthorn.Canceled, posthorn.ReasonUser, c.At, query, args...)
 	if err != nil {
 		return 0, err
 	}
-	told := map[int64]bool{}
-	for _, d := range rows {
-		if d.run > 0 && !told[d.endpoint] {
-			told[d.endpoint] = true
-			tx.notice(store.Notice{Kind: store.NoticeCanceled, Tenant: d.tenant, Endpoint: d.endpoint})
-		}
-	}
+	tx.takeBack(rows)
 	return len(rows), tx.writeHours()
 }
 
@@ -198,13 +190,13 @@ func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64
 		if p, err = (posthorn.Policy{}).Step(rows[0].progress, posthorn.Input{Move: posthorn.Cancel, Now: c.At}); err != nil {
 			return store.ErrFinal
 		}
-		if _, err := tx.cancel(c, `SELECT id FROM due WHERE id = $3 FOR UPDATE`, int64(id)); err != nil {
+		if _, err := tx.cancel(c, `SELECT id FROM due WHERE id = $1 FOR UPDATE`, int64(id)); err != nil {
 			return err
 		}
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(p)
 		}
-		return tx.audit(c, tenant, store.AuditCancel(id))
+		return tx.audit(c, tenant, store.AuditCancel(id, p.State))
 	})
 	return p, err
 }
@@ -223,8 +215,8 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		if !found {
 			return store.ErrNotFound
 		}
-		canceled, err = tx.cancel(c, `SELECT d.id FROM due d WHERE (d.id > $3 AND d.id <= $3 + (SELECT deliveries FROM events WHERE id = $3) OR d.late AND d.event = $3)
-			AND d.tenant = $4 ORDER BY d.endpoint, d.id FOR UPDATE`, int64(event), tenant)
+		canceled, err = tx.cancel(c, `SELECT d.id FROM due d WHERE `+byEvent+`
+			AND d.tenant = $2 ORDER BY d.endpoint, d.id FOR UPDATE`, int64(event), tenant)
 		if err != nil {
 			return err
 		}
@@ -281,7 +273,7 @@ func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.Cance
 		ids = ids[:limit]
 	}
 	err = s.change(ctx, c, func(tx *txn) (err error) {
-		canceled, err = tx.cancel(c, `SELECT id FROM due WHERE id = ANY ($3) ORDER BY endpoint, id FOR UPDATE`, ids)
+		canceled, err = tx.cancel(c, `SELECT id FROM due WHERE id = ANY ($1) ORDER BY endpoint, id FOR UPDATE`, ids)
 		if err != nil {
 			return err
 		}
