@@ -4,19 +4,24 @@ import (
 	"github.com/posthorn/posthorn"
 )
 
-// End is where an open delivery stands when it is ended without an attempt, as
-// canceled or expired, and the reason that it is shown with. One that was opened for
-// one attempt gets back what it had, of which old is the reason.
-func End(p posthorn.Progress, as posthorn.State, old, reason posthorn.Reason) (posthorn.Progress, posthorn.Reason) {
+// Ended is where a delivery stands that was ended without an attempt.
+type Ended struct {
+	posthorn.Progress
+	Reason posthorn.Reason
+}
+
+// End ends an open delivery without an attempt, as canceled or expired, for a reason.
+// One that was opened for one attempt gets back what it had, of which old is the reason.
+func End(p posthorn.Progress, as posthorn.State, old, reason posthorn.Reason) Ended {
 	move := posthorn.Cancel
 	if as == posthorn.Expired {
 		move = posthorn.Expire
 	}
 	next, err := posthorn.Policy{}.Step(p, posthorn.Input{Move: move})
 	if err != nil {
-		return p, old // it has ended already
+		return Ended{p, old} // it is so already
 	}
-	return next, ReasonAfter(p, next, old, reason)
+	return Ended{next, ReasonAfter(p, next, old, reason)}
 }
 
 // ReasonAfter is the reason of a delivery that went from before to after: the old one

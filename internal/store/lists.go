@@ -102,7 +102,8 @@ func (o Owners) Show(d *posthorn.Delivery) {
 	d.Held = o.Suspended || o.Paused && !p.Manual // what is asked for by hand is sent
 	if o.Deleted || o.TenantDeleted {
 		d.Held = false
-		d.Progress, d.Reason = End(*p, posthorn.Canceled, old, GoneReason(o.TenantDeleted))
+		ended := End(*p, posthorn.Canceled, old, GoneReason(o.TenantDeleted))
+		d.Progress, d.Reason = ended.Progress, ended.Reason
 	}
 }
 

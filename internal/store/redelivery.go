@@ -88,7 +88,7 @@ type Redelivery interface {
 	// CancelDelivery cancels an open delivery: ErrFinal for another one. One that was
 	// opened for one attempt gets its final state and its reason back. No new attempt
 	// begins once the watchers know; one in flight ends.
-	CancelDelivery(ctx context.Context, c Change, tenant int64, id posthorn.ID, answer func(posthorn.Progress) []byte) (posthorn.Progress, error)
+	CancelDelivery(ctx context.Context, c Change, tenant int64, id posthorn.ID, answer func(Ended) []byte) (Ended, error)
 	// CancelEvent cancels all open deliveries of an event.
 	CancelEvent(ctx context.Context, c Change, tenant int64, event posthorn.ID, answer func(canceled int) []byte) (canceled int, err error)
 	// CountPending counts what CancelPending would cancel.

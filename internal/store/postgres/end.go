@@ -9,6 +9,7 @@ import (
 
 // settledRow is a delivery that was finished without an attempt.
 type settledRow struct {
+	store.Ended
 	event, tenant, endpoint int64
 	run                     int64 // that owned it
 	reopened                bool  // see [store.Reopened]
@@ -45,13 +46,13 @@ func (tx *txn) settle(state posthorn.State, reason posthorn.Reason, now time.Tim
 		if err := r.Scan(&id, &d.event, &d.tenant, &d.endpoint, &d.run, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &late, &old, &replay, &counted, &kind); err != nil {
 			return err
 		}
-		next, why := store.End(p, state, old, reason)
+		d.Ended = store.End(p, state, old, reason)
 		d.reopened = store.Reopened(p, late)
-		counted = tx.hours.Move(d.endpoint, kind, p, next, counted, now)
-		tx.replays.Count(replay, p, next)
+		counted = tx.hours.Move(d.endpoint, kind, p, d.Progress, counted, now)
+		tx.replays.Count(replay, p, d.Progress)
 		tx.moved[d.tenant]--
 		list = append(list, d)
-		ids, states, reasons, counts = append(ids, id), append(states, int64(next.State)), append(reasons, string(why)), append(counts, counted)
+		ids, states, reasons, counts = append(ids, id), append(states, int64(d.State)), append(reasons, string(d.Reason)), append(counts, counted)
 		return nil
 	})
 	if err != nil {

@@ -128,9 +128,9 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 }
 
 // CancelDelivery implements [store.Redelivery].
-func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(posthorn.Progress) []byte) (p posthorn.Progress, err error) {
+func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(store.Ended) []byte) (e store.Ended, err error) {
 	if err := s.serving(); err != nil {
-		return p, err
+		return e, err
 	}
 	err = s.change(ctx, c, func(tx *txn) error {
 		d, found, err := tx.delivery(id)
@@ -139,25 +139,25 @@ func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64
 			return err
 		case !found || d.tenant != tenant:
 			return refuse(store.ErrNotFound)
-		}
-		if p, err = (posthorn.Policy{}).Step(d.progress, posthorn.Input{Move: posthorn.Cancel, Now: c.At}); err != nil {
+		case d.place == nowhere:
 			return refuse(store.ErrFinal)
 		}
-		if err := tx.cancel(c, []openRow{{d.id, d.tenant, d.endpoint, d.place}}); err != nil {
+		list, err := tx.cancel(c, []openRow{{d.id, d.tenant, d.endpoint, d.place}})
+		if err != nil {
 			return err
 		}
+		e = list[0].Ended
 		if c.Once != nil && answer != nil {
-			c.Once.Answer = answer(p)
+			c.Once.Answer = answer(e)
 		}
-		return tx.audit(c, tenant, store.AuditCancel(id, p.State))
+		return tx.audit(c, tenant, store.AuditCancel(id, e.State))
 	})
-	return p, err
+	return e, err
 }
 
 // cancel cancels open deliveries by a user's word.
-func (tx *txn) cancel(c store.Change, rows []openRow) error {
-	_, err := tx.takeBack(rows, posthorn.Canceled, posthorn.ReasonUser, c.At)
-	return err
+func (tx *txn) cancel(c store.Change, rows []openRow) ([]settledRow, error) {
+	return tx.takeBack(rows, posthorn.Canceled, posthorn.ReasonUser, c.At)
 }
 
 // CancelEvent implements [store.Redelivery].
@@ -176,7 +176,7 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		}
 		rows, err := tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries d WHERE place <> 0 AND tenant = ?2 AND `+byEvent, int64(event), tenant)
 		if err == nil {
-			err = tx.cancel(c, rows)
+			_, err = tx.cancel(c, rows)
 		}
 		if err != nil {
 			return err
@@ -256,7 +256,7 @@ func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.Cance
 			}
 			rows = append(rows, found...)
 		}
-		if err := tx.cancel(c, rows); err != nil {
+		if _, err := tx.cancel(c, rows); err != nil {
 			return err
 		}
 		canceled = len(rows)

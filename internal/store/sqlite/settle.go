@@ -26,6 +26,7 @@ func (tx *txn) openRows(query string, args ...any) (list []openRow, err error) {
 
 // settledRow is what was found of a delivery that was settled.
 type settledRow struct {
+	store.Ended
 	event    posthorn.ID
 	reopened bool // see [store.Reopened]
 }
@@ -43,12 +44,12 @@ func (tx *txn) settle(o openRow, state posthorn.State, reason posthorn.Reason, n
 		return s, err
 	}
 	s.reopened = store.Reopened(p, late)
-	next, reason := store.End(p, state, old, reason)
-	counted = tx.hours.Move(o.endpoint, kind, p, next, counted, now)
-	tx.replays.Count(replay, p, next)
+	s.Ended = store.End(p, state, old, reason)
+	counted = tx.hours.Move(o.endpoint, kind, p, s.Progress, counted, now)
+	tx.replays.Count(replay, p, s.Progress)
 	tx.move(o.tenant, o.endpoint, o.place, nowhere)
 	return s, tx.exec(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, extra = 0, before = 0, manual = 0, reason = ?, counted = ? WHERE id = ?`,
-		int64(next.State), string(reason), counted, int64(o.id))
+		int64(s.State), string(s.Reason), counted, int64(o.id))
 }
 
 // takeBack settles deliveries, and tells the engine of those that it may have in

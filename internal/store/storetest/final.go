@@ -109,8 +109,8 @@ var finalPromises = []promise{
 			{"a user", func(_ posthorn.Endpoint, d posthorn.Delivery) {
 				p, err := w.s.CancelDelivery(w.Context(), w.change(), w.tenant.ID, d.ID, nil)
 				w.ok(err)
-				if p != d.Progress {
-					w.Errorf("canceled: %+v, want %+v", p, d.Progress)
+				if p.Progress != d.Progress || p.Reason != d.Reason {
+					w.Errorf("canceled: %+v, want %+v %q", p, d.Progress, d.Reason)
 				}
 			}},
 			{"a user, with its event", func(_ posthorn.Endpoint, d posthorn.Delivery) {
