@@ -39,7 +39,7 @@ type Progress struct {
 	// Round counts from 0 how often a replay restarted the schedule.
 	Round int
 	// Extra marks a finished delivery that was opened for one attempt by hand;
-	// Before is the state that a failure puts back.
+	// Before is the state that whatever ends it but a success puts back.
 	Extra  bool
 	Before State
 	// Manual tells that the next attempt was asked for by hand: it stands outside
@@ -47,6 +47,16 @@ type Progress struct {
 	Manual bool
 	// NextAt is the earliest time of the next attempt; zero when there is none.
 	NextAt time.Time
+}
+
+// Ended is the final state that the delivery has: of one that was opened for one
+// attempt by hand, the one that it had and has until a success changes it. Pending for
+// none.
+func (p *Progress) Ended() State {
+	if p.Extra {
+		return p.Before
+	}
+	return p.State
 }
 
 // State is where a delivery stands in its life; see the package comment.

@@ -93,7 +93,8 @@ var ErrFinal = errors.New("the delivery is already in a final state")
 //   - A failed attempt waits for the schedule's next wait, or as long as the
 //     receiver asked if that is longer; with no wait left the delivery is failed.
 //   - A local fault takes no wait from the schedule.
-//   - A failed extra attempt puts the old final state back.
+//   - A failed extra attempt puts the old final state back, and so does what ends it
+//     before it is made.
 func (pol Policy) Step(p Progress, in Input) (Progress, error) {
 	switch in.Move {
 	case Attempted:
@@ -102,9 +103,13 @@ func (pol Policy) Step(p Progress, in Input) (Progress, error) {
 		if p.State.Final() {
 			return p, ErrFinal
 		}
-		p.State = Canceled
-		if in.Move == Expire {
+		switch {
+		case p.Extra:
+			p.State = p.Before
+		case in.Move == Expire:
 			p.State = Expired
+		default:
+			p.State = Canceled
 		}
 		return closed(p), nil
 	case Retry:

@@ -90,7 +90,7 @@ func TestStepTable(t *testing.T) {
 	}
 }
 
-func TestFailedExtraAttemptPutsTheOldStateBack(t *testing.T) {
+func TestWhatEndsAnExtraAttemptPutsTheOldStateBack(t *testing.T) {
 	for _, state := range []posthorn.State{posthorn.Succeeded, posthorn.Failed, posthorn.Canceled, posthorn.Expired} {
 		p := posthorn.Progress{State: state, Tries: 10, Attempts: 10, Waits: 9}
 		p = step(t, exact(), p, posthorn.Input{Move: posthorn.Retry, Now: t0})
@@ -100,6 +100,14 @@ func TestFailedExtraAttemptPutsTheOldStateBack(t *testing.T) {
 		failed := step(t, exact(), p, posthorn.Input{Outcome: posthorn.ClassTimeout, Now: t0})
 		if failed.State != state || failed.Extra {
 			t.Errorf("failed extra attempt of a %v delivery: %+v", state, failed)
+		}
+		for _, move := range []posthorn.Move{posthorn.Cancel, posthorn.Expire} {
+			if ended := step(t, exact(), p, posthorn.Input{Move: move, Now: t0}); ended.State != state || ended.Extra || ended.Manual || !ended.NextAt.IsZero() {
+				t.Errorf("move %d of an extra attempt of a %v delivery: %+v", move, state, ended)
+			}
+		}
+		if p.Ended() != state || failed.Ended() != state {
+			t.Errorf("an extra attempt of a %v delivery counts as %v, and as %v when it failed", state, p.Ended(), failed.Ended())
 		}
 		// A fault of our own must not use the extra attempt up.
 		local := step(t, exact(), p, posthorn.Input{Outcome: posthorn.ClassLocal, Now: t0})

@@ -60,11 +60,12 @@ func (s *server) redeliveryOperations() []*operation {
 		failures: conflict, handle: s.retryDelivery,
 	}, {
 		id: "cancel-delivery", method: "POST", path: "/deliveries/{deliveryId}/cancel", tag: "Deliveries", scope: access.ScopeWrite,
-		summary:     "Cancel a delivery that waits",
-		description: "No new attempt begins. One that is being made ends; if the receiver acknowledges it, the delivery is succeeded.",
-		body:        noBody(),
-		success:     []success{{status: 200, doc: "The delivery, canceled.", model: reflect.TypeFor[answer[Delivery]]()}},
-		failures:    conflict, handle: s.cancelDelivery,
+		summary: "Cancel a delivery that waits",
+		description: "No new attempt begins. One that is being made ends; if the receiver acknowledges it, the delivery is succeeded. " +
+			"One that had ended, and was to be attempted once more by hand, is again what it was.",
+		body:     noBody(),
+		success:  []success{{status: 200, doc: "The delivery as it is now: canceled, or as it was before a retry.", model: reflect.TypeFor[answer[Delivery]]()}},
+		failures: conflict, handle: s.cancelDelivery,
 	}, {
 		id: "resend-event", method: "POST", path: "/events/{eventId}/resend", tag: "Events", scope: access.ScopeWrite,
 		summary:     "Attempt the deliveries of an event once more, now",
@@ -198,20 +199,20 @@ func (s *server) cancelDelivery(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	render := func(p posthorn.Progress) (*reply, error) {
+	render := func(e store.Ended) (*reply, error) {
 		d := d
-		d.Progress, d.Held, d.Reason = p, false, posthorn.ReasonUser
+		d.Progress, d.Held, d.Reason = e.Progress, false, e.Reason
 		return ok(200, showDelivery(&d))
 	}
 	answer := answering(s, q, render)
-	p, err := s.Store.CancelDelivery(q.Context(), q.change(), q.tenant.ID, d.ID, answer)
+	e, err := s.Store.CancelDelivery(q.Context(), q.change(), q.tenant.ID, d.ID, answer)
 	if errors.Is(err, store.ErrFinal) && d.Progress.State == posthorn.Canceled {
 		return ok(200, showDelivery(&d)) // it is so already
 	}
 	if err != nil {
 		return nil, conflictOr(err, "delivery")
 	}
-	return render(p)
+	return render(e)
 }
 
 // event finds the event that the path names.

@@ -35,7 +35,7 @@ type ReplayCounts struct {
 	Sent      int `json:"sent" doc:"Handed to the endpoint's line so far."`
 	Skipped   int `json:"skipped" doc:"Could not be sent any more: the data was erased, or it was sent otherwise."`
 	Succeeded int `json:"succeeded" doc:"Of those sent."`
-	Failed    int `json:"failed" doc:"Of those sent, for good: failed again, canceled or expired."`
+	Failed    int `json:"failed" doc:"Of those sent: failed again, canceled or expired, and not succeeded since."`
 	Waiting   int `json:"waiting" doc:"Of those sent, not finished yet."`
 }
 

@@ -30,8 +30,8 @@ type AttemptCounts struct {
 	Failed    int `json:"failed"`
 }
 
-// DeliveryCounts count how deliveries ended; one that is sent again and ends in
-// another way counts again.
+// DeliveryCounts count how deliveries ended, each once: by the state that it has now and
+// in the hour in which it got that. One that a replay sends again counts when it ends.
 type DeliveryCounts struct {
 	Succeeded int `json:"succeeded"`
 	Failed    int `json:"failed" doc:"The last attempt of the schedule failed."`

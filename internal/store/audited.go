@@ -16,9 +16,9 @@ func AuditRetry(id posthorn.ID, before posthorn.State) Audit {
 	return Audit{Action: "delivery.retry", Subject: id.Text(posthorn.DeliveryPrefix), Before: auditedState{before.String()}, After: auditedState{posthorn.Pending.String()}}
 }
 
-// AuditCancel is the cancellation of a delivery.
-func AuditCancel(id posthorn.ID) Audit {
-	return Audit{Action: "delivery.cancel", Subject: id.Text(posthorn.DeliveryPrefix), Before: auditedState{posthorn.Pending.String()}, After: auditedState{posthorn.Canceled.String()}}
+// AuditCancel is the cancellation of a delivery, which is in a state then.
+func AuditCancel(id posthorn.ID, state posthorn.State) Audit {
+	return Audit{Action: "delivery.cancel", Subject: id.Text(posthorn.DeliveryPrefix), Before: auditedState{posthorn.Pending.String()}, After: auditedState{state.String()}}
 }
 
 // auditedCancellation is what the audit shows of many cancellations.

@@ -20,7 +20,7 @@ var hourBounds = [...]time.Duration{
 // HourKey names an endpoint's hour, in Unix hours.
 type HourKey struct{ Endpoint, Hour int64 }
 
-// Hour is what a commit adds to an endpoint's statistics of an hour.
+// Hour is what a commit adds to an endpoint's statistics of an hour, or takes back.
 type Hour struct {
 	OK, Failed                              int // attempts
 	Succeeded, Exhausted, Canceled, Expired int // deliveries
@@ -32,7 +32,10 @@ type Hours map[HourKey]*Hour
 
 // At is the hour of an endpoint that a time falls into.
 func (h Hours) At(endpoint int64, at time.Time) *Hour {
-	k := HourKey{endpoint, at.Unix() / 3600}
+	return h.of(HourKey{endpoint, at.Unix() / 3600})
+}
+
+func (h Hours) of(k HourKey) *Hour {
 	s, ok := h[k]
 	if !ok {
 		s = &Hour{}
@@ -53,13 +56,13 @@ func (h Hours) Add(other Hours) {
 	}
 }
 
-// Count counts an attempt, unless the fault was ours, and the delivery if the
-// attempt brought it to another end. before is the progress without the attempt.
-// The hour is that of the attempt's time in the log, so that the log can be
-// counted again. Tests are not counted.
-func (h Hours) Count(r *Result, before posthorn.Progress, after posthorn.State) {
+// Count counts an attempt, unless the fault was ours, and by [Hours.Move] what it made
+// of its delivery, of which it returns where that is counted. The hour is that of the
+// attempt's time in the log, so that the log can be counted again. Tests are not
+// counted.
+func (h Hours) Count(r *Result, before, after posthorn.Progress, counted int64) int64 {
 	if r.Attempt.Class == posthorn.ClassLocal || r.Kind == posthorn.EventTest {
-		return
+		return counted
 	}
 	s := h.At(r.Endpoint, r.Attempt.At)
 	if r.Attempt.Succeeded() {
@@ -72,28 +75,50 @@ func (h Hours) Count(r *Result, before posthorn.Progress, after posthorn.State) 
 		i++
 	}
 	s.Buckets[i]++
-	was := before.State
-	if before.Extra { // opened for one attempt: it had come to an end before
-		was = before.Before
-	}
-	switch {
-	case was == after:
-	case after == posthorn.Succeeded:
-		s.Succeeded++
-	case after == posthorn.Failed:
-		s.Exhausted++
-	}
+	return h.Move(r.Endpoint, r.Kind, before, after, counted, r.Attempt.At)
 }
 
-// Settle counts a delivery that came to its end without an attempt, unless it is
-// a test's: canceled, or else expired.
-func (h Hours) Settle(endpoint int64, at time.Time, state posthorn.State, kind posthorn.EventKind) {
-	switch {
-	case kind == posthorn.EventTest:
-	case state == posthorn.Canceled:
-		h.At(endpoint, at).Canceled++
-	default:
-		h.At(endpoint, at).Expired++
+// CountedIn is the hour in which the delivery is counted that the result ends; 0 for
+// none, of a test.
+func (r *Result) CountedIn() int64 {
+	if r.Kind == posthorn.EventTest {
+		return 0
+	}
+	return r.Attempt.At.Unix() / 3600
+}
+
+// Move counts a delivery that goes from before to after at a time, unless it is a
+// test's: each is counted once, by the final state that it has and in the hour in which
+// it got that. counted is the hour in which it has been counted, and what comes back the
+// one in which it is then; 0 for none. What a version counted that did not note the hour
+// cannot be taken back.
+func (h Hours) Move(endpoint int64, kind posthorn.EventKind, before, after posthorn.Progress, counted int64, at time.Time) int64 {
+	from, to := before.Ended(), after.Ended()
+	if kind == posthorn.EventTest || from == to {
+		return counted
+	}
+	if from.Final() && counted != 0 {
+		h.of(HourKey{endpoint, counted}).ended(from, -1)
+	}
+	if !to.Final() {
+		return 0
+	}
+	k := HourKey{endpoint, at.Unix() / 3600}
+	h.of(k).ended(to, 1)
+	return k.Hour
+}
+
+// ended adds to how many deliveries have a final state.
+func (s *Hour) ended(state posthorn.State, n int) {
+	switch state {
+	case posthorn.Succeeded:
+		s.Succeeded += n
+	case posthorn.Failed:
+		s.Exhausted += n
+	case posthorn.Canceled:
+		s.Canceled += n
+	case posthorn.Expired:
+		s.Expired += n
 	}
 }
 

@@ -97,11 +97,13 @@ func (o Owners) Show(d *posthorn.Delivery) {
 	if p.State != posthorn.Pending {
 		return
 	}
-	d.Reason = ""                                 // what a failed extra attempt puts back
+	old := d.Reason
+	d.Reason = ""                                 // what an extra attempt puts back
 	d.Held = o.Suspended || o.Paused && !p.Manual // what is asked for by hand is sent
 	if o.Deleted || o.TenantDeleted {
-		d.Held, d.Reason = false, GoneReason(o.TenantDeleted)
-		p.State, p.NextAt, p.Extra, p.Before, p.Manual = posthorn.Canceled, time.Time{}, false, posthorn.Pending, false
+		d.Held = false
+		ended := End(*p, posthorn.Canceled, old, GoneReason(o.TenantDeleted))
+		d.Progress, d.Reason = ended.Progress, ended.Reason
 	}
 }
 

@@ -85,9 +85,10 @@ type Redelivery interface {
 	// When none is taken, nothing is changed and the error is why the first was
 	// refused; ErrNotFound when there is none.
 	Retry(ctx context.Context, c Change, o RetryOrder, answer func([]Retried) []byte) ([]Retried, error)
-	// CancelDelivery cancels an open delivery: ErrFinal for another one. No new
-	// attempt begins once the watchers know; one in flight ends.
-	CancelDelivery(ctx context.Context, c Change, tenant int64, id posthorn.ID, answer func(posthorn.Progress) []byte) (posthorn.Progress, error)
+	// CancelDelivery cancels an open delivery: ErrFinal for another one. One that was
+	// opened for one attempt gets its final state and its reason back. No new attempt
+	// begins once the watchers know; one in flight ends.
+	CancelDelivery(ctx context.Context, c Change, tenant int64, id posthorn.ID, answer func(Ended) []byte) (Ended, error)
 	// CancelEvent cancels all open deliveries of an event.
 	CancelEvent(ctx context.Context, c Change, tenant int64, event posthorn.ID, answer func(canceled int) []byte) (canceled int, err error)
 	// CountPending counts what CancelPending would cancel.
@@ -167,12 +168,14 @@ type Replays interface {
 // ReplayCounts is what a commit adds to the counts of replays.
 type ReplayCounts map[int64]*ReplayCount
 
-// ReplayCount is what a commit adds to the counts of one replay.
+// ReplayCount is what a commit adds to the counts of one replay, or takes back.
 type ReplayCount struct{ Succeeded, Failed int }
 
-// Count counts a delivery that a replay opened and that is finished now.
-func (c ReplayCounts) Count(replay int64, before, after posthorn.State) {
-	if replay == 0 || before != posthorn.Pending || after == posthorn.Pending {
+// Count counts a delivery of a replay that goes from before to after: by the final
+// state that it has since the replay opened it, once.
+func (c ReplayCounts) Count(replay int64, before, after posthorn.Progress) {
+	from, to := before.Ended(), after.Ended()
+	if replay == 0 || from == to {
 		return
 	}
 	n := c[replay]
@@ -180,9 +183,16 @@ func (c ReplayCounts) Count(replay int64, before, after posthorn.State) {
 		n = &ReplayCount{}
 		c[replay] = n
 	}
-	if after == posthorn.Succeeded {
-		n.Succeeded++
-	} else {
-		n.Failed++
+	n.ended(from, -1)
+	n.ended(to, 1)
+}
+
+func (n *ReplayCount) ended(state posthorn.State, by int) {
+	switch {
+	case !state.Final():
+	case state == posthorn.Succeeded:
+		n.Succeeded += by
+	default:
+		n.Failed += by
 	}
 }

@@ -259,9 +259,9 @@ const insertRest = `, k AS (
 	FROM unnest($26::bigint[], $27::bigint[], $28::bigint[], $29::text[], $30::bytea[], $31::bigint[], $32::bytea[], $33::bigint[])
 		k (pub, tenant, kind, key, hash, event, answer, expires) JOIN ok USING (pub)
 ), x AS (
-	INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
-	SELECT x.id, x.event, x.tenant, x.endpoint, 0, 0, 0, 0, 0, $41::smallint, false, $40::text, NULL
-	FROM unnest($34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[]) x (pub, id, event, tenant, endpoint) JOIN ok USING (pub)
+	INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, counted, log)
+	SELECT x.id, x.event, x.tenant, x.endpoint, 0, 0, 0, 0, 0, $41::smallint, false, $40::text, x.hour, NULL
+	FROM unnest($34::bigint[], $35::bigint[], $36::bigint[], $37::bigint[], $38::bigint[], $39::bigint[]) x (pub, id, event, tenant, endpoint, hour) JOIN ok USING (pub)
 ), s AS (
 	INSERT INTO endpoint_stats (endpoint, hour, expired)
 	SELECT x.endpoint, x.hour, count(*) FROM unnest($34::bigint[], $38::bigint[], $39::bigint[]) x (pub, endpoint, hour) JOIN ok USING (pub)

@@ -13,7 +13,7 @@ import (
 
 // Small bodies come with the claim (store.ClaimedBody).
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
-	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0,
+	d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0 AND NOT d.extra,
 	CASE WHEN e.size <= 4096 THEN e.body END, d.run, ` + aside + `,
 	coalesce((SELECT p.deleted_at FROM endpoints p WHERE p.id = d.endpoint), 1) <> 0,
 	coalesce((SELECT t.deleted_at FROM tenants t WHERE t.id = d.tenant), 1) <> 0`
@@ -215,7 +215,7 @@ func (tx *txn) take(run int64, claims []claim, now time.Time) (work []store.Work
 		if len(ids) == 0 {
 			continue
 		}
-		if _, err := tx.settle(posthorn.Canceled, store.GoneReason(i == 1), now, `SELECT id FROM due WHERE id = ANY ($3)`, ids); err != nil {
+		if _, err := tx.settle(posthorn.Canceled, store.GoneReason(i == 1), now, `SELECT id FROM due WHERE id = ANY ($1)`+skipLocked, ids); err != nil {
 			return nil, err
 		}
 	}
@@ -223,54 +223,20 @@ func (tx *txn) take(run int64, claims []claim, now time.Time) (work []store.Work
 	return work, tx.writeHours()
 }
 
-// settle finishes the open deliveries that a query finds, without an attempt. The
-// query's parameters begin at $3. What others hold locked is left out.
-func (tx *txn) settle(state posthorn.State, reason posthorn.Reason, now time.Time, query string, args ...any) (n int, err error) {
-	rows, err := tx.settleRows(state, reason, now, query+` FOR UPDATE SKIP LOCKED`, args...)
-	return len(rows), err
-}
-
-// settledRow is an open delivery that was finished without an attempt.
-type settledRow struct {
-	tenant, endpoint int64
-	run              int64 // that owned it
-}
-
-// settleRows is settle with a query that locks.
-func (tx *txn) settleRows(state posthorn.State, reason posthorn.Reason, now time.Time, query string, args ...any) (list []settledRow, err error) {
-	args = append([]any{int64(state), string(reason)}, args...)
-	err = tx.rows(`WITH s AS (`+query+`), g AS (
-			DELETE FROM due d USING s WHERE d.id = s.id RETURNING d.*), i AS (
-		INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
-		SELECT id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, $1::smallint, late, $2::text, log FROM g)
-		SELECT tenant, endpoint, replay_id, run, coalesce((SELECT kind FROM events e WHERE e.id = g.event), 0) FROM g`, args, func(r scanner) error {
-		var d settledRow
-		var replay int64
-		var kind posthorn.EventKind
-		err := r.Scan(&d.tenant, &d.endpoint, &replay, &d.run, &kind)
-		list = append(list, d)
-		tx.moved[d.tenant]--
-		tx.replays.Count(replay, posthorn.Pending, state)
-		tx.hours.Settle(d.endpoint, now, state, kind)
-		return err
-	})
-	return list, err
-}
-
-// writeHours writes the statistics and the counts of replays that the transaction
-// gathered.
+// writeHours writes the counts of replays and the statistics that the transaction
+// gathered, in the order in which all lock them.
 func (tx *txn) writeHours() error {
-	if len(tx.hours) > 0 {
-		if err := tx.exec(writeHours, hourColumns(tx.hours)...); err != nil {
+	if len(tx.replays) > 0 {
+		if err := tx.exec(writeReplays, replayColumnsOf(tx.replays)...); err != nil {
 			return err
 		}
-		tx.hours = store.Hours{}
+		tx.replays = store.ReplayCounts{}
 	}
-	if len(tx.replays) == 0 {
+	if len(tx.hours) == 0 {
 		return nil
 	}
-	err := tx.exec(writeReplays, replayColumnsOf(tx.replays)...)
-	tx.replays = store.ReplayCounts{}
+	err := tx.exec(writeHours, hourColumns(tx.hours)...)
+	tx.hours = store.Hours{}
 	return err
 }
 

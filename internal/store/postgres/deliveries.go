@@ -14,7 +14,7 @@ import (
 // one list holds both.
 const (
 	openColumns = `d.id, d.event, d.tenant, d.endpoint, 0 AS state, d.next_at,
-		d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, '' AS reason, d.log, true AS open`
+		d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.reason, d.log, true AS open`
 	doneColumns = `d.id, d.event, d.tenant, d.endpoint, d.state, 0, d.tries, d.attempts, d.waits, d.round, false, 0, false, d.reason, d.log, false`
 
 	deliveryColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.accepted_at,

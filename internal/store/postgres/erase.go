@@ -55,9 +55,11 @@ func (tx *txn) erasePayload(c store.Change, e *store.Erased) error {
 	}
 	e.Event.ErasedAt = c.At.UTC()
 	if len(open) > 0 {
-		if e.Canceled, err = tx.settle(posthorn.Canceled, posthorn.ReasonPayloadErased, c.At, `SELECT id FROM due WHERE id = ANY ($3)`, open); err != nil {
+		rows, err := tx.settle(posthorn.Canceled, posthorn.ReasonPayloadErased, c.At, `SELECT id FROM due WHERE id = ANY ($1)`, open)
+		if err != nil {
 			return err
 		}
+		e.Canceled = len(rows)
 	}
 	if err := tx.eraseAnswers(&e.Event); err != nil {
 		return err

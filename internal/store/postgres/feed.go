@@ -57,7 +57,7 @@ func (s *Store) FeedReplay(ctx context.Context, id int64, limit int, now time.Ti
 			return err
 		}
 		tx.takes(run, fed.Work)
-		return nil
+		return tx.writeHours()
 	})
 	switch {
 	case err != nil:
@@ -192,10 +192,20 @@ func (tx *txn) openForReplay(s *Store, f *feed, run int64, node uint8, now time.
 	for i := range f.candidates {
 		ids = append(ids, int64(f.candidates[i].Delivery))
 	}
-	err = tx.rows(`WITH g AS (DELETE FROM deliveries d USING events e WHERE d.id = ANY ($1) AND (1 << d.state) & $2 <> 0 AND e.id = d.event AND e.body IS NOT NULL RETURNING d.*)
+	err = tx.rows(`WITH g AS (DELETE FROM deliveries d USING events e WHERE d.id = ANY ($1) AND (1 << d.state) & $2 <> 0 AND e.id = d.event AND e.body IS NOT NULL RETURNING d.*
+		), i AS (
 		INSERT INTO due (id, event, tenant, endpoint, run, next_at, replay_id, tries, attempts, waits, round, late, log)
-		SELECT id, event, tenant, endpoint, $3, $4, $5, tries, attempts, 0, round + 1, late, log FROM g RETURNING id`,
-		[]any{ids, store.SelectedStates(&r.Selection), run, nanos(now), r.ID}, id)
+		SELECT id, event, tenant, endpoint, $3, $4, $5, tries, attempts, 0, round + 1, late, log FROM g)
+		SELECT id, state, counted FROM g`,
+		[]any{ids, store.SelectedStates(&r.Selection), run, nanos(now), r.ID}, func(row scanner) error {
+			var id, counted int64
+			var was posthorn.Progress
+			err := row.Scan(&id, &was.State, &counted)
+			opened = append(opened, id)
+			tx.moved[r.Tenant]++
+			tx.hours.Move(r.Endpoint, posthorn.EventNormal, was, posthorn.Progress{}, counted, now)
+			return err
+		})
 	return opened, err
 }
 

@@ -197,14 +197,16 @@ type deliveryRow struct {
 	replay           int64 // whose counts it changes; 0 for none
 	settled          bool  // it stands in the history
 	dirty            bool
-	reason           posthorn.Reason
+	reason           posthorn.Reason // of one in the history
+	counted          int64           // see [store.Hours.Move]
+	erased           bool            // it is settled, and its event's payload is gone
 	progress         posthorn.Progress
 	log              []byte
 }
 
 // selectResults locks the rows of results with their endpoints' health, so that
 // what is read holds until the commit. All lock in the same order.
-const selectResults = `SELECT d.id, d.tenant, d.endpoint, d.run, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id, d.log,
+const selectResults = `SELECT d.id, d.tenant, d.endpoint, d.run, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id, d.counted, d.log,
 	` + healthColumns + `
 	FROM due d JOIN endpoint_health h ON h.endpoint = d.endpoint WHERE d.id = ANY ($1) ORDER BY d.endpoint, d.id FOR UPDATE OF d, h`
 
@@ -241,7 +243,7 @@ func (set *resultSet) scanDue(r scanner) error {
 	h := &healthRow{}
 	p := &d.progress
 	var next int64
-	err := r.Scan(append([]any{(*int64)(&id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.replay, &d.log},
+	err := r.Scan(append([]any{(*int64)(&id), &d.tenant, &d.endpoint, &d.run, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.replay, &d.counted, &d.log},
 		h.dest()...)...)
 	p.NextAt = fromNanos(next)
 	set.rows[id] = d
@@ -261,12 +263,13 @@ func (set *resultSet) readSettled(ids []int64) error {
 			missing = append(missing, id)
 		}
 	}
-	err := set.tx.rows(`SELECT id, tenant, endpoint, state, tries, attempts, waits, round, reason, log
+	err := set.tx.rows(`SELECT id, tenant, endpoint, state, tries, attempts, waits, round, replay_id, reason, counted, log,
+		NOT EXISTS (SELECT 1 FROM events e WHERE e.id = deliveries.event AND e.body IS NOT NULL)
 		FROM deliveries WHERE id = ANY ($1) ORDER BY id FOR UPDATE`, []any{missing}, func(r scanner) error {
 		var id posthorn.ID
 		d := &deliveryRow{settled: true}
 		p := &d.progress
-		err := r.Scan((*int64)(&id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.reason, &d.log)
+		err := r.Scan((*int64)(&id), &d.tenant, &d.endpoint, &p.State, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &d.replay, &d.reason, &d.counted, &d.log, &d.erased)
 		set.rows[id] = d
 		return err
 	})
@@ -291,19 +294,17 @@ func (set *resultSet) apply(group []*result) error {
 
 func (set *resultSet) record(r *result, d *deliveryRow) error {
 	// Its payload may have been erased while this attempt was under way.
-	next, log, ok := r.Apply(d.progress, d.log, d.reason == posthorn.ReasonPayloadErased, set.log)
+	next, log, ok := r.Apply(d.progress, d.log, d.erased, set.log)
 	if !ok {
 		r.rec.Lost = true
 		return nil
 	}
 	before := d.progress
-	set.tx.replays.Count(d.replay, before.State, next.State)
-	if next.State != before.State {
-		d.reason = posthorn.ReasonNone
-	}
+	set.tx.replays.Count(d.replay, before, next)
+	d.reason = store.ReasonAfter(before, next, d.reason, posthorn.ReasonNone)
 	d.progress, d.log, d.dirty, d.run = next, log, true, waiting
 	r.rec.Progress = next
-	set.tx.hours.Count(&r.Result, before, next.State)
+	d.counted = set.tx.hours.Count(&r.Result, before, next, d.counted)
 	return set.observe(r, d)
 }
 

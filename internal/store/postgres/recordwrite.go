@@ -19,10 +19,10 @@ const moveResults = `WITH gone AS (
 	DELETE FROM due d USING unnest($1::bigint[]) u (id) WHERE d.id = u.id
 	RETURNING d.id, d.event, d.tenant, d.endpoint, d.replay_id, d.round, d.late, d.reason, d.extra, d.before
 ), done AS (
-	INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, log)
+	INSERT INTO deliveries (id, event, tenant, endpoint, replay_id, tries, attempts, waits, round, state, late, reason, counted, log)
 	SELECT g.id, g.event, g.tenant, g.endpoint, g.replay_id, u.tries, u.attempts, u.waits, g.round, u.state, g.late,
-		CASE WHEN g.extra AND u.state = g.before AND u.state <> 1 THEN g.reason ELSE '' END, u.log
-	FROM gone g JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) u (id, tries, attempts, waits, state, log) USING (id)
+		CASE WHEN g.extra AND u.state = g.before AND u.state <> 1 THEN g.reason ELSE '' END, u.counted, u.log
+	FROM gone g JOIN unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], $44::bigint[]) u (id, tries, attempts, waits, state, log, counted) USING (id)
 ), wait AS (
 	-- in the line of an ordered endpoint it stays parked
 	UPDATE due d SET run = CASE WHEN EXISTS (SELECT 1 FROM lanes l WHERE l.endpoint = d.endpoint AND l.ordered)
@@ -74,17 +74,17 @@ func (set *resultSet) write(s *Store) error {
 	var b pgx.Batch
 	mark := []any{tx.mark.key, tx.mark.value, nanos(s.now())}
 	args, some := set.columns(mark)
+	if len(tx.replays) > 0 { // all lock them before statistics
+		b.Queue(writeReplays, replayColumnsOf(tx.replays)...)
+	}
 	if some {
 		b.Queue(writeResults, args...)
 	}
 	for id, d := range set.rows { // rare: results for what was settled meanwhile
 		if d.settled && d.dirty {
-			b.Queue(`UPDATE deliveries SET state = $2, tries = $3, attempts = $4, reason = $5, log = $6 WHERE id = $1`,
-				int64(id), int64(d.progress.State), d.progress.Tries, d.progress.Attempts, string(d.reason), d.log)
+			b.Queue(`UPDATE deliveries SET state = $2, tries = $3, attempts = $4, reason = $5, log = $6, counted = $7 WHERE id = $1`,
+				int64(id), int64(d.progress.State), d.progress.Tries, d.progress.Attempts, string(d.reason), d.log, d.counted)
 		}
-	}
-	if len(tx.replays) > 0 {
-		b.Queue(writeReplays, replayColumnsOf(tx.replays)...)
 	}
 	switch {
 	case b.Len() == 0:
@@ -96,15 +96,17 @@ func (set *resultSet) write(s *Store) error {
 	answers := tx.c.SendBatch(tx.ctx, &b)
 	var err error
 	var last string
+	rest := b.Len()
+	if len(tx.replays) > 0 {
+		_, err = answers.Exec()
+		rest--
+	}
 	if some {
-		var parked []int64
 		rows, e := answers.Query()
-		if parked, err = collect(rows, e); err == nil {
+		parked, e := collect(rows, e)
+		if err = errors.Join(err, e); err == nil {
 			set.parked = parked
 		}
-	}
-	rest := b.Len()
-	if some {
 		rest--
 	}
 	for range rest {
@@ -121,8 +123,8 @@ func (set *resultSet) write(s *Store) error {
 // tells that there is something to write.
 func (set *resultSet) columns(mark []any) (args []any, some bool) {
 	var done struct {
-		id, tries, attempts, waits, state []int64
-		log                               [][]byte
+		id, tries, attempts, waits, state, counted []int64
+		log                                        [][]byte
 	}
 	var wait struct {
 		id, next, tries, attempts, waits, before []int64
@@ -138,6 +140,7 @@ func (set *resultSet) columns(mark []any) (args []any, some bool) {
 			set.tx.moved[d.tenant]--
 			done.id, done.tries, done.attempts = append(done.id, int64(id)), append(done.tries, int64(p.Tries)), append(done.attempts, int64(p.Attempts))
 			done.waits, done.state, done.log = append(done.waits, int64(p.Waits)), append(done.state, int64(p.State)), append(done.log, d.log)
+			done.counted = append(done.counted, d.counted)
 		default:
 			next := nanos(p.NextAt)
 			if set.lowest == 0 || next < set.lowest {
@@ -167,7 +170,7 @@ func (set *resultSet) columns(mark []any) (args []any, some bool) {
 	}
 	args = append(args, lastErrors)
 	some = len(done.id)+len(wait.id)+len(health[0])+len(set.tx.hours) > 0
-	return append(append(args, mark...), hourColumns(set.tx.hours)...), some
+	return append(append(append(args, mark...), hourColumns(set.tx.hours)...), done.counted), some
 }
 
 // hourColumns are the parameters of insertHours, in the order in which all lock.

@@ -158,32 +158,24 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 		return list, nil
 	}
 	return list, tx.exec(`WITH g AS (DELETE FROM deliveries WHERE id = ANY ($1) RETURNING *)
-		INSERT INTO due (id, event, tenant, endpoint, run, next_at, tries, attempts, waits, round, before, extra, manual, late, reason, log)
-		SELECT id, event, tenant, endpoint, 0, $2, tries, attempts, waits, round, state, true, true, late, reason, log FROM g`, finished, nanos(c.At))
+		INSERT INTO due (id, event, tenant, endpoint, run, next_at, replay_id, tries, attempts, waits, round, before, extra, manual, late, reason, counted, log)
+		SELECT id, event, tenant, endpoint, 0, $2, replay_id, tries, attempts, waits, round, state, true, true, late, reason, counted, log FROM g`, finished, nanos(c.At))
 }
 
-// cancel cancels the open deliveries that a query finds and locks, by a user's
-// word, and tells the engines of those that they may have in memory. The query's
-// parameters begin at $3.
-func (tx *txn) cancel(c store.Change, query string, args ...any) (n int, err error) {
-	rows, err := tx.settleRows(posthorn.Canceled, posthorn.ReasonUser, c.At, query, args...)
+// cancel cancels the open deliveries that a query finds and locks, by a user's word.
+func (tx *txn) cancel(c store.Change, query string, args ...any) ([]settledRow, error) {
+	rows, err := tx.settle(posthorn.Canceled, posthorn.ReasonUser, c.At, query, args...)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	told := map[int64]bool{}
-	for _, d := range rows {
-		if d.run > 0 && !told[d.endpoint] {
-			told[d.endpoint] = true
-			tx.notice(store.Notice{Kind: store.NoticeCanceled, Tenant: d.tenant, Endpoint: d.endpoint})
-		}
-	}
-	return len(rows), tx.writeHours()
+	tx.takeBack(rows)
+	return rows, tx.writeHours()
 }
 
 // CancelDelivery implements [store.Redelivery].
-func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(posthorn.Progress) []byte) (p posthorn.Progress, err error) {
+func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(store.Ended) []byte) (e store.Ended, err error) {
 	if err := s.serving(); err != nil {
-		return p, err
+		return e, err
 	}
 	err = s.change(ctx, c, func(tx *txn) error {
 		rows, err := tx.retryRows(&store.RetryOrder{Tenant: tenant, Delivery: id})
@@ -195,18 +187,17 @@ func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64
 		case rows[0].settled:
 			return store.ErrFinal
 		}
-		if p, err = (posthorn.Policy{}).Step(rows[0].progress, posthorn.Input{Move: posthorn.Cancel, Now: c.At}); err != nil {
-			return store.ErrFinal
-		}
-		if _, err := tx.cancel(c, `SELECT id FROM due WHERE id = $3 FOR UPDATE`, int64(id)); err != nil {
+		list, err := tx.cancel(c, `SELECT id FROM due WHERE id = $1 FOR UPDATE`, int64(id))
+		if err != nil {
 			return err
 		}
+		e = list[0].Ended // it was locked before
 		if c.Once != nil && answer != nil {
-			c.Once.Answer = answer(p)
+			c.Once.Answer = answer(e)
 		}
-		return tx.audit(c, tenant, store.AuditCancel(id))
+		return tx.audit(c, tenant, store.AuditCancel(id, e.State))
 	})
-	return p, err
+	return e, err
 }
 
 // CancelEvent implements [store.Redelivery].
@@ -223,11 +214,12 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		if !found {
 			return store.ErrNotFound
 		}
-		canceled, err = tx.cancel(c, `SELECT d.id FROM due d WHERE (d.id > $3 AND d.id <= $3 + (SELECT deliveries FROM events WHERE id = $3) OR d.late AND d.event = $3)
-			AND d.tenant = $4 ORDER BY d.endpoint, d.id FOR UPDATE`, int64(event), tenant)
+		rows, err := tx.cancel(c, `SELECT d.id FROM due d WHERE `+byEvent+`
+			AND d.tenant = $2 ORDER BY d.endpoint, d.id FOR UPDATE`, int64(event), tenant)
 		if err != nil {
 			return err
 		}
+		canceled = len(rows)
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(canceled)
 		}
@@ -281,10 +273,11 @@ func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.Cance
 		ids = ids[:limit]
 	}
 	err = s.change(ctx, c, func(tx *txn) (err error) {
-		canceled, err = tx.cancel(c, `SELECT id FROM due WHERE id = ANY ($3) ORDER BY endpoint, id FOR UPDATE`, ids)
+		rows, err := tx.cancel(c, `SELECT id FROM due WHERE id = ANY ($1) ORDER BY endpoint, id FOR UPDATE`, ids)
 		if err != nil {
 			return err
 		}
+		canceled = len(rows)
 		if c.Once != nil && answer != nil {
 			c.Once.Answer = answer(canceled, more)
 		}

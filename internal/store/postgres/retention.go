@@ -22,13 +22,14 @@ func (sw *sweep) erasePayloads() error {
 	if err != nil || len(ids) == 0 {
 		return err
 	}
-	if _, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention, `SELECT d.id FROM due d JOIN unnest($3::bigint[], $4::bigint[]) e (id, n)
+	if err := sw.settle(`SELECT d.id FROM due d JOIN unnest($1::bigint[], $2::bigint[]) e (id, n)
 		ON d.id > e.id AND d.id <= e.id + e.n OR d.late AND d.event = e.id ORDER BY d.id`, ids, deliveries); err != nil {
 		return err
 	}
 	n := 0
 	err = sw.tx.rows(`UPDATE events e SET body = NULL, erased_at = $2 WHERE id = ANY ($1)
-		AND NOT EXISTS (SELECT 1 FROM due d WHERE d.id > e.id AND d.id <= e.id + e.deliveries) RETURNING id, tenant, size`, []any{ids, nanos(sw.now)}, func(r scanner) error {
+		AND NOT EXISTS (SELECT 1 FROM due d WHERE d.id > e.id AND d.id <= e.id + e.deliveries)
+		AND NOT EXISTS (SELECT 1 FROM due d WHERE d.late AND d.event = e.id) RETURNING id, tenant, size`, []any{ids, nanos(sw.now)}, func(r scanner) error {
 		var id, tenant, size int64
 		err := r.Scan(&id, &tenant, &size)
 		sw.tx.keep(tenant, posthorn.ID(id), -size)
@@ -51,7 +52,7 @@ func (sw *sweep) deleteDeliveries() error {
 	}
 	var last int64
 	n := 0
-	err := sw.tx.rows(`DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE id < $1 ORDER BY id LIMIT $2) RETURNING id`,
+	err := sw.tx.rows(`DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE id < $1 AND `+notKept("deliveries.event")+` ORDER BY id LIMIT $2) RETURNING id`,
 		[]any{int64(sw.before(sw.keep.Deliveries + store.ExpiredShown)), sw.budget}, func(r scanner) error {
 			var id int64
 			err := r.Scan(&id)

@@ -131,16 +131,33 @@ func (sw *sweep) run(sure bool) error {
 	return nil
 }
 
-// settle settles the open deliveries that a query finds; see [txn.settle].
-func (sw *sweep) settle(state posthorn.State, reason posthorn.Reason, query string, args ...any) (n int, err error) {
-	n, err = sw.tx.settle(state, reason, sw.now, query, args...)
-	if state == posthorn.Canceled {
-		sw.Canceled += n
-	} else {
-		sw.Expired += n
+// settle settles as expired what outlived its event's time, of the open deliveries that a
+// query finds. An attempt of it may be under way: what was opened again may be of an
+// event that would go at once. What others hold locked is left out.
+func (sw *sweep) settle(query string, args ...any) error {
+	rows, err := sw.tx.settle(posthorn.Expired, posthorn.ReasonRetention, sw.now, query+skipLocked, args...)
+	if err != nil {
+		return err
 	}
-	sw.budget -= n
-	return n, err
+	sw.tx.takeBack(rows)
+	sw.Expired += len(rows)
+	sw.budget -= len(rows)
+	var reopened []int64
+	for _, d := range rows {
+		if d.reopened {
+			reopened = append(reopened, d.event)
+		}
+	}
+	if len(reopened) == 0 {
+		return nil
+	}
+	return sw.tx.exec(`INSERT INTO kept (event, until) SELECT DISTINCT unnest($1::bigint[]), $2::bigint ON CONFLICT (event) DO UPDATE SET until = excluded.until`,
+		reopened, nanos(sw.now.Add(store.ExpiredShown)))
+}
+
+// notKept leaves out what is of an event that stays for a while more.
+func notKept(event string) string {
+	return `NOT EXISTS (SELECT 1 FROM kept WHERE kept.event = ` + event + `)`
 }
 
 // cancelDeleted cancels what is open at deleted endpoints.
@@ -153,8 +170,9 @@ func (sw *sweep) cancelDeleted() error {
 		if err != nil || !found {
 			return err
 		}
-		if _, err := sw.settle(posthorn.Canceled, store.GoneReason(tenantGone),
-			`SELECT id FROM due WHERE endpoint = $3 ORDER BY id LIMIT $4`, endpoint, sw.budget); err != nil || sw.budget <= 0 {
+		rows, err := sw.tx.settle(posthorn.Canceled, store.GoneReason(tenantGone), sw.now, `SELECT id FROM due WHERE endpoint = $1 ORDER BY id LIMIT $2`+skipLocked, endpoint, sw.budget)
+		sw.Canceled += len(rows)
+		if sw.budget -= len(rows); err != nil || sw.budget <= 0 {
 			return err
 		}
 		sw.budget--
@@ -180,11 +198,11 @@ func (sw *sweep) expire() error {
 		return nil
 	}
 	bound := sw.older(sw.keep.Open())
-	_, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention, `SELECT id FROM due WHERE id < $3 ORDER BY id LIMIT $4`, int64(bound), sw.budget)
+	err := sw.settle(`SELECT id FROM due WHERE id < $1 ORDER BY id LIMIT $2`, int64(bound), sw.budget)
 	if err != nil || sw.budget <= 0 || !sw.aging.Wants() {
 		return err
 	}
-	if _, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention, `SELECT id FROM due WHERE late AND event < $3 LIMIT $4`, int64(bound), sw.budget); err != nil || sw.budget <= 0 {
+	if err := sw.settle(`SELECT id FROM due WHERE late AND event < $1 LIMIT $2`, int64(bound), sw.budget); err != nil || sw.budget <= 0 {
 		return err
 	}
 	var open bool // a result may have held one locked
@@ -202,7 +220,7 @@ func (sw *sweep) deleteOld() error {
 		return nil
 	}
 	bound := sw.before(sw.keep.Events + store.ExpiredShown)
-	return sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE WHEN body IS NULL THEN 0 ELSE size END FROM events WHERE id < $1 ORDER BY id LIMIT $2`, int64(bound))
+	return sw.deleteEvents(`SELECT id, tenant, key, deliveries, CASE WHEN body IS NULL THEN 0 ELSE size END FROM events WHERE id < $1 AND `+notKept("events.id")+` ORDER BY id LIMIT $2`, int64(bound))
 }
 
 // older is the lowest id that an event accepted so long ago can have.
@@ -257,9 +275,8 @@ func (sw *sweep) deleteEvents(query string, arg int64) error {
 		return err
 	}
 	if open {
-		_, err := sw.settle(posthorn.Expired, posthorn.ReasonRetention,
-			`SELECT d.id FROM due d WHERE d.id IN (SELECT d.id FROM due d JOIN unnest($3::bigint[], $4::bigint[])`+within+`)
-			OR d.late AND d.event = ANY ($3) ORDER BY d.id LIMIT $5`, old.id, old.deliveries, sw.budget)
+		err := sw.settle(`SELECT d.id FROM due d WHERE d.id IN (SELECT d.id FROM due d JOIN unnest($1::bigint[], $2::bigint[])`+within+`)
+			OR d.late AND d.event = ANY ($1) ORDER BY d.id LIMIT $3`, old.id, old.deliveries, sw.budget)
 		sw.budget = 0
 		return err
 	}
@@ -386,6 +403,9 @@ func (sw *sweep) dropExpired() error {
 	}
 	if err := sw.tx.exec(`DELETE FROM event_notes WHERE event IN
 		(SELECT event FROM event_notes WHERE event < coalesce((SELECT min(id) FROM events), $1) ORDER BY event LIMIT 1000)`, int64(math.MaxInt64)); err != nil {
+		return err
+	}
+	if err := sw.tx.exec(`DELETE FROM kept WHERE until <= $1`, nanos(sw.now)); err != nil {
 		return err
 	}
 	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= $1`, nanos(sw.now)); err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 const workColumns = `d.id, d.event, e.key, e.type, d.tenant, d.endpoint, e.kind, e.accepted_at, e.size,
-	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0, b.body,
+	d.state, d.place, d.next_at, d.tries, d.attempts, d.waits, d.round, d.extra, d.before, d.manual, d.replay_id <> 0 AND d.extra = 0, b.body,
 	` + aside
 
 // aside tells that a delivery stands outside the line: see [store.Work].
@@ -186,7 +186,7 @@ func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error
 		c := &claims[i]
 		w := &c.work
 		if c.gone {
-			if err := tx.settle(w.ID, w.Tenant, w.Endpoint, c.place, posthorn.Canceled, store.GoneReason(c.tenantGone), now); err != nil {
+			if _, err := tx.settle(openRow{w.ID, w.Tenant, w.Endpoint, c.place}, posthorn.Canceled, store.GoneReason(c.tenantGone), now); err != nil {
 				return nil, err
 			}
 			continue
@@ -198,21 +198,6 @@ func (tx *txn) take(claims []claim, now time.Time) (work []store.Work, err error
 		work = append(work, *w)
 	}
 	return work, nil
-}
-
-// settle finishes an open delivery without an attempt.
-func (tx *txn) settle(id posthorn.ID, tenant, endpoint int64, from place, state posthorn.State, reason posthorn.Reason, now time.Time) error {
-	var kind posthorn.EventKind
-	if _, err := tx.row(`SELECT e.kind FROM deliveries d JOIN events e ON e.id = d.event WHERE d.id = ?`, []any{int64(id)}, &kind); err != nil {
-		return err
-	}
-	tx.hours.Settle(endpoint, now, state, kind)
-	tx.move(tenant, endpoint, from, nowhere)
-	var replay int64
-	_, err := tx.row(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, extra = 0, before = 0, manual = 0, reason = ? WHERE id = ? RETURNING replay_id`,
-		[]any{int64(state), string(reason), int64(id)}, &replay)
-	tx.replays.Count(replay, posthorn.Pending, state)
-	return err
 }
 
 // ParkedEndpoints implements [store.Queue]. It hops over the parked index from

@@ -99,7 +99,7 @@ func (tx *txn) silence(e *posthorn.Event, at time.Time) (canceled int, err error
 	for _, d := range all {
 		if d.place != nowhere {
 			canceled++
-			if err := tx.settle(d.id, d.tenant, d.endpoint, d.place, posthorn.Canceled, posthorn.ReasonPayloadErased, at); err != nil {
+			if _, err := tx.settle(d.openRow, posthorn.Canceled, posthorn.ReasonPayloadErased, at); err != nil {
 				return 0, err
 			}
 		}

@@ -146,11 +146,13 @@ func (tx *txn) openForReplay(r *posthorn.Replay, c *store.Candidate, now time.Ti
 			return w, false, err
 		}
 	} else {
-		n, err := tx.execCount(`UPDATE deliveries SET state = 0, place = 1, next_at = ?, waits = 0, round = round + 1, reason = '', replay_id = ?
-			WHERE id = ? AND place = 0 AND state = ?`, nanos(now)+ownedOffset, r.ID, int64(id), int64(posthorn.ParseState(c.State)))
-		if err != nil || n == 0 {
+		state, counted := posthorn.ParseState(c.State), int64(0)
+		found, err := tx.row(`UPDATE deliveries SET state = 0, place = 1, next_at = ?, waits = 0, round = round + 1, reason = '', replay_id = ?
+			WHERE id = ? AND place = 0 AND state = ? RETURNING counted`, []any{nanos(now) + ownedOffset, r.ID, int64(id), int64(state)}, &counted)
+		if err != nil || !found {
 			return w, false, err
 		}
+		tx.hours.Move(r.Endpoint, posthorn.EventNormal, posthorn.Progress{State: state}, posthorn.Progress{}, counted, now)
 		tx.move(r.Tenant, r.Endpoint, nowhere, owned)
 	}
 	claims, err := tx.claims(`SELECT `+workColumns+`, 0, 0 FROM deliveries d CROSS JOIN events e ON e.id = d.event

@@ -201,11 +201,11 @@ func (tx *txn) insertDeliveries(p *store.Publication, e *store.NewEvent, event p
 	}
 	later := e.DeliverAt.After(p.At)
 	for i, t := range e.Targets {
-		state, at, next, reason := posthorn.Pending, owned, nanos(p.At)+ownedOffset, posthorn.ReasonNone
+		state, at, next, reason, counted := posthorn.Pending, owned, nanos(p.At)+ownedOffset, posthorn.ReasonNone, int64(0)
 		switch {
 		case i >= open:
 			state, at, next, reason = posthorn.Expired, nowhere, 0, posthorn.ReasonBacklogFull
-			tx.hours.Settle(t.Endpoint, p.At, state, e.Kind)
+			counted = tx.hours.Move(t.Endpoint, e.Kind, posthorn.Progress{}, posthorn.Progress{State: state}, 0, p.At)
 		case later:
 			at, next = waiting, nanos(e.DeliverAt)
 		case t.Parked:
@@ -213,8 +213,8 @@ func (tx *txn) insertDeliveries(p *store.Publication, e *store.NewEvent, event p
 		}
 		id := int64(event) + 1 + int64(i)
 		byHand := at != nowhere && e.Kind == posthorn.EventTest
-		if err := tx.exec(`INSERT INTO deliveries (id, event, tenant, endpoint, state, place, next_at, manual, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			id, int64(event), p.Tenant, t.Endpoint, int64(state), int64(at), next, byHand, string(reason)); err != nil {
+		if err := tx.exec(`INSERT INTO deliveries (id, event, tenant, endpoint, state, place, next_at, manual, reason, counted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			id, int64(event), p.Tenant, t.Endpoint, int64(state), int64(at), next, byHand, string(reason), counted); err != nil {
 			return 0, err
 		}
 		tx.post(deliveriesOf(t.Endpoint), id)

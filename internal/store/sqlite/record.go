@@ -39,6 +39,8 @@ type deliveryRow struct {
 	place            place
 	replay           int64 // whose counts it changes; 0 for none
 	reason           posthorn.Reason
+	counted          int64 // see [store.Hours.Move]
+	erased           bool  // it is finished, and its event's payload is gone
 	progress         posthorn.Progress
 	log              []byte
 }
@@ -47,9 +49,10 @@ func (tx *txn) delivery(id posthorn.ID) (d deliveryRow, found bool, err error) {
 	d.id = id
 	var next int64
 	p := &d.progress
-	found, err = tx.row(`SELECT tenant, endpoint, state, place, next_at, tries, attempts, waits, round, extra, before, manual, replay_id, reason, log
+	found, err = tx.row(`SELECT tenant, endpoint, state, place, next_at, tries, attempts, waits, round, extra, before, manual, replay_id, reason, counted, log,
+			place = 0 AND NOT EXISTS (SELECT 1 FROM events e WHERE e.id = deliveries.event AND e.erased_at = 0)
 		FROM deliveries WHERE id = ?`, []any{int64(id)},
-		&d.tenant, &d.endpoint, &p.State, &d.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.replay, &d.reason, &d.log)
+		&d.tenant, &d.endpoint, &p.State, &d.place, &next, &p.Tries, &p.Attempts, &p.Waits, &p.Round, &p.Extra, &p.Before, &p.Manual, &d.replay, &d.reason, &d.counted, &d.log, &d.erased)
 	p.NextAt = nextAt(d.place, next)
 	return d, found, err
 }
@@ -77,7 +80,7 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 		return store.Recorded{Lost: true}, nil
 	}
 	// Its payload may have been erased while this attempt was under way.
-	next, log, ok := r.Apply(d.progress, d.log, d.reason == posthorn.ReasonPayloadErased, tx.w.log)
+	next, log, ok := r.Apply(d.progress, d.log, d.erased, tx.w.log)
 	if !ok {
 		return store.Recorded{Lost: true}, nil
 	}
@@ -88,6 +91,7 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 			return store.Recorded{}, err
 		}
 	}
+	d.counted = tx.hours.Count(r, d.progress, next, d.counted)
 	if err := tx.saveResult(&d, next, stands); err != nil {
 		return store.Recorded{}, err
 	}
@@ -96,7 +100,7 @@ func (tx *txn) record(r *store.Result) (store.Recorded, error) {
 	return rec, err
 }
 
-// settled counts a result that was written.
+// settled has the endpoint's health follow a result that was written and counted.
 func (tx *txn) settled(r *store.Result, d *deliveryRow, next posthorn.Progress) (store.Recorded, error) {
 	rec := store.Recorded{Progress: next}
 	if r.Kind == posthorn.EventTest {
@@ -104,7 +108,6 @@ func (tx *txn) settled(r *store.Result, d *deliveryRow, next posthorn.Progress) 
 		rec.Health = h.Health
 		return rec, err
 	}
-	tx.hours.Count(r, d.progress, next.State)
 	return rec, tx.observe(r, d, &rec)
 }
 
@@ -123,14 +126,15 @@ func (tx *txn) recordFirst(r *store.Result) (rec store.Recorded, done bool, err 
 	if d.log, err = store.AppendAttempt(nil, &r.Attempt); err != nil {
 		return rec, false, err // never, as nothing was there before
 	}
-	n, err := tx.execCount(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, tries = 1, attempts = 1, reason = '', log = ?
+	n, err := tx.execCount(`UPDATE deliveries SET state = ?, place = 0, next_at = 0, tries = 1, attempts = 1, reason = '', counted = ?, log = ?
 		WHERE id = ? AND tenant = ? AND endpoint = ? AND state = 0 AND place = 1 AND tries = 0 AND attempts = 0 AND waits = 0
 		AND round = 0 AND extra = 0 AND before = 0 AND manual = 0 AND replay_id = 0 AND log IS NULL`,
-		int64(next.State), d.log, int64(d.id), d.tenant, d.endpoint)
+		int64(next.State), r.CountedIn(), d.log, int64(d.id), d.tenant, d.endpoint)
 	if err != nil || n == 0 {
 		return rec, false, err
 	}
 	tx.move(d.tenant, d.endpoint, owned, nowhere)
+	tx.hours.Count(r, d.progress, next, 0)
 	rec, err = tx.settled(r, &d, next)
 	return rec, true, err
 }
@@ -146,17 +150,12 @@ func (tx *txn) saveResult(d *deliveryRow, next posthorn.Progress, stands bool) e
 	default:
 		to, at = waiting, nanos(next.NextAt)
 	}
-	switch {
-	case next.State == d.progress.State:
-	case d.progress.Extra && next.State == d.progress.Before && next.State != posthorn.Succeeded: // with its reason
-	default:
-		d.reason = posthorn.ReasonNone
-	}
-	tx.replays.Count(d.replay, d.progress.State, next.State)
+	d.reason = store.ReasonAfter(d.progress, next, d.reason, posthorn.ReasonNone)
+	tx.replays.Count(d.replay, d.progress, next)
 	tx.move(d.tenant, d.endpoint, d.place, to)
-	return tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, tries = ?, attempts = ?, waits = ?, extra = ?, before = ?, manual = ?, reason = ?, log = ?
+	return tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, tries = ?, attempts = ?, waits = ?, extra = ?, before = ?, manual = ?, reason = ?, counted = ?, log = ?
 		WHERE id = ?`,
-		int64(next.State), int64(to), at, next.Tries, next.Attempts, next.Waits, next.Extra, int64(next.Before), next.Manual, string(d.reason), d.log, int64(d.id))
+		int64(next.State), int64(to), at, next.Tries, next.Attempts, next.Waits, next.Extra, int64(next.Before), next.Manual, string(d.reason), d.counted, d.log, int64(d.id))
 }
 
 // observe brings the endpoint's health up to date and pauses it when that

@@ -116,8 +116,7 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 			tx.notice(store.Notice{Kind: store.NoticeParked, Tenant: d.tenant, Endpoint: d.endpoint})
 		}
 		tx.move(d.tenant, d.endpoint, d.place, to)
-		if err := tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, extra = ?, before = ?, manual = 1,
-			replay_id = CASE WHEN state = 0 THEN replay_id ELSE 0 END WHERE id = ?`,
+		if err := tx.exec(`UPDATE deliveries SET state = ?, place = ?, next_at = ?, extra = ?, before = ?, manual = 1 WHERE id = ?`,
 			int64(next.State), int64(to), nanos(next.NextAt), next.Extra, int64(next.Before), int64(d.id)); err != nil {
 			return nil, err
 		}
@@ -129,9 +128,9 @@ func (tx *txn) retry(c store.Change, o *store.RetryOrder, rows []retryRow) ([]st
 }
 
 // CancelDelivery implements [store.Redelivery].
-func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(posthorn.Progress) []byte) (p posthorn.Progress, err error) {
+func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64, id posthorn.ID, answer func(store.Ended) []byte) (e store.Ended, err error) {
 	if err := s.serving(); err != nil {
-		return p, err
+		return e, err
 	}
 	err = s.change(ctx, c, func(tx *txn) error {
 		d, found, err := tx.delivery(id)
@@ -140,45 +139,25 @@ func (s *Store) CancelDelivery(ctx context.Context, c store.Change, tenant int64
 			return err
 		case !found || d.tenant != tenant:
 			return refuse(store.ErrNotFound)
-		}
-		if p, err = (posthorn.Policy{}).Step(d.progress, posthorn.Input{Move: posthorn.Cancel, Now: c.At}); err != nil {
+		case d.place == nowhere:
 			return refuse(store.ErrFinal)
 		}
-		if err := tx.cancel(c, []openRow{{d.id, d.tenant, d.endpoint, d.place}}); err != nil {
+		list, err := tx.cancel(c, []openRow{{d.id, d.tenant, d.endpoint, d.place}})
+		if err != nil {
 			return err
 		}
+		e = list[0].Ended
 		if c.Once != nil && answer != nil {
-			c.Once.Answer = answer(p)
+			c.Once.Answer = answer(e)
 		}
-		return tx.audit(c, tenant, store.AuditCancel(id))
+		return tx.audit(c, tenant, store.AuditCancel(id, e.State))
 	})
-	return p, err
+	return e, err
 }
 
-// cancel cancels open deliveries by a user's word, and tells the engine of those
-// that it may have in memory.
-func (tx *txn) cancel(c store.Change, rows []openRow) error {
-	told := map[int64]bool{}
-	for _, o := range rows {
-		if err := tx.settle(o.id, o.tenant, o.endpoint, o.place, posthorn.Canceled, posthorn.ReasonUser, c.At); err != nil {
-			return err
-		}
-		if o.place == owned && !told[o.endpoint] {
-			told[o.endpoint] = true
-			tx.notice(store.Notice{Kind: store.NoticeCanceled, Tenant: o.tenant, Endpoint: o.endpoint})
-		}
-	}
-	return nil
-}
-
-func (tx *txn) openRows(query string, args ...any) (list []openRow, err error) {
-	err = tx.rows(query, args, func(r scanner) error {
-		var o openRow
-		err := r.Scan((*int64)(&o.id), &o.tenant, &o.endpoint, &o.place)
-		list = append(list, o)
-		return err
-	})
-	return list, err
+// cancel cancels open deliveries by a user's word.
+func (tx *txn) cancel(c store.Change, rows []openRow) ([]settledRow, error) {
+	return tx.takeBack(rows, posthorn.Canceled, posthorn.ReasonUser, c.At)
 }
 
 // CancelEvent implements [store.Redelivery].
@@ -197,7 +176,7 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 		}
 		rows, err := tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries d WHERE place <> 0 AND tenant = ?2 AND `+byEvent, int64(event), tenant)
 		if err == nil {
-			err = tx.cancel(c, rows)
+			_, err = tx.cancel(c, rows)
 		}
 		if err != nil {
 			return err
@@ -277,7 +256,7 @@ func (s *Store) CancelPending(ctx context.Context, c store.Change, f store.Cance
 			}
 			rows = append(rows, found...)
 		}
-		if err := tx.cancel(c, rows); err != nil {
+		if _, err := tx.cancel(c, rows); err != nil {
 			return err
 		}
 		canceled = len(rows)

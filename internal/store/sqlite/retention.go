@@ -32,7 +32,7 @@ func (sw *sweep) erasePayloads() error {
 		if err != nil {
 			return err
 		}
-		if err := sw.settle(open, posthorn.Expired, posthorn.ReasonRetention); err != nil {
+		if err := sw.settle(open); err != nil {
 			return err
 		}
 		if err := sw.tx.dropPayload(e.id, sw.now); err != nil {
@@ -54,7 +54,7 @@ func (sw *sweep) deleteDeliveries() error {
 		return nil // they go with their events
 	}
 	n, err := sw.tx.execCount(`DELETE FROM deliveries WHERE id IN
-		(SELECT id FROM deliveries NOT INDEXED WHERE id < ? AND place = 0 ORDER BY id LIMIT ?)`,
+		(SELECT id FROM deliveries NOT INDEXED WHERE id < ? AND place = 0 AND `+notKept("deliveries.event")+` ORDER BY id LIMIT ?)`,
 		int64(sw.before(sw.keep.Deliveries+store.ExpiredShown)), sw.budget)
 	if err != nil || n == 0 {
 		return err

@@ -136,24 +136,35 @@ func (sw *sweep) run(sure bool) error {
 	return nil
 }
 
-// openRow is an open delivery that is to be settled.
-type openRow struct {
-	id               posthorn.ID
-	tenant, endpoint int64
-	place            place
-}
-
-func (sw *sweep) settle(rows []openRow, state posthorn.State, reason posthorn.Reason) error {
+// cancel cancels what is open at a deleted endpoint, of which the engine was told.
+func (sw *sweep) cancel(rows []openRow, reason posthorn.Reason) error {
 	for _, o := range rows {
-		if err := sw.tx.settle(o.id, o.tenant, o.endpoint, o.place, state, reason, sw.now); err != nil {
+		if _, err := sw.tx.settle(o, posthorn.Canceled, reason, sw.now); err != nil {
 			return err
 		}
 	}
-	if state == posthorn.Canceled {
-		sw.Canceled += len(rows)
-	} else {
-		sw.Expired += len(rows)
+	sw.Canceled += len(rows)
+	sw.budget -= len(rows)
+	return nil
+}
+
+// settle settles as expired what outlived its event's time. An attempt of it may be
+// under way: what was opened again may be of an event that would go at once.
+func (sw *sweep) settle(rows []openRow) error {
+	list, err := sw.tx.takeBack(rows, posthorn.Expired, posthorn.ReasonRetention, sw.now)
+	if err != nil {
+		return err
 	}
+	for _, s := range list {
+		if !s.reopened {
+			continue
+		}
+		if err := sw.tx.exec(`INSERT INTO kept (event, until) VALUES (?, ?) ON CONFLICT (event) DO UPDATE SET until = excluded.until`,
+			int64(s.event), nanos(sw.now.Add(store.ExpiredShown))); err != nil {
+			return err
+		}
+	}
+	sw.Expired += len(rows)
 	sw.budget -= len(rows)
 	return nil
 }
@@ -189,7 +200,7 @@ func (sw *sweep) cancelOf(endpoint int64, reason posthorn.Reason) (done bool, er
 		rows, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_parked
 			WHERE place = 3 AND endpoint = ? ORDER BY id LIMIT ?`, endpoint, sw.budget)
 		if err == nil {
-			err = sw.settle(rows, posthorn.Canceled, reason)
+			err = sw.cancel(rows, reason)
 		}
 		if err != nil || sw.budget <= 0 {
 			return false, err
@@ -199,7 +210,7 @@ func (sw *sweep) cancelOf(endpoint int64, reason posthorn.Reason) (done bool, er
 		rows, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_due
 			WHERE place IN (1, 2) AND endpoint = ? LIMIT ?`, endpoint, sw.budget)
 		if err == nil {
-			err = sw.settle(rows, posthorn.Canceled, reason)
+			err = sw.cancel(rows, reason)
 		}
 		if err != nil || sw.budget <= 0 {
 			return false, err
@@ -230,13 +241,13 @@ func (sw *sweep) expire() error {
 		}
 	}
 	sw.budget -= read - len(open)
-	if err := sw.settle(open, posthorn.Expired, posthorn.ReasonRetention); err != nil || sw.budget <= 0 || !sw.aging.Wants() {
+	if err := sw.settle(open); err != nil || sw.budget <= 0 || !sw.aging.Wants() {
 		return err
 	}
 	late, err := sw.tx.openRows(`SELECT id, tenant, endpoint, place FROM deliveries INDEXED BY deliveries_late_event WHERE late = 1 AND event < ? AND place <> 0 LIMIT ?`,
 		int64(bound), sw.budget)
 	if err == nil {
-		err = sw.settle(late, posthorn.Expired, posthorn.ReasonRetention)
+		err = sw.settle(late)
 	}
 	if err == nil && sw.budget > 0 {
 		sw.known = bound
@@ -251,7 +262,12 @@ func (sw *sweep) deleteOld() error {
 		return nil
 	}
 	bound := sw.before(sw.keep.Events + store.ExpiredShown)
-	return sw.deleteEvents(`SELECT `+oldEventColumns+` FROM events NOT INDEXED WHERE id < ? ORDER BY id LIMIT ?`, int64(bound))
+	return sw.deleteEvents(`SELECT `+oldEventColumns+` FROM events NOT INDEXED WHERE id < ? AND `+notKept("id")+` ORDER BY id LIMIT ?`, int64(bound))
+}
+
+// notKept leaves out what is of an event that stays for a while more.
+func notKept(event string) string {
+	return `NOT EXISTS (SELECT 1 FROM kept WHERE kept.event = ` + event + `)`
 }
 
 // older is the lowest id that an event accepted so long ago can have.
@@ -320,7 +336,7 @@ func (sw *sweep) deleteEvent(e oldEvent) error {
 	}
 	if len(open) > 0 {
 		sw.budget = 0
-		return sw.settle(open, posthorn.Expired, posthorn.ReasonRetention)
+		return sw.settle(open)
 	}
 	n, err := sw.tx.execCount(`DELETE FROM deliveries WHERE id IN (SELECT id FROM (SELECT id FROM deliveries NOT INDEXED WHERE id BETWEEN ? AND ?`+late+`) LIMIT ?)`,
 		first, last, int64(e.id), sw.budget)
@@ -454,6 +470,9 @@ func (sw *sweep) dropExpired() error {
 	}
 	if err := sw.tx.exec(`DELETE FROM event_notes WHERE event IN
 		(SELECT event FROM event_notes WHERE event < coalesce((SELECT min(id) FROM events), ?) ORDER BY event LIMIT 1000)`, int64(math.MaxInt64)); err != nil {
+		return err
+	}
+	if err := sw.tx.exec(`DELETE FROM kept WHERE until <= ?`, nanos(sw.now)); err != nil {
 		return err
 	}
 	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= ?`, nanos(sw.now)); err != nil {

@@ -47,6 +47,14 @@ type modelDelivery struct {
 	place    string // "", owned, waiting, parked
 	progress posthorn.Progress
 	reason   posthorn.Reason
+	hour     int64 // in which it got the final state that it has, Unix time
+	replay   *modelReplay
+}
+
+// modelReplay counts what a replay opened by the state that it has since.
+type modelReplay struct {
+	posthorn.Replay
+	ended map[posthorn.State]int
 }
 
 type modelEvent struct {
@@ -55,6 +63,7 @@ type modelEvent struct {
 	hash       [32]byte
 	occurred   time.Time
 	deliveries int
+	kept       time.Time // it does not go before
 }
 
 type modelEndpoint struct {
@@ -71,6 +80,8 @@ type model struct {
 	endpoints  []*modelEndpoint
 	events     []*modelEvent
 	deliveries []*modelDelivery // by id
+	gone       []*modelDelivery // that retention deleted
+	replays    []*modelReplay
 	last       posthorn.ID
 }
 

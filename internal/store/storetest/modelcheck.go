@@ -3,6 +3,7 @@ package storetest
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -29,6 +30,8 @@ func (m *model) view(d *modelDelivery) view {
 	}
 	v.Reason = ""
 	switch {
+	case !d.endpoint.DeletedAt.IsZero() && d.progress.Extra:
+		v.Shown, v.Reason, v.NextAt = posthorn.ShownState(d.progress.Before.String()), d.reason, time.Time{}
 	case !d.endpoint.DeletedAt.IsZero():
 		v.Shown, v.Reason, v.NextAt = "canceled", posthorn.ReasonEndpointDeleted, time.Time{}
 	case m.suspended, d.endpoint.Status == posthorn.StatusPaused && !d.progress.Manual:
@@ -68,6 +71,67 @@ func (m *model) check() {
 		m.Fatalf("deliveries of %+v: %s", f, diff)
 	}
 	m.checkCounts()
+	m.checkStatistics()
+	m.checkReplays()
+}
+
+// checkStatistics holds the statistics of living endpoints against a recount: each
+// delivery is counted once, in the hour in which it got the final state that it has.
+func (m *model) checkStatistics() {
+	m.Helper()
+	from, until := m.now.Add(-modelRetention).Unix()/3600, m.now.Unix()/3600+1 // older ones may be dropped
+	type ends struct{ succeeded, failed, canceled, expired int }
+	for _, e := range m.living() {
+		want, got := map[int64]ends{}, map[int64]ends{}
+		for _, d := range slices.Concat(m.deliveries, m.gone) {
+			if d.endpoint != e || d.hour < from || d.hour >= until {
+				continue
+			}
+			n := want[d.hour]
+			state := d.progress.State
+			if d.progress.Extra {
+				state = d.progress.Before
+			}
+			switch state {
+			case posthorn.Pending:
+				continue
+			case posthorn.Succeeded:
+				n.succeeded++
+			case posthorn.Failed:
+				n.failed++
+			case posthorn.Canceled:
+				n.canceled++
+			case posthorn.Expired:
+				n.expired++
+			}
+			want[d.hour] = n
+		}
+		slots, err := m.s.Stats(m.Context(), store.StatsFilter{Tenant: m.tenant.ID, Endpoint: e.ID, From: from, Until: until, Step: 1})
+		m.ok(err)
+		for i := range slots {
+			if n := (ends{slots[i].Succeeded, slots[i].Exhausted, slots[i].Canceled, slots[i].Expired}); n != (ends{}) {
+				got[slots[i].Start] = n
+			}
+		}
+		if !maps.Equal(want, got) {
+			m.Fatalf("endpoint %d: the statistics by hour say %+v, a recount %+v", e.ID, got, want)
+		}
+	}
+}
+
+func (m *model) checkReplays() {
+	m.Helper()
+	for _, r := range m.replays {
+		got, err := m.s.ReplayByRef(m.Context(), m.tenant.ID, r.Ref)
+		if errors.Is(err, store.ErrNotFound) {
+			continue // retention
+		}
+		m.ok(err)
+		failed := r.ended[posthorn.Failed] + r.ended[posthorn.Canceled] + r.ended[posthorn.Expired]
+		if got.Succeeded != r.ended[posthorn.Succeeded] || got.Failed != failed {
+			m.Fatalf("a replay counts %d succeeded and %d failed, want %d and %d", got.Succeeded, got.Failed, r.ended[posthorn.Succeeded], failed)
+		}
+	}
 }
 
 func (m *model) checkCounts() {

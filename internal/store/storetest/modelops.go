@@ -99,14 +99,15 @@ func (m *model) accept(e *store.NewEvent, to []*modelEndpoint, got store.Accepte
 		m.Fatalf("event %x after %x at %v", got.ID, m.last, m.now)
 	}
 	m.last = got.ID + posthorn.ID(len(to))
-	event := &modelEvent{got.ID, e.Key, e.Hash, e.OccurredAt, len(to)}
+	event := &modelEvent{id: got.ID, key: e.Key, hash: e.Hash, occurred: e.OccurredAt, deliveries: len(to)}
 	m.events = append(m.events, event)
 	for i, x := range to {
 		d := &modelDelivery{id: got.ID + 1 + posthorn.ID(i), event: event, endpoint: x, place: "owned"}
 		d.progress.NextAt = m.now
 		switch {
 		case i >= got.Open:
-			d.place, d.progress, d.reason = "", posthorn.Progress{State: posthorn.Expired}, posthorn.ReasonBacklogFull
+			d.place, d.progress.NextAt, d.reason = "", time.Time{}, posthorn.ReasonBacklogFull
+			m.move(d, posthorn.Progress{State: posthorn.Expired})
 		case e.DeliverAt.After(m.now):
 			d.place, d.progress.NextAt = "waiting", e.DeliverAt
 		case e.Targets[i].Parked:
@@ -157,9 +158,10 @@ func (m *model) recordOne() {
 
 func (m *model) recorded(d *modelDelivery, r *store.Result) store.Recorded {
 	was := d.progress
-	d.progress, _ = r.Policy.Step(d.progress, posthorn.Input{
+	next, _ := r.Policy.Step(d.progress, posthorn.Input{
 		Move: posthorn.Attempted, Outcome: r.Attempt.Class, RetryAfter: r.Attempt.RetryAfter, Now: r.EndedAt, Random: r.Random,
 	})
+	m.move(d, next)
 	d.place = "waiting"
 	if d.progress.State.Final() {
 		d.place = ""
@@ -181,10 +183,36 @@ func (m *model) recorded(d *modelDelivery, r *store.Result) store.Recorded {
 	return rec
 }
 
-func (m *model) cancel(d *modelDelivery) {
-	d.place, d.reason = "", posthorn.ReasonEndpointDeleted
-	d.progress, _ = exact.Step(d.progress, posthorn.Input{Move: posthorn.Cancel})
+// move takes a delivery to where it stands now, and counts it there.
+func (m *model) move(d *modelDelivery, next posthorn.Progress) {
+	state := func(p posthorn.Progress) posthorn.State {
+		if p.Extra { // an attempt by hand that was not made yet changes nothing
+			return p.Before
+		}
+		return p.State
+	}
+	from, to := state(d.progress), state(next)
+	d.progress = next
+	if from == to {
+		return
+	}
+	d.hour = m.now.Unix() / 3600
+	if d.replay != nil {
+		d.replay.ended[from]--
+		d.replay.ended[to]++
+	}
 }
+
+// end ends an open delivery without an attempt.
+func (m *model) end(d *modelDelivery, move posthorn.Move, reason posthorn.Reason) {
+	if d.place = ""; !d.progress.Extra {
+		d.reason = reason
+	}
+	next, _ := exact.Step(d.progress, posthorn.Input{Move: move})
+	m.move(d, next)
+}
+
+func (m *model) cancel(d *modelDelivery) { m.end(d, posthorn.Cancel, posthorn.ReasonEndpointDeleted) }
 
 func (m *model) claimDueAll() {
 	var work []store.Work
@@ -288,7 +316,7 @@ func (m *model) suspendOrNot() {
 	m.suspend(m.suspended)
 }
 
-const modelRetention = 5 * day
+const modelRetention = day
 
 func (m *model) sweepAll() {
 	m.sweep(store.Retention{Events: modelRetention})
@@ -301,13 +329,23 @@ func (m *model) sweepAll() {
 		case !d.endpoint.DeletedAt.IsZero():
 			m.cancel(d)
 		case old(d.id, modelRetention):
-			d.place, d.reason = "", posthorn.ReasonRetention
-			d.progress, _ = exact.Step(d.progress, posthorn.Input{Move: posthorn.Expire})
+			if d.progress.Extra || d.progress.Round > 0 { // nobody knows since when it is final
+				d.event.kept = m.now.Add(store.ExpiredShown)
+			}
+			m.end(d, posthorn.Expire, posthorn.ReasonRetention)
 		}
 	}
-	gone := modelRetention + store.ExpiredShown
-	m.deliveries = slices.DeleteFunc(m.deliveries, func(d *modelDelivery) bool { return old(d.event.id, gone) })
-	m.events = slices.DeleteFunc(m.events, func(e *modelEvent) bool { return old(e.id, gone) })
+	gone := func(e *modelEvent) bool {
+		return old(e.id, modelRetention+store.ExpiredShown) && !m.now.Before(e.kept)
+	}
+	m.deliveries = slices.DeleteFunc(m.deliveries, func(d *modelDelivery) bool {
+		if gone(d.event) {
+			m.gone = append(m.gone, d)
+			return true
+		}
+		return false
+	})
+	m.events = slices.DeleteFunc(m.events, gone)
 }
 
 func (m *model) restart() {

@@ -33,7 +33,8 @@ func (m *model) retryOne() {
 	if want != nil {
 		return
 	}
-	d.progress, _ = exact.Step(d.progress, posthorn.Input{Move: posthorn.Retry, Now: m.now})
+	next, _ := exact.Step(d.progress, posthorn.Input{Move: posthorn.Retry, Now: m.now})
+	m.move(d, next)
 	d.place = "waiting"
 	if list[0].Progress != d.progress {
 		m.Fatalf("retried %x: %+v, want %+v", d.id, list[0].Progress, d.progress)
@@ -51,8 +52,7 @@ func (m *model) cancelOne() {
 		return
 	}
 	m.ok(err)
-	d.progress, _ = exact.Step(d.progress, posthorn.Input{Move: posthorn.Cancel})
-	d.place, d.reason = "", posthorn.ReasonUser
+	m.end(d, posthorn.Cancel, posthorn.ReasonUser)
 }
 
 // replayAll replays what failed or expired at an endpoint, all of it.
@@ -62,10 +62,13 @@ func (m *model) replayAll() {
 		return
 	}
 	var want []posthorn.ID
+	replay := &modelReplay{ended: map[posthorn.State]int{}}
 	for _, d := range m.deliveries {
 		if d.endpoint == e && (d.progress.State == posthorn.Failed || d.progress.State == posthorn.Expired) {
-			d.progress, _ = exact.Step(d.progress, posthorn.Input{Move: posthorn.Restart, Now: m.now})
-			d.place, d.reason = "owned", ""
+			next, _ := exact.Step(d.progress, posthorn.Input{Move: posthorn.Restart, Now: m.now})
+			d.replay = nil // the one before keeps what it counted
+			m.move(d, next)
+			d.place, d.reason, d.replay = "owned", "", replay
 			want = append(want, d.id)
 		}
 	}
@@ -76,6 +79,8 @@ func (m *model) replayAll() {
 	if r.Total == 0 {
 		return
 	}
+	replay.Replay = r
+	m.replays = append(m.replays, replay)
 	if got := ids(m.feedAll(r, 1+m.IntN(5))); !slices.Equal(got, want) {
 		m.Fatalf("replayed %x, want %x", got, want)
 	}
