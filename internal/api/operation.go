@@ -13,6 +13,7 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/web"
 )
@@ -96,12 +97,11 @@ type success struct {
 	headers []string
 }
 
-// What the bodies of requests that are being read or answered may hold of memory,
-// beyond the first 64 KiB of each: whoever announces large batches and dribbles
-// them takes no more than a token's share.
+// What the bodies of requests that are being read or answered may hold of memory:
+// whoever announces large batches and drips them takes no more than a tenant's share.
 const (
-	bodiesInAll   = 256 << 20
-	bodiesOfToken = 64 << 20
+	bodiesInAll    = 256 << 20
+	bodiesOfTenant = 64 << 20
 )
 
 // smallBody bounds all bodies but events.
@@ -134,6 +134,9 @@ type request struct {
 	body []byte
 	at   time.Time
 	once *store.Once
+	// party is whom the request counts for, visit what it counts as.
+	party share.Party
+	visit web.Visit
 }
 
 // change is what accompanies everything that the request changes.
@@ -194,6 +197,10 @@ func (s *server) serve(op *operation) web.Handler {
 		if err := s.admit(w, q); err != nil {
 			return err
 		}
+		if err := q.enter(); err != nil {
+			return err
+		}
+		defer q.visit.Leave()
 		if err := web.Accepts(r, op.contentType()); err != nil {
 			return err
 		}
@@ -210,6 +217,7 @@ func (s *server) serve(op *operation) web.Handler {
 				return err
 			}
 			defer release()
+			q.visit.Received()
 		}
 		if op.stream != nil {
 			return storeError(op.stream(w, q))
@@ -306,7 +314,7 @@ func (s *server) read(q *request) (release func(), err error) {
 			return nil, err
 		}
 	}
-	if q.body, release, err = web.ReadBody(q.Request, rule.limit, s.room, q.principal.TokenRef); err != nil {
+	if q.body, release, err = web.ReadBody(q.Request, rule.limit, s.bodies, q.party); err != nil {
 		return nil, err
 	}
 	if rule.model == nil && len(q.body) > 0 {
