@@ -13,7 +13,7 @@ const (
 	// are smaller, and their number is bounded by that of connections.
 	roomFree = 16 << 10
 	// roomStep is how much of a body of unknown length is counted at a time.
-	roomStep = 64 << 10
+	roomStep = 16 << 10
 )
 
 // held is what one request holds of a pool of bytes. Nobody waits for room: a
