@@ -177,6 +177,7 @@ type server struct {
 	operations []*operation
 	running    running
 	bodies     *share.Pool
+	answers    *share.Pool
 	tenants    knownTenants
 	streams    streams
 	testing    testRates
@@ -203,7 +204,7 @@ func New(c Config) (http.Handler, error) {
 		c.Version = posthorn.Version
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, bodies: share.NewPool(bodiesInAll, bodiesOfTenant)}
+	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, bodies: share.NewPool(bodiesInAll, bodiesOfTenant), answers: share.NewPool(answersInAll, answersOfTenant)}
 	c.Store.Watch(s.tenants.notice)
 	c.Store.Watch(s.streams.notice)
 	s.operations = s.declare()

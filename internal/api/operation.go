@@ -146,8 +146,10 @@ func (q *request) change() store.Change {
 
 // reply is a successful answer.
 type reply struct {
-	status   int
-	body     []byte // JSON, or nil for none
+	status int
+	body   []byte // JSON, or nil for none
+	// pieces writes the body, where it may be large.
+	pieces   func(*pieces) error
 	location string // path below Base
 	etag     string
 	link     string
@@ -226,8 +228,7 @@ func (s *server) serve(op *operation) web.Handler {
 		if err != nil {
 			return storeError(err)
 		}
-		s.write(w, rep)
-		return nil
+		return s.write(w, q, rep)
 	}
 }
 
@@ -330,7 +331,27 @@ func (s *server) read(q *request) (release func(), err error) {
 	return release, nil
 }
 
-func (s *server) write(w http.ResponseWriter, rep *reply) {
+// write sends the answer. The error is for one that has not begun.
+func (s *server) write(w http.ResponseWriter, q *request, rep *reply) error {
+	if rep.pieces != nil {
+		return s.writePieces(w, q, rep)
+	}
+	release, err := s.holdAnswer(q, len(rep.body))
+	if err != nil {
+		return err
+	}
+	defer release()
+	s.head(w, rep)
+	if rep.body == nil {
+		w.WriteHeader(rep.status)
+		return nil
+	}
+	web.WriteJSON(w, rep.status, rep.body)
+	return nil
+}
+
+// head sets the answer's headers.
+func (s *server) head(w http.ResponseWriter, rep *reply) {
 	h := w.Header()
 	if rep.location != "" {
 		h.Set("Location", s.PublicURL+Base+rep.location)
@@ -350,9 +371,4 @@ func (s *server) write(w http.ResponseWriter, rep *reply) {
 	if rep.repeated {
 		h.Set("Idempotent-Replayed", "true")
 	}
-	if rep.body == nil {
-		w.WriteHeader(rep.status)
-		return
-	}
-	web.WriteJSON(w, rep.status, rep.body)
 }
