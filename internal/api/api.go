@@ -22,6 +22,7 @@ import (
 	"github.com/posthorn/posthorn/internal/catalog"
 	"github.com/posthorn/posthorn/internal/publish"
 	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/web"
 )
@@ -177,7 +178,8 @@ type server struct {
 	Config
 	operations []*operation
 	running    running
-	room       *web.Room
+	bodies     *share.Pool
+	answers    *share.Pool
 	tenants    knownTenants
 	streams    streams
 	testing    testRates
@@ -204,7 +206,7 @@ func New(c Config) (http.Handler, error) {
 		c.Version = posthorn.Version
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, room: web.NewRoom(bodiesInAll, bodiesOfToken)}
+	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, bodies: share.NewPool(bodiesInAll, bodiesOfTenant), answers: share.NewPool(answersInAll, answersOfTenant)}
 	c.Store.Watch(s.tenants.notice)
 	c.Store.Watch(s.streams.notice)
 	s.operations = s.declare()

@@ -74,11 +74,7 @@ func (s *server) listAudit(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	shown := make([]AuditEntry, len(entries))
-	for i := range entries {
-		shown[i] = showAudit(&entries[i])
-	}
-	return listReply(s, q, shown, next)
+	return pageReply(s, q, entries, showAudit, func(e *store.AuditEntry) int64 { return e.ID }, next)
 }
 
 func showAudit(e *store.AuditEntry) AuditEntry {

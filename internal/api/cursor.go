@@ -56,16 +56,10 @@ func (s *server) placeID(q *request) int64 {
 	return id
 }
 
-// listReply answers with a page of a list. next is the place of the next page,
-// 0 for none.
+// listReply answers with a page of a list of what is small. next is the place of the
+// next page, 0 for none.
 func listReply[T any](s *server, q *request, rows []T, next int64) (*reply, error) {
-	l := list[T]{Data: rows}
-	if next != 0 {
-		c := s.makeCursor(q, strconv.FormatInt(next, 10))
-		l.NextCursor = &c
-	}
-	b, err := encode(l)
-	return &reply{status: 200, body: b}, err
+	return pageReply(s, q, rows, func(v *T) T { return *v }, nil, next)
 }
 
 // nextLink is the Link header to the next page (RFC 8288).

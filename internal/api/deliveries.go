@@ -38,7 +38,7 @@ type Attempt struct {
 	Class            string            `json:"class" doc:"What kind of end it took."`
 	Explanation      string            `json:"explanation" doc:"Why it ended so, and what to do."`
 	ResponseHeaders  map[string]string `json:"response_headers"`
-	ResponseBody     string            `json:"response_body" doc:"The beginning of the answer's body."`
+	ResponseBody     string            `json:"response_body" doc:"The beginning of the answer's body: of a failure up to 4 KiB, of a success up to 256 bytes; 256 bytes where deliveries are listed."`
 	ResponseBodyNote *string           `json:"response_body_note" doc:"truncated, timeout or error when there was more."`
 	Manual           bool              `json:"manual" doc:"A user asked for it."`
 }
@@ -59,7 +59,7 @@ func (s *server) deliveryOperations() []*operation {
 	return []*operation{{
 		id: "list-deliveries", method: "GET", path: "/deliveries", tag: "Deliveries", scope: access.ScopeRead,
 		summary:     "List deliveries with their attempts",
-		description: "Newest first. A page may be short or empty and still have a next_cursor.",
+		description: "Newest first. A page may be short or empty and still have a next_cursor: it ends at about 4 MiB. Of each attempt's response_body it has 256 bytes; GET /deliveries/{deliveryId} has all.",
 		query: []param{limitParam, cursorParam,
 			{"endpoint", "An endpoint's id.", stringSchema()},
 			{"event", "An event's id.", stringSchema()},
@@ -82,14 +82,6 @@ func (s *server) deliveryOperations() []*operation {
 		failures: []posthorn.Code{posthorn.NotFound},
 		handle:   s.getHealth,
 	}}
-}
-
-func showDeliveries(all []posthorn.Delivery) []Delivery {
-	shown := make([]Delivery, len(all))
-	for i := range all {
-		shown[i] = showDelivery(&all[i])
-	}
-	return shown
 }
 
 func showDelivery(d *posthorn.Delivery) Delivery {
@@ -141,7 +133,7 @@ func phase(d time.Duration) *float64 {
 }
 
 func (s *server) listDeliveries(q *request) (*reply, error) {
-	page := store.Page{Limit: q.query.limit(defaultLimit), Before: posthorn.ID(s.placeID(q))}
+	page := deliveriesPage(q.query.limit(defaultLimit), s.placeID(q))
 	filter := store.DeliveryFilter{
 		Tenant: q.tenant.ID, Type: q.query.pattern("type"), State: q.query.state("state"),
 		Since: q.query.time("since"), Until: q.query.time("until"),
@@ -160,7 +152,7 @@ func (s *server) listDeliveries(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	return listReply(s, q, showDeliveries(deliveries), int64(next))
+	return pageReply(s, q, deliveries, showDelivery, func(d *posthorn.Delivery) int64 { return int64(d.ID) }, int64(next))
 }
 
 // resolveFilter turns the ids that users see into the store's. It reports false

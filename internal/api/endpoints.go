@@ -94,13 +94,12 @@ func (s *server) listEndpoints(q *request) (*reply, error) {
 		all = all[:limit]
 		link = s.nextLink(q, limit, s.makeCursor(q, all[limit-1].Ref))
 	}
-	shown := make([]Endpoint, len(all))
-	for i := range all {
-		shown[i] = showEndpoint(&all[i])
-	}
-	rep, err := ok(http.StatusOK, shown)
-	rep.link = link
-	return rep, err
+	return &reply{status: http.StatusOK, link: link, pieces: func(p *pieces) error {
+		if err := writeRows(p, all, showEndpoint, nil); err != nil {
+			return err
+		}
+		return p.text(`}`)
+	}}, nil
 }
 
 func (s *server) createEndpoint(q *request) (*reply, error) {

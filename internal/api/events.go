@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"net/http"
 	"reflect"
 	"time"
@@ -32,7 +31,7 @@ type WholeEvent struct {
 	Event
 	Data jsonObject `json:"data" doc:"The bytes that were published; null when they were erased."`
 	// DeliveryLog has the newest deliveries, at most a page of them.
-	DeliveryLog []Delivery `json:"delivery_log" doc:"Up to 250 deliveries; GET /deliveries?event= lists them all."`
+	DeliveryLog []Delivery `json:"delivery_log" doc:"Up to 250 deliveries and about 4 MiB, with 256 bytes of each response_body; GET /deliveries?event= lists them all."`
 }
 
 func (s *server) eventOperations() []*operation {
@@ -128,7 +127,7 @@ func (s *server) getEvent(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	deliveries, _, err := s.Store.Deliveries(q.Context(), store.DeliveryFilter{Tenant: q.tenant.ID, Event: e.ID}, store.Page{Limit: maxLimit})
+	deliveries, _, err := s.Store.Deliveries(q.Context(), store.DeliveryFilter{Tenant: q.tenant.ID, Event: e.ID}, deliveriesPage(maxLimit, 0))
 	if err != nil {
 		return nil, err
 	}
@@ -136,17 +135,33 @@ func (s *server) getEvent(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := encode(showDeliveries(deliveries))
-	if err != nil {
-		return nil, err
-	}
 	data := e.Data()
 	if data == nil {
 		data = []byte("null")
 	}
-	// data is put in as it is: a JSON encoder would change spaces and escapes.
-	body := bytes.Join([][]byte{[]byte(`{"data":`), head[:len(head)-1], []byte(`,"data":`), data, []byte(`,"delivery_log":`), log, []byte(`}}`)}, nil)
-	return &reply{status: http.StatusOK, body: body}, nil
+	weight := int64(len(data))
+	for i := range deliveries {
+		weight += store.WeightOf(&deliveries[i])
+	}
+	return &reply{status: http.StatusOK, pieces: func(p *pieces) error {
+		p.weight = func() int64 { return weight }
+		// data is put in as it is: a JSON encoder would change spaces and escapes.
+		if err := p.text(`{"data":`, string(head[:len(head)-1]), `,"data":`, string(data), `,"delivery_log":[`); err != nil {
+			return err
+		}
+		for i := range deliveries {
+			if i > 0 {
+				p.buf.WriteByte(',')
+			}
+			if err := p.value(showDelivery(&deliveries[i])); err != nil {
+				return err
+			}
+			if p.full() {
+				break
+			}
+		}
+		return p.text(`]}}`)
+	}}, nil
 }
 
 func validEventRef(ref string) bool {

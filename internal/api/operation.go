@@ -14,6 +14,7 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/web"
 )
@@ -97,12 +98,11 @@ type success struct {
 	headers []string
 }
 
-// What the bodies of requests that are being read or answered may hold of memory,
-// beyond the first 64 KiB of each: whoever announces large batches and dribbles
-// them takes no more than a token's share.
+// What the bodies of requests that are being read or answered may hold of memory:
+// whoever announces large batches and drips them takes no more than a tenant's share.
 const (
-	bodiesInAll   = 256 << 20
-	bodiesOfToken = 64 << 20
+	bodiesInAll    = 256 << 20
+	bodiesOfTenant = 64 << 20
 )
 
 // smallBody bounds all bodies but events.
@@ -135,6 +135,9 @@ type request struct {
 	body []byte
 	at   time.Time
 	once *store.Once
+	// party is whom the request counts for, visit what it counts as.
+	party share.Party
+	visit web.Visit
 }
 
 // change is what accompanies everything that the request changes.
@@ -144,8 +147,10 @@ func (q *request) change() store.Change {
 
 // reply is a successful answer.
 type reply struct {
-	status   int
-	body     []byte // JSON, or nil for none
+	status int
+	body   []byte // JSON, or nil for none
+	// pieces writes the body, where it may be large.
+	pieces   func(*pieces) error
 	location string // path below Base
 	etag     string
 	link     string
@@ -197,6 +202,10 @@ func (s *server) serve(op *operation) web.Handler {
 		if err := s.admit(w, q); err != nil {
 			return err
 		}
+		if err := q.enter(); err != nil {
+			return err
+		}
+		defer q.visit.Leave()
 		if err := web.Accepts(r, op.contentType()); err != nil {
 			return err
 		}
@@ -213,6 +222,7 @@ func (s *server) serve(op *operation) web.Handler {
 				return err
 			}
 			defer release()
+			q.visit.Received()
 		}
 		if op.stream != nil {
 			return storeError(op.stream(w, q))
@@ -221,8 +231,7 @@ func (s *server) serve(op *operation) web.Handler {
 		if err != nil {
 			return storeError(err)
 		}
-		s.write(w, rep)
-		return nil
+		return s.write(w, q, rep)
 	}
 }
 
@@ -310,7 +319,7 @@ func (s *server) read(q *request) (release func(), err error) {
 			return nil, err
 		}
 	}
-	if q.body, release, err = web.ReadBody(q.Request, rule.limit, s.room, q.principal.TokenRef); err != nil {
+	if q.body, release, err = web.ReadBody(q.Request, rule.limit, s.bodies, q.party); err != nil {
 		return nil, err
 	}
 	if rule.model == nil && len(q.body) > 0 {
@@ -326,7 +335,27 @@ func (s *server) read(q *request) (release func(), err error) {
 	return release, nil
 }
 
-func (s *server) write(w http.ResponseWriter, rep *reply) {
+// write sends the answer. The error is for one that has not begun.
+func (s *server) write(w http.ResponseWriter, q *request, rep *reply) error {
+	if rep.pieces != nil {
+		return s.writePieces(w, q, rep)
+	}
+	release, err := s.holdAnswer(q, len(rep.body))
+	if err != nil {
+		return err
+	}
+	defer release()
+	s.head(w, rep)
+	if rep.body == nil {
+		w.WriteHeader(rep.status)
+		return nil
+	}
+	web.WriteJSON(w, rep.status, rep.body)
+	return nil
+}
+
+// head sets the answer's headers.
+func (s *server) head(w http.ResponseWriter, rep *reply) {
 	h := w.Header()
 	if rep.location != "" {
 		h.Set("Location", s.PublicURL+Base+rep.location)
@@ -349,9 +378,4 @@ func (s *server) write(w http.ResponseWriter, rep *reply) {
 	if rep.repeated {
 		h.Set("Idempotent-Replayed", "true")
 	}
-	if rep.body == nil {
-		w.WriteHeader(rep.status)
-		return
-	}
-	web.WriteJSON(w, rep.status, rep.body)
 }

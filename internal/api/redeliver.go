@@ -234,7 +234,7 @@ func (s *server) resendEvent(q *request) (*reply, error) {
 	if order.Endpoint, err = s.resendTo(q); err != nil {
 		return nil, err
 	}
-	known, _, err := s.Store.Deliveries(q.Context(), store.DeliveryFilter{Tenant: q.tenant.ID, Event: e.ID, Endpoint: order.Endpoint}, store.Page{Limit: store.PageRows})
+	known, _, err := s.Store.Deliveries(q.Context(), store.DeliveryFilter{Tenant: q.tenant.ID, Event: e.ID, Endpoint: order.Endpoint}, store.Page{Limit: store.PageRows, Snippet: 1})
 	if err != nil {
 		return nil, err
 	}

@@ -345,19 +345,23 @@ func TestAFloodOfConnectionsKeepsNobodyOut(t *testing.T) {
 	tally.Count(t, "a flood of connections keeps no ordinary client out", flood)
 }
 
-// When a request is being answered on all connections, a new one is closed, and
-// those go on.
+// When requests are under way on all connections, and nobody has more of them than
+// another, a new one is closed, and those go on.
 func TestConnectionsInUseAreNotClosedForNewOnes(t *testing.T) {
 	const places = 16
 	s, n := exposed(t, false, fmt.Sprint("POSTHORN_MAX_CONNECTIONS=", places))
-	token := s.token(t, "acme")
 	var conns []net.Conn
-	for range places {
+	var token string
+	for i := range places {
+		token = s.token(t, fmt.Sprint("tenant", i))
 		c := s.dial(t)
 		io.WriteString(c, head(token, "POST", "/events", "Content-Type: application/json\r\nContent-Length: 33\r\n"))
 		conns = append(conns, c)
 	}
-	eventually(t, "all places in use", func() bool { open, _, _ := n.listener.figures(); return open == places && n.listener.idle() == 0 })
+	eventually(t, "all places in use", func() bool {
+		requests, parties := n.listener.requests.Taken()
+		return requests == places && parties == places
+	})
 	for range 10 {
 		ended(t, s.dial(t), time.Now(), 5*time.Second)
 	}
@@ -379,7 +383,11 @@ func TestConnectionsInUseAreNotClosedForNewOnes(t *testing.T) {
 func (l *connections) idle() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.waiting.Len()
+	n := 0
+	for _, by := range l.parties {
+		n += by.in[isWaiting].Len()
+	}
+	return n
 }
 
 // Idle connections cost little, and go after a while.

@@ -164,7 +164,7 @@ func (n *node) listen() (err error) {
 	if err != nil {
 		return err
 	}
-	n.listener = &connections{Listener: ln, max: n.cfg.MaxConnections}
+	n.listener = newConnections(ln, n.cfg.MaxConnections)
 	if n.cfg.OpsListen != "" {
 		n.opsLn, err = listenOn(n.cfg.OpsListen, "--ops-listen")
 	}
@@ -249,6 +249,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: streamsOfConnection, MaxReceiveBufferPerConnection: receiveBuffer, MaxReceiveBufferPerStream: receiveBuffer},
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	if n.opsLn != nil {
@@ -264,6 +265,13 @@ func (n *node) serveAPI(guard send.Guard) error {
 	}
 	return nil
 }
+
+// With HTTP/2 a connection is one place among max-connections: it has few requests
+// at a time, and little of what nobody has read yet.
+const (
+	streamsOfConnection = 32
+	receiveBuffer       = 256 << 10
+)
 
 // laneView is what the engine adds to an endpoint's health.
 func (n *node) laneView(endpoint int64) api.LaneView {

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"time"
+	"unicode/utf8"
 
 	"github.com/posthorn/posthorn"
 )
@@ -141,7 +143,11 @@ func appendText[T string | []byte](b []byte, s T) []byte {
 }
 
 // Attempts unpacks a log, oldest first. The attempts share no memory with it.
-func Attempts(log []byte) (all []posthorn.Attempt, err error) {
+func Attempts(log []byte) (all []posthorn.Attempt, err error) { return AttemptsCut(log, 0) }
+
+// AttemptsCut is Attempts with at most so many bytes of each answer's body, and a
+// BodyNote where there was more; 0 for all.
+func AttemptsCut(log []byte, snippet int) (all []posthorn.Attempt, err error) {
 	if len(log) == 0 {
 		return nil, nil
 	}
@@ -153,7 +159,7 @@ func Attempts(log []byte) (all []posthorn.Attempt, err error) {
 		if !ok {
 			return nil, ErrAttemptLog
 		}
-		e := reader{b: log[fields:next]}
+		e := reader{b: log[fields:next], snippet: snippet}
 		a := e.attempt()
 		if e.bad {
 			return nil, ErrAttemptLog
@@ -212,8 +218,9 @@ func withoutAnswer(entry []byte) (clean []byte, ok bool) {
 
 // reader takes fields off b; bad is set at the first that is not there.
 type reader struct {
-	b   []byte
-	bad bool
+	b       []byte
+	bad     bool
+	snippet int // how much of an answer's body is read; 0 for all
 }
 
 // attempt reads what is known of an entry; what follows is left.
@@ -247,7 +254,14 @@ func (r *reader) answer(a *posthorn.Attempt) {
 		a.Headers = append(a.Headers, posthorn.Header{Name: string(r.bytes()), Value: string(r.bytes())})
 	}
 	a.BodyNote = string(r.bytes())
-	if s := r.bytes(); len(s) > 0 {
+	s := r.bytes()
+	if n := r.snippet; n > 0 && len(s) > n {
+		for n > 0 && !utf8.RuneStart(s[n]) {
+			n--
+		}
+		s, a.BodyNote = s[:n], cmp.Or(a.BodyNote, "truncated")
+	}
+	if len(s) > 0 {
 		a.Snippet = append([]byte(nil), s...)
 	}
 }

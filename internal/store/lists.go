@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/posthorn/posthorn"
 )
@@ -19,27 +20,62 @@ var ErrPageFull = errors.New("page full")
 type List[T any] struct {
 	Limit int
 	// Rows bounds the rows that are read; 0 for PageRows.
-	Rows  int
-	Items []T
+	Rows int
+	// Weight bounds what the items weigh; 0 for no bound. The one that reaches it is
+	// the last.
+	Weight int64
+	Items  []T
 	// Next is the cursor of the next page; 0 while nothing is known to be left.
 	Next posthorn.ID
 
-	read int
-	last posthorn.ID // of the last row read
+	read   int
+	last   posthorn.ID // of the last row read
+	weight int64
 }
 
 // Row takes the next row; keep tells whether it belongs to the list. It returns
 // ErrPageFull when a row is left that the next page begins with.
 func (l *List[T]) Row(id posthorn.ID, item T, keep bool) error {
-	if len(l.Items) >= l.Limit || l.read >= cmp.Or(l.Rows, PageRows) {
+	if len(l.Items) >= l.Limit || l.Weight > 0 && l.weight >= l.Weight || l.read >= cmp.Or(l.Rows, PageRows) {
 		l.Next = l.last
 		return ErrPageFull
 	}
 	l.read, l.last = l.read+1, id
 	if keep {
 		l.Items = append(l.Items, item)
+		if d, ok := any(&item).(*posthorn.Delivery); ok && l.Weight > 0 {
+			l.weight += WeightOf(d)
+		}
 	}
 	return nil
+}
+
+// WeightOf is about how many bytes of memory a delivery takes.
+func WeightOf(d *posthorn.Delivery) int64 {
+	n := int64(unsafe.Sizeof(*d)) + int64(len(d.EventRef)+len(d.EndpointRef)+len(d.Type)+len(d.Note))
+	for i := range d.Attempts {
+		a := &d.Attempts[i]
+		n += int64(unsafe.Sizeof(*a)) + int64(len(a.Detail)+len(a.Snippet)+len(a.BodyNote))
+		for _, h := range a.Headers {
+			n += int64(unsafe.Sizeof(h)) + int64(len(h.Name)+len(h.Value))
+		}
+	}
+	return n
+}
+
+// shorten ends a page where its weight is reached.
+func shorten(l *List[posthorn.Delivery]) {
+	if l.Weight <= 0 {
+		return
+	}
+	n := int64(0)
+	for i := range l.Items {
+		if n += WeightOf(&l.Items[i]); n >= l.Weight && i+1 < len(l.Items) {
+			l.Items = l.Items[:i+1]
+			l.Next = l.Items[i].ID
+			return
+		}
+	}
 }
 
 // Merge makes one page of two. Where a walk stopped, nothing below is known of
@@ -55,6 +91,7 @@ func Merge(a, b List[posthorn.Delivery]) List[posthorn.Delivery] {
 		a.Items = a.Items[:a.Limit]
 		a.Next = a.Items[a.Limit-1].ID
 	}
+	shorten(&a)
 	return a
 }
 

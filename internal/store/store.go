@@ -608,6 +608,12 @@ type Page struct {
 	// Before is the id that the page begins below; 0 for the newest.
 	Before posthorn.ID
 	Limit  int
+	// Snippet is how many bytes of the body of an attempt's answer come along at
+	// most, and BodyNote says that there was more; 0 for what is kept.
+	Snippet int
+	// Weight ends a page of deliveries earlier, once what it holds weighs as many
+	// bytes ([WeightOf]); 0 for no such bound. It has one delivery at least.
+	Weight int64
 }
 
 // EventFilter selects events. Zero fields select all.

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/share"
 )
 
 // keptBuffer is the largest buffer that goes back into the pool: a single batch
@@ -20,13 +21,13 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // ReadBody reads a request's body of at most limit bytes. The bytes belong to
 // the pool again once release is called; nothing may keep them. room bounds what
-// requests hold at the same time, whose says who it is for; nil for no bound.
-func ReadBody(r *http.Request, limit int64, room *Room, whose string) (body []byte, release func(), err error) {
+// requests hold at the same time, who says whom it is for; nil for no bound.
+func ReadBody(r *http.Request, limit int64, room *share.Pool, who share.Party) (body []byte, release func(), err error) {
 	if r.ContentLength > limit {
 		return nil, nil, tooLarge(limit)
 	}
 	buf := buffers.Get().(*bytes.Buffer)
-	held := room.hold(whose)
+	held := &held{room: room, who: who}
 	release = func() {
 		held.give()
 		if buf.Cap() <= keptBuffer {

@@ -2,7 +2,6 @@ package web
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -11,33 +10,38 @@ import (
 	"testing/iotest"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
 func TestRoomIsSharedAndGivenBack(t *testing.T) {
-	r := NewRoom(10*roomStep, 6*roomStep)
+	room := share.NewPool(16*roomStep, 6*roomStep)
 	want := func(h *held, steps int64, code posthorn.Code) {
 		t.Helper()
 		err := h.upTo(roomFree + steps*roomStep)
 		if (err == nil) != (code == 0) || err != nil && posthorn.ErrorCode(err) != code {
-			t.Errorf("%s for %d steps: %v", h.whose, steps, err)
+			t.Errorf("%v for %d steps: %v", h.who, steps, err)
 		}
 	}
-	a, b, c := r.hold("a"), r.hold("a"), r.hold("b")
+	of := func(tenant int64) *held { return &held{room: room, who: share.Tenant(tenant)} }
+	a, b, c, d := of(1), of(1), of(2), of(3)
 	want(a, 4, 0)
 	want(a, 4, 0) // it has them already
 	want(b, 0, 0) // a small body is free
 	want(b, 3, posthorn.RateLimited)
 	want(b, 2, 0)
-	want(c, 5, posthorn.Unavailable)
-	want(c, 4, 0)
+	want(c, 11, posthorn.Unavailable)
+	want(c, 6, 0)
+	want(d, 4, 0) // who holds nothing finds room
+	want(c, 7, posthorn.RateLimited)
 	a.give()
 	a.give() // twice is once
+	c.give()
+	d.give()
 	want(b, 6, 0)
 	b.give()
-	c.give()
-	if r.taken != 0 || len(r.by) != 0 {
-		t.Errorf("left over: %d, %v", r.taken, r.by)
+	if taken, parties := room.Taken(); taken != 0 || parties != 0 {
+		t.Errorf("left over: %d of %d", taken, parties)
 	}
 }
 
@@ -47,7 +51,7 @@ func TestBodiesComeThroughAsTheyAre(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	room := NewRoom(1<<30, 1<<30)
+	room := share.NewPool(1<<30, 1<<30)
 	const limit, bodies = 1 << 20, 300
 	for i := range bodies {
 		body := make([]byte, random.IntN(limit/64*(1+i%80)))
@@ -66,7 +70,7 @@ func TestBodiesComeThroughAsTheyAre(t *testing.T) {
 		if random.IntN(2) == 0 {
 			r.ContentLength = -1
 		}
-		got, release, err := ReadBody(r, limit, room, fmt.Sprint(i%7))
+		got, release, err := ReadBody(r, limit, room, share.Tenant(int64(i%7)))
 		switch {
 		case len(body) > limit && posthorn.ErrorCode(err) != posthorn.TooLarge:
 			t.Errorf("%d bytes: %v", len(body), err)
@@ -74,13 +78,13 @@ func TestBodiesComeThroughAsTheyAre(t *testing.T) {
 			t.Errorf("%d bytes came as %d, %v", len(body), len(got), err)
 		}
 		if err == nil {
-			if most := max(0, int64(len(body))); room.taken > most {
-				t.Errorf("a body of %d bytes holds %d", len(body), room.taken)
+			if taken, _ := room.Taken(); taken > int64(len(body)) {
+				t.Errorf("a body of %d bytes holds %d", len(body), taken)
 			}
 			release()
 		}
-		if room.taken != 0 {
-			t.Fatalf("%d bytes were not given back", room.taken)
+		if taken, _ := room.Taken(); taken != 0 {
+			t.Fatalf("%d bytes were not given back", taken)
 		}
 	}
 	tally.Count(t, "memory held by request bodies is bounded and given back", bodies)

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/share"
 )
 
 // serve answers one request by the handler and returns the answer and the log.
@@ -262,7 +263,7 @@ func TestBodiesAreBounded(t *testing.T) {
 		if !c.known {
 			r.ContentLength = -1
 		}
-		body, release, err := ReadBody(r, 1000, nil, "")
+		body, release, err := ReadBody(r, 1000, nil, share.Party{})
 		if c.status == 0 {
 			if err != nil || len(body) != c.size {
 				t.Errorf("%+v: %d bytes, %v", c, len(body), err)
@@ -274,7 +275,7 @@ func TestBodiesAreBounded(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader("{"), failing{}))
-	if _, _, err := ReadBody(r, 1000, nil, ""); ProblemOf(err).Status != 400 {
+	if _, _, err := ReadBody(r, 1000, nil, share.Party{}); ProblemOf(err).Status != 400 {
 		t.Errorf("a body that broke off: %v", err)
 	}
 }

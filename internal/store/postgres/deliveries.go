@@ -64,7 +64,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 	query, args, n := deliveriesQuery(&f, from, to, p.Before, rows+1)
 	lists := make([]store.List[posthorn.Delivery], n)
 	for i := range lists {
-		lists[i].Limit, lists[i].Rows = p.Limit, rows
+		lists[i].Limit, lists[i].Rows, lists[i].Weight = p.Limit, rows, p.Weight
 	}
 	full := make([]bool, len(lists))
 	err = s.fill(ctx, query, args, func(r scanner) error {
@@ -75,7 +75,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 		}
 		keep := f.Selects(&d) // of 2,000 rows that are read few may be shown
 		if keep {
-			if d.Attempts, err = store.Attempts(log); err != nil {
+			if d.Attempts, err = store.AttemptsCut(log, p.Snippet); err != nil {
 				return err
 			}
 		}

@@ -57,14 +57,14 @@ func (s *Store) Deliveries(ctx context.Context, f store.DeliveryFilter, p store.
 	var l store.List[posthorn.Delivery]
 	w := s.deliveryWalk(&f, from, to)
 	err = s.snapshot(ctx, func(q querier) (err error) {
-		if l, err = w.deliveries(ctx, q, &f, p.Limit); err != nil {
+		if l, err = w.deliveries(ctx, q, &f, &p); err != nil {
 			return err
 		}
 		if f.Tenant == 0 && f.Event == 0 && f.Endpoint == 0 {
 			return nil // the walk met the late ones too
 		}
 		w := walk{query: lateWalk, args: []any{f.Tenant, int64(f.Event), f.Endpoint, from, below(int64(p.Before)), store.PageRows + 1}}
-		late, err := w.deliveries(ctx, q, &f, p.Limit)
+		late, err := w.deliveries(ctx, q, &f, &p)
 		l = store.Merge(l, late)
 		return err
 	})
@@ -104,8 +104,8 @@ func (s *Store) deliveryWalk(f *store.DeliveryFilter, from, to int64) walk {
 		WHERE d.id >= ? AND d.id < ? ORDER BY d.id DESC LIMIT ?`, args: []any{from, to, store.PageRows + 1}}
 }
 
-func (w *walk) deliveries(ctx context.Context, q querier, f *store.DeliveryFilter, limit int) (store.List[posthorn.Delivery], error) {
-	l := store.List[posthorn.Delivery]{Limit: limit}
+func (w *walk) deliveries(ctx context.Context, q querier, f *store.DeliveryFilter, p *store.Page) (store.List[posthorn.Delivery], error) {
+	l := store.List[posthorn.Delivery]{Limit: p.Limit, Weight: p.Weight}
 	left, err := w.run(ctx, q, func(r scanner) error {
 		d, log, err := scanDeliveryRow(r)
 		if err != nil {
@@ -114,7 +114,7 @@ func (w *walk) deliveries(ctx context.Context, q querier, f *store.DeliveryFilte
 		// Of 2,000 rows that are read few may be shown.
 		keep := f.Selects(&d)
 		if keep {
-			if d.Attempts, err = store.Attempts(log); err != nil {
+			if d.Attempts, err = store.AttemptsCut(log, p.Snippet); err != nil {
 				return err
 			}
 		}
