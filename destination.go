@@ -48,18 +48,14 @@ func ReceiverOf(raw string) string {
 	return u.Scheme + "://" + hostOf(u) + ":" + port + path
 }
 
-// CheckSameURL tells whether the tenant may have one more endpoint with the url, given
-// the urls of its others. The error is [Conflict].
-func CheckSameURL(wanted string, others []string) error {
+// TooManyAt reports whether a tenant that has endpoints with the other urls may have
+// none more with the url.
+func TooManyAt(wanted string, others []string) bool {
 	receiver, n := ReceiverOf(wanted), 0
 	for _, o := range others {
 		if ReceiverOf(o) == receiver {
 			n++
 		}
 	}
-	if n >= MaxSameURL {
-		return Errorf(Conflict, "the tenant has %d endpoints with this url already, its query aside; put their event types together in one, or use another path", n)
-	}
-	return nil
+	return n >= MaxSameURL
 }
-

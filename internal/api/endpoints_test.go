@@ -123,6 +123,19 @@ func TestTheNumberOfEndpointsIsBounded(t *testing.T) {
 	w.endpoint("acme", validEndpoint)
 }
 
+func TestTheNumberOfEndpointsWithOneURLIsBounded(t *testing.T) {
+	w := newWorld(t)
+	at := func(url string) string { return `{"url":"` + url + `","events":["cases.*"]}` }
+	for i := range posthorn.MaxSameURL {
+		w.endpoint("acme", at(fmt.Sprintf("https://Partner.example.com:443/hooks?n=%d", i)))
+	}
+	w.do("acme", "POST", "/endpoints", at("https://partner.example.com/hooks")).faults(409).says("10 endpoints with this url")
+	beside := "/endpoints/" + w.endpoint("acme", at("https://partner.example.com/beside"))
+	w.do("acme", "PATCH", beside, at("https://partner.example.com/hooks")).faults(409).says("use another path")
+	w.do("acme", "PATCH", beside, `{"description":"d"}`).want(200)
+	w.endpoint("other", at("https://partner.example.com/hooks"))
+}
+
 func TestPatchEndpoint(t *testing.T) {
 	w := newWorld(t)
 	type state struct{ URL, Description, Events, Status, ETag, Updated string }
