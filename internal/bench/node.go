@@ -145,7 +145,7 @@ func (n *node) makeBacklog(ctx context.Context) error {
 	api := n.api(n.tokens[0])
 	first := maxGroups - backlogEndpoints // types beyond the load's own
 	if err := parallel(ctx, backlogEndpoints, func(ctx context.Context, i int) error {
-		_, err := api.CreateEndpoint(ctx, "https://partner.example.com/hooks", "paused", eventType(first+i))
+		_, err := api.CreateEndpoint(ctx, fmt.Sprintf("https://partner.example.com/hooks/%d", i), "paused", eventType(first+i))
 		return err
 	}); err != nil {
 		return err
