@@ -331,6 +331,8 @@ type Stats struct {
 	// Unproven are those in flight of lanes whose last attempt did not succeed, and
 	// those that last longer than twice their lane's usual time.
 	Unproven int
+	// WaitForHost are lanes that could start an attempt if their host's limits let them.
+	WaitForHost int
 	// QueuedBytes is what counts towards Config.QueueBytes.
 	QueuedBytes int64
 	// OldestQueued is when the oldest event was accepted of those at the head of
@@ -345,6 +347,9 @@ func (e *Engine) Stats() Stats {
 	e.markOverdue(e.tick())
 	s := Stats{InFlight: e.inFlight, Unproven: e.unproven, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded, QueuedBytes: e.bytes}
 	for _, l := range e.lanes {
+		if l.waitsForHost() {
+			s.WaitForHost++
+		}
 		if it := l.queue.head; it != nil && (s.OldestQueued.IsZero() || it.work.AcceptedAt.Before(s.OldestQueued)) {
 			s.OldestQueued = it.work.AcceptedAt
 		}
