@@ -44,8 +44,8 @@ type Config struct {
 	Sender Sender
 	Policy posthorn.Policy // default: posthorn.DefaultPolicy
 	// MaxInFlight bounds the attempts at a time (4,096). The last quarter of them is
-	// kept for tenants that hold little, and an eighth for lanes whose last attempt
-	// succeeded.
+	// kept for tenants that hold little, and of the others a third for lanes whose
+	// last attempt succeeded.
 	MaxInFlight int
 	// HostInFlight bounds a tenant's attempts at a time to one host, HostRate how many
 	// of them start in a second. 0 is no bound, and the default.

@@ -141,12 +141,13 @@ func TestSlowEndpointsOfOneTenantDelayNobody(t *testing.T) {
 				lag.take(o)
 			}
 		}})
-		for range 8 {
+		for range 12 {
 			for _, id := range slow {
 				m.publish(e, id, time.Time{})
 			}
 		}
 		sent := 0
+		wait(time.Minute) // until most of them are known to work
 		for range 10 {
 			wait(10 * time.Second)
 			synctest.Wait()
@@ -167,6 +168,47 @@ func TestSlowEndpointsOfOneTenantDelayNobody(t *testing.T) {
 			t.Errorf("the victim's attempts started %s late", lag.most())
 		}
 		wait(time.Hour)
+	})
+}
+
+// What a tenant's endpoints hold that hang, or of which nothing is known, leaves a
+// quarter of all attempts to its own endpoints that work.
+func TestAnEndpointThatWorksGoesOnBesideItsTenantsThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const all, works = 64, 5000
+		m, r := newMemory(t), newReceiver(t, func(w *store.Work) posthorn.Attempt {
+			if w.Endpoint == works {
+				wait(10 * time.Millisecond)
+				return ok(w)
+			}
+			return hang(w)
+		})
+		m.endpoint(1, posthorn.Settings{}, append(run(1, 200), works)...)
+		m.commit = 0
+		var lag latest
+		e := start(t, m, r, Config{MaxInFlight: all, Observe: func(o Observation) {
+			if o.Work.Endpoint == works {
+				lag.take(o)
+			}
+		}})
+		m.publish(e, works, time.Time{})
+		wait(time.Second)
+		lag.reset()
+		for _, id := range run(1, 200) {
+			m.publish(e, id, time.Time{})
+		}
+		synctest.Wait()
+		if n := e.Stats().Unproven; n != all/2 {
+			t.Errorf("endpoints of which nothing is known hold %d of %d attempts, want half", n, all)
+		}
+		for range 500 {
+			m.publish(e, works, time.Time{})
+			wait(20 * time.Millisecond)
+		}
+		if n := len(r.seen(works)); n != 501 || lag.most() > 5*time.Millisecond {
+			t.Errorf("%d attempts of 501 to the endpoint that works, the latest after %s", n, lag.most())
+		}
+		wait(24 * time.Hour)
 	})
 }
 
@@ -305,8 +347,7 @@ func TestALaneThatSucceedsWaitsNoLongerAsUnproven(t *testing.T) {
 			}
 			return ok(w)
 		}
-		m.endpoint(1, posthorn.Settings{}, run(1, 48)...)
-		m.endpoint(2, posthorn.Settings{}, 100)
+		m.endpoint(1, posthorn.Settings{}, append(run(1, 48), 100)...)
 		m.commit = 0
 		e := start(t, m, r, Config{MaxInFlight: all})
 		publish := func(endpoint int64) {

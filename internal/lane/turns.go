@@ -161,30 +161,38 @@ func (e *Engine) next() *lane {
 // mayStart reports whether the tenant may be given one more attempt: three quarters
 // are for who comes first, the last one is for who holds little.
 func (e *Engine) mayStart(t *tenant) bool {
-	all := int64(e.cfg.MaxInFlight)
-	if !share.Scarce(all, int64(e.inFlight)+1) {
-		return true
-	}
+	return !share.Scarce(int64(e.cfg.MaxInFlight), int64(e.inFlight)+1) || e.holdsLittle(t)
+}
+
+func (e *Engine) holdsLittle(t *tenant) bool {
 	holders := e.holders
 	if t.held == 0 {
 		holders++
 	}
-	return share.Reserve(all, int64(t.held)+1, holders)
+	return share.Reserve(int64(e.cfg.MaxInFlight), int64(t.held)+1, holders)
 }
 
 // mayStartUnproven reports whether the tenant may be given an attempt of a lane whose
-// last one did not succeed: such attempts, and those that last too long, hold three
-// quarters of all, and beyond it each tenant's only one. An eighth they never hold.
+// last one did not succeed. Such attempts, and those that last too long, hold half of
+// all: a quarter is for lanes that work, whosever they are. Who holds little may have
+// them hold three quarters, and who holds nothing all but an eighth.
 func (e *Engine) mayStartUnproven(t *tenant) bool {
 	all := int64(e.cfg.MaxInFlight)
-	if !share.Scarce(all, int64(e.inFlight)+1) {
-		return true // then they are no more than that
+	half := all - 2*(all/4)
+	if int64(e.inFlight) < half {
+		return true // then those are fewer
 	}
 	if now := e.tick(); now-e.looked >= lookOverdue {
 		e.markOverdue(now)
 	}
 	then := int64(e.unproven) + 1
-	return !share.Scarce(all, then) || t.held == 0 && then <= all-max(all/8, min(all/4, 1))
+	switch {
+	case then <= half:
+		return true
+	case !share.Scarce(all, then):
+		return e.holdsLittle(t)
+	}
+	return t.held == 0 && then <= all-max(all/8, min(all/4, 1))
 }
 
 // start begins an attempt of the lane's next delivery.
