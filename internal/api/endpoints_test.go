@@ -227,7 +227,7 @@ func TestIfMatch(t *testing.T) {
 			`"2"`: true, `*`: true, `"1", "2"`: true, `"7","2" , "9"`: true,
 			`"1"`: false, `"3"`: false, `2`: false, `W/"2"`: false, `"x"`: false, `""`: false, `"1","3"`: false, `"-1"`: false,
 		} {
-			id := w.endpoint("acme", validEndpoint)
+			id := w.endpoint("acme", anEndpoint())
 			w.do("acme", "PATCH", "/endpoints/"+id, `{"description":"second"}`).want(200)
 			body := ""
 			if method == "PATCH" {
@@ -287,7 +287,7 @@ func TestListOfEndpoints(t *testing.T) {
 	var want []string
 	for range 60 {
 		w.pass(time.Second)
-		want = append([]string{w.endpoint("acme", validEndpoint)}, want...)
+		want = append([]string{w.endpoint("acme", anEndpoint())}, want...)
 	}
 	w.endpoint("other", validEndpoint)
 	all := w.do("acme", "GET", "/endpoints", "").want(200).hasHeader("Link", "")
