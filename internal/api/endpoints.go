@@ -41,7 +41,7 @@ func (s *server) endpointOperations() []*operation {
 	}, {
 		id: "create-endpoint", method: "POST", path: "/endpoints", tag: "Endpoints", scope: access.ScopeWrite,
 		summary:     "Create webhook endpoint",
-		description: "The answer is the only one that shows the secret, with which the receiver verifies signatures.",
+		description: "The answer is the only one that shows the secret, with which the receiver verifies signatures. At most 10 endpoints of a tenant have the same url, its query, the case of its host and a default port aside; one more is 409.",
 		body:        jsonBody[EndpointCreate](createExample),
 		success:     []success{{status: 201, doc: "The endpoint, with its secret.", model: reflect.TypeFor[answer[CreatedEndpoint]](), headers: []string{"Location", "ETag"}}},
 		failures:    []posthorn.Code{posthorn.Conflict},
@@ -55,11 +55,11 @@ func (s *server) endpointOperations() []*operation {
 	}, {
 		id: "update-endpoint", method: "PATCH", path: "/endpoints/{webhookId}", tag: "Endpoints", scope: access.ScopeWrite,
 		summary:     "Update webhook endpoint",
-		description: "Changes what the body names and leaves the rest. Pausing holds deliveries, it drops none; once this is answered, no new attempt starts.",
+		description: "Changes what the body names and leaves the rest. Pausing holds deliveries, it drops none; once this is answered, no new attempt starts. A url that 10 other endpoints of the tenant have is 409.",
 		headers:     []param{ifMatch},
 		body:        jsonBody[EndpointUpdate](updateExample, "application/merge-patch+json"),
 		success:     []success{{status: 200, doc: "The endpoint.", model: reflect.TypeFor[answer[Endpoint]](), headers: []string{"ETag"}}},
-		failures:    []posthorn.Code{posthorn.NotFound, posthorn.PreconditionFailed},
+		failures:    []posthorn.Code{posthorn.NotFound, posthorn.Conflict, posthorn.PreconditionFailed},
 		handle:      s.updateEndpoint,
 	}, {
 		id: "delete-endpoint", method: "DELETE", path: "/endpoints/{webhookId}", tag: "Endpoints", scope: access.ScopeWrite,
@@ -133,7 +133,16 @@ func (s *server) createEndpoint(q *request) (*reply, error) {
 	if errors.Is(err, store.ErrEndpointLimit) {
 		return nil, posthorn.Errorf(posthorn.Conflict, "The tenant has %d endpoints, as many as it may; delete one first.", s.MaxEndpoints)
 	}
-	return rep, err
+	return rep, sameURL(err)
+}
+
+// sameURL words what a store says of a url that too many have.
+func sameURL(err error) error {
+	if errors.Is(err, store.ErrSameURL) {
+		return posthorn.Errorf(posthorn.Conflict, "The tenant has %d endpoints with this url, as many as it may, and each would be sent every event that matches. "+
+			"Put the events into one of them, or use another path: the query, the case of the host and the default port do not count.", posthorn.MaxSameURL)
+	}
+	return err
 }
 
 func pause(e *posthorn.Endpoint, q *request) {
@@ -239,7 +248,7 @@ func endpointError(err error) error {
 	if errors.Is(err, store.ErrVersion) {
 		return posthorn.Errorf(posthorn.PreconditionFailed, "The endpoint has another ETag than If-Match names: it was changed in the meantime. Get it again and repeat.")
 	}
-	return missing(err, "endpoint")
+	return missing(sameURL(err), "endpoint")
 }
 
 func etag(e *posthorn.Endpoint) string { return `"` + strconv.FormatInt(e.Version, 10) + `"` }

@@ -123,6 +123,19 @@ func TestTheNumberOfEndpointsIsBounded(t *testing.T) {
 	w.endpoint("acme", validEndpoint)
 }
 
+func TestTheNumberOfEndpointsWithOneURLIsBounded(t *testing.T) {
+	w := newWorld(t)
+	at := func(url string) string { return `{"url":"` + url + `","events":["cases.*"]}` }
+	for i := range posthorn.MaxSameURL {
+		w.endpoint("acme", at(fmt.Sprintf("https://Partner.example.com:443/hooks?n=%d", i)))
+	}
+	w.do("acme", "POST", "/endpoints", at("https://partner.example.com/hooks")).faults(409).says("10 endpoints with this url")
+	beside := "/endpoints/" + w.endpoint("acme", at("https://partner.example.com/beside"))
+	w.do("acme", "PATCH", beside, at("https://partner.example.com/hooks")).faults(409).says("use another path")
+	w.do("acme", "PATCH", beside, `{"description":"d"}`).want(200)
+	w.endpoint("other", at("https://partner.example.com/hooks"))
+}
+
 func TestPatchEndpoint(t *testing.T) {
 	w := newWorld(t)
 	type state struct{ URL, Description, Events, Status, ETag, Updated string }
@@ -214,7 +227,7 @@ func TestIfMatch(t *testing.T) {
 			`"2"`: true, `*`: true, `"1", "2"`: true, `"7","2" , "9"`: true,
 			`"1"`: false, `"3"`: false, `2`: false, `W/"2"`: false, `"x"`: false, `""`: false, `"1","3"`: false, `"-1"`: false,
 		} {
-			id := w.endpoint("acme", validEndpoint)
+			id := w.endpoint("acme", anEndpoint())
 			w.do("acme", "PATCH", "/endpoints/"+id, `{"description":"second"}`).want(200)
 			body := ""
 			if method == "PATCH" {
@@ -274,7 +287,7 @@ func TestListOfEndpoints(t *testing.T) {
 	var want []string
 	for range 60 {
 		w.pass(time.Second)
-		want = append([]string{w.endpoint("acme", validEndpoint)}, want...)
+		want = append([]string{w.endpoint("acme", anEndpoint())}, want...)
 	}
 	w.endpoint("other", validEndpoint)
 	all := w.do("acme", "GET", "/endpoints", "").want(200).hasHeader("Link", "")

@@ -268,10 +268,10 @@ func TestEventTypes(t *testing.T) {
 		t.Errorf("by pages (-want +got):\n%s", diff)
 	}
 	// The reference's list.
-	for _, name := range strings.Fields(`cases.* cases.created cases.updated cases.closed cases.archived cases.unarchived cases.tasks.* cases.expenses.*
+	for i, name := range strings.Fields(`cases.* cases.created cases.updated cases.closed cases.archived cases.unarchived cases.tasks.* cases.expenses.*
 		assignments.* assignments.created assignments.updated assignments.status.updated assignments.archived assignments.unarchived
 		assignments.extensions.created assignments.contacts.* assignments.billing-details.*`) {
-		w.endpoint("acme", `{"url":"https://partner.example.com","events":["`+name+`"]}`)
+		w.endpoint("acme", fmt.Sprintf(`{"url":"https://partner.example.com/%d","events":[%q]}`, i, name))
 		w.do("acme", "GET", "/event-types/"+name, "").want(200).says(`"name":"` + name + `"`)
 	}
 	got := w.do("acme", "GET", "/event-types/cases.updated", "").want(200)

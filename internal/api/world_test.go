@@ -372,6 +372,11 @@ var stopped = func() chan struct{} {
 	return c
 }()
 
+// anEndpoint is validEndpoint at a url of its own.
+func anEndpoint() string {
+	return strings.Replace(validEndpoint, "xpath", posthorn.NewRef(posthorn.EndpointPrefix, time.Now()), 1)
+}
+
 const validEndpoint = `{"url":"https://partner.example.com/webhooks/xpath","events":["cases.*","assignments.*"]}`
 
 // endpoint creates an endpoint and returns its id.

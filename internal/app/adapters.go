@@ -91,6 +91,7 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work, g lan
 		Test:      w.Kind == posthorn.EventTest,
 		Body:      w.Body,
 		Timeout:   t.Endpoint.Settings.Timeout(),
+		Tenant:    t.Endpoint.Tenant,
 		Endpoint:  t.Endpoint.ID,
 		Gate:      g,
 	})

@@ -78,6 +78,8 @@ func (m *metrics) watch(engine *lane.Engine, s interface {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
 	gauge("posthorn_attempts_in_flight", "Attempts under way.", func() float64 { return float64(engine.Stats().InFlight) })
+	gauge("posthorn_attempts_unproven", "Attempts under way to endpoints whose last one did not succeed, or that last longer than twice their usual time.", func() float64 { return float64(engine.Stats().Unproven) })
+	gauge("posthorn_lanes_waiting_for_host", "Endpoints with something to send whose tenant has as many attempts to their host as it may.", func() float64 { return float64(engine.Stats().WaitForHost) })
 	gauge("posthorn_deliveries_in_memory", "Deliveries that wait in this process's lanes.", func() float64 { return float64(engine.Stats().Queued) })
 	gauge("posthorn_lanes", "Endpoints that have something to do.", func() float64 { return float64(engine.Stats().Lanes) })
 	gauge("posthorn_results_unrecorded", "Attempts that ended and are not yet durable.", func() float64 { return float64(engine.Stats().Unrecorded) })

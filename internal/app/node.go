@@ -103,14 +103,16 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.policy = posthorn.Policy{Schedule: cfg.RetrySchedule, Jitter: cfg.RetryJitter, LocalRetry: posthorn.DefaultLocalRetry}
 	sender := newSender(n.client, n.keys, n.now, log)
 	n.engine = lane.New(lane.Config{
-		Store:       n.store,
-		Sender:      sender,
-		Policy:      n.policy,
-		MaxInFlight: cfg.MaxInFlight,
-		Now:         n.now,
-		Random:      func() float64 { return rand.Float64()*2 - 1 },
-		Observe:     n.observe,
-		Log:         log,
+		Store:        n.store,
+		Sender:       sender,
+		Policy:       n.policy,
+		MaxInFlight:  cfg.MaxInFlight,
+		HostInFlight: cfg.HostInFlight,
+		HostRate:     cfg.HostRate,
+		Now:          n.now,
+		Random:       func() float64 { return rand.Float64()*2 - 1 },
+		Observe:      n.observe,
+		Log:          log,
 	})
 	n.publish = publish.New(publish.Config{
 		Store:         n.store,

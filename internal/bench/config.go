@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -14,6 +15,9 @@ type Config struct {
 	Dir string `json:"-"`
 	// ServeArgs are further flags of "posthorn serve".
 	ServeArgs []string `json:"serve_args,omitempty"`
+	// HostLimits are the flags that bound a tenant's attempts to one host: here all
+	// receivers are one.
+	HostLimits []string `json:"host_limits,omitempty"`
 	// Store is a PostgreSQL to measure instead of the embedded store, as --store
 	// takes it; a database is made on it and dropped again. Nodes is how many serve
 	// it, which the connections share.
@@ -73,11 +77,27 @@ type Progress struct {
 	PerSecond float64 // arrivals at the receiver
 }
 
+// What a node is told of a tenant's attempts to one host: nothing bounds them, the
+// default does, or what no load reaches.
+var (
+	noHostLimits      = []string{"--host-rate", "0", "--host-in-flight", "0"}
+	defaultHostLimits []string
+	farHostLimits     = []string{"--host-rate", "1000000", "--host-in-flight", "65536"}
+)
+
+func shownHostLimits(flags []string) string {
+	if len(flags) == 0 {
+		return "the default limits of a tenant's attempts to one host"
+	}
+	return strings.Join(flags, " ")
+}
+
 // Default is a closed loop of 64 connections on one endpoint.
 func Default() Config {
 	return Config{
 		Conns: 64, Batch: 1, BodySize: 1024, Tenants: 1, Endpoints: 1, FanOut: 1, Nodes: 1,
-		Listen: "127.0.0.1:0", Duration: 10 * time.Second, Relay: true, Raw: true,
+		HostLimits: noHostLimits,
+		Listen:     "127.0.0.1:0", Duration: 10 * time.Second, Relay: true, Raw: true,
 	}
 }
 

@@ -64,7 +64,8 @@ func (n *node) serve(ctx context.Context) (err error) {
 	if n.dir, err = os.MkdirTemp(n.c.Dir, "posthorn-bench-"); err != nil {
 		return err
 	}
-	args := append([]string{"--max-endpoints", "1000000", "--backlog-limit", "100000000"}, n.c.ServeArgs...)
+	args := append([]string{"--max-endpoints", "1000000", "--backlog-limit", "100000000"}, n.c.HostLimits...)
+	args = append(args, n.c.ServeArgs...)
 	options := proof.Options{Binary: n.c.Binary, Dir: n.dir, Args: args}
 	if n.c.Store != "" {
 		if n.database, err = newDatabase(ctx, n.c.Store); err != nil {
@@ -145,7 +146,7 @@ func (n *node) makeBacklog(ctx context.Context) error {
 	api := n.api(n.tokens[0])
 	first := maxGroups - backlogEndpoints // types beyond the load's own
 	if err := parallel(ctx, backlogEndpoints, func(ctx context.Context, i int) error {
-		_, err := api.CreateEndpoint(ctx, "https://partner.example.com/hooks", "paused", eventType(first+i))
+		_, err := api.CreateEndpoint(ctx, fmt.Sprintf("https://partner.example.com/hooks/%d", i), "paused", eventType(first+i))
 		return err
 	}); err != nil {
 		return err

@@ -77,6 +77,9 @@ func (r Report) Print(out io.Writer) {
 	}
 	line("load", "%s, %d a request, %d bytes, %s", how, c.Batch, c.BodySize, c.Duration)
 	line("endpoints", "%d of %d tenants, each event to %d; %d never answer and %d fail", c.Endpoints, c.Tenants, c.FanOut, c.Hang, c.Fail)
+	if c.Server == "" {
+		line("served with", "%s", shownHostLimits(c.HostLimits))
+	}
 	if c.Backlog > 0 {
 		line("pending beforehand", "%d", c.Backlog)
 	}

@@ -22,6 +22,7 @@ type round struct {
 
 	single, batch, fanOut, manyLoad, fullLoad Report
 	slow, steady                              Report // 100/s and 1,000/s
+	limited, counted                          Report // with the default limits at one host, and with some that are not reached
 	undisturbed, hanging, failing             pair
 	healthy, thousandHang                     Report
 	idle                                      idle
@@ -44,6 +45,8 @@ func (r *round) take() {
 	r.restartFull()
 	r.slow = r.run("100/s", func(c *Config) { c.Rate, c.Duration, c.Relay = 100, 2*c.Duration, true })
 	r.steady = r.run("1,000/s", func(c *Config) { c.Rate, c.Relay = 1000, true })
+	r.limited = r.run("1,000/s, with the default limits", func(c *Config) { c.Rate, c.HostLimits = 1000, defaultHostLimits })
+	r.counted = r.run("single publishes, with limits that are not reached", func(c *Config) { c.HostLimits = farHostLimits })
 	r.undisturbed = r.pair("ten endpoints", func(c *Config) {})
 	r.hanging = r.pair("five of ten hang", func(c *Config) { c.Hang = 5 })
 	r.failing = r.pair("nine of ten fail", func(c *Config) { c.Fail = 9 })

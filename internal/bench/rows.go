@@ -20,6 +20,9 @@ func (r *round) rows() []Row {
 		atMost("publish to receipt at 100/s, p99", r.slow.Receipt.P99, 5, "ms", "relay %.2f ms", r.slow.Relay.Receipt.P99),
 		atMost("publish to receipt at 1,000/s, p50", r.steady.Receipt.P50, 2, "ms", "relay %.2f ms", r.steady.Relay.Receipt.P50),
 		atMost("publish to receipt at 1,000/s, p99", r.steady.Receipt.P99, 10, "ms", "relay %.2f ms", r.steady.Relay.Receipt.P99),
+		atMost("with the default limits at one host: publish to receipt at 1,000/s, p99", r.limited.Receipt.P99, 10, "ms", "%.2f ms without", r.steady.Receipt.P99),
+		atLeast("limits at one host that are not reached: delivered, to none", r.counted.DeliveredPerSecond/rate, 0.9, "times",
+			"%.0f/s; CPU %.0f µs to %.0f µs", r.counted.DeliveredPerSecond, 1000*r.counted.ServerCPU, 1000*r.single.ServerCPU),
 	}
 	for _, d := range []struct {
 		name string

@@ -114,7 +114,7 @@ func (t Table) Print(out io.Writer) {
 	if t.Quick {
 		fmt.Fprint(out, ", the quick form: shorter loads, a tenth of the backlog")
 	}
-	fmt.Fprint(out, "\n\n")
+	fmt.Fprintf(out, "; where a row does not say otherwise, nodes serve with %s\n\n", shownHostLimits(noHostLimits))
 	w := tabwriter.NewWriter(out, 0, 0, 1, ' ', 0)
 	fmt.Fprintln(w, "| what\t| must be\t| median\t| all runs\t| \t| beside\t|")
 	fmt.Fprintln(w, "|---\t|---\t|---\t|---\t|---\t|---\t|")

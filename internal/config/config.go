@@ -62,6 +62,9 @@ type Config struct {
 	RetryJitter float64
 	// MaxInFlight bounds the attempts of the whole service at a time.
 	MaxInFlight int
+	// HostInFlight bounds a tenant's attempts at a time to one host, HostRate how many
+	// start in a second; 0 for no limit.
+	HostInFlight, HostRate int
 	// BacklogLimit bounds the open deliveries of a tenant.
 	BacklogLimit int
 	// MaxEndpoints bounds the endpoints of a tenant.

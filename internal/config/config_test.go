@@ -56,7 +56,7 @@ func TestDefaultsAreTheContracts(t *testing.T) {
 		Listen: "127.0.0.1:8420", OpsListen: "127.0.0.1:8421", StorePath: "./posthorn.db", EncryptionKeys: someKeys,
 		Retention: 30 * 24 * time.Hour, RetainPayloads: 30 * 24 * time.Hour, RetainDeliveries: 30 * 24 * time.Hour, RetainAttempts: 30 * 24 * time.Hour,
 		AuditRetention: 365 * 24 * time.Hour, RetrySchedule: posthorn.DefaultSchedule(), RetryJitter: 0.2,
-		MaxInFlight: 4096, BacklogLimit: 1_000_000, MaxEndpoints: 1000, MaxConnections: 4096,
+		MaxInFlight: 4096, HostInFlight: 1024, HostRate: 2000, BacklogLimit: 1_000_000, MaxEndpoints: 1000, MaxConnections: 4096,
 		LogLevel: slog.LevelInfo, LogFormat: "auto", ShutdownDelay: 2 * time.Second, DrainTimeout: 25 * time.Second,
 		OIDCTenantClaim: "tenant", OIDCScopeClaim: "scope",
 	}

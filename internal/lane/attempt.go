@@ -120,19 +120,11 @@ func (e *Engine) finished(it *item, a *posthorn.Attempt) {
 		if it.suspect = a.Status == 410; it.suspect {
 			l.suspects++
 		}
+		e.reseat(l)
 		e.trim(l)
 	}
 	e.settle(l)
 	e.dispatch()
-}
-
-// free gives back what start took.
-func (e *Engine) free(it *item) {
-	it.lane.inFlight--
-	e.inFlight--
-	if !it.proven {
-		e.unproven--
-	}
 }
 
 // trim gives back what a failing lane should not keep in memory.

@@ -88,14 +88,16 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 	joins := l.owned && resettled
 	l.sends = sendsOf(t)
 	e.joinTenant(l, &t.Endpoint.Tenant)
+	e.joinHost(l, t.Endpoint.URL)
 	// A lane knows its pace better than the stored health does, unless it was just
 	// made or resumed: then the store has reset the health.
 	if !wasActive || l.inFlight+l.unrecorded == 0 && t.Health.Failures < l.pace.failures {
-		spent := l.pace.spent
+		spent, usual := l.pace.spent, l.pace.usual
 		l.pace = paceOf(t.Health, e.cfg.Now(), e.elapsed())
 		if first && l.pace.open() {
 			l.grant = newGrant(min(failingQueue, e.cfg.QueuePerLane))
 		}
+		l.pace.usual = usual
 		if l.pace.spent = spent; first {
 			l.paceItself(t.Health)
 		}

@@ -43,9 +43,13 @@ type Config struct {
 	Store  Store
 	Sender Sender
 	Policy posthorn.Policy // default: posthorn.DefaultPolicy
-	// MaxInFlight bounds the attempts at a time (4,096). A quarter of them is
-	// kept for lanes whose last attempt succeeded.
+	// MaxInFlight bounds the attempts at a time (4,096). The last quarter of them is
+	// kept for tenants that hold little, and of the others a third for lanes whose
+	// last attempt succeeded.
 	MaxInFlight int
+	// HostInFlight bounds a tenant's attempts at a time to one host, HostRate how many
+	// of them start in a second. 0 is no bound, and the default.
+	HostInFlight, HostRate int
 	// MaxUnrecorded is how many results may wait to be recorded before no attempt
 	// starts (1,000). Attempts in flight then may still add theirs.
 	MaxUnrecorded int
@@ -130,10 +134,15 @@ type Engine struct {
 	sending    switchState
 	lanes      map[int64]*lane
 	tenants    map[int64]*tenant
-	rings      [2]ring // lanes that may start an attempt: [proven], [unproven]
-	turn       int     // which ring is asked first
+	hosts      map[hostKey]*host
+	turns      [2]queue // tenants that could start an attempt: [proven], [unproven]
+	arrivals   uint64   // of those that took their turns
 	inFlight   int
-	unproven   int // of inFlight: started by lanes that were not proven
+	holders    int           // tenants that have attempts in flight
+	unproven   int           // of inFlight: started by lanes that were not proven, or too long
+	flights    flights       // the others
+	looked     time.Duration // when those were last looked through
+	seen       time.Duration // the age when the clock was last asked
 	unrecorded int
 	queued     int
 	bytes      int64 // held by queues and reservations
@@ -197,6 +206,7 @@ func New(c Config) *Engine {
 		made:     time.Now(),
 		lanes:    make(map[int64]*lane),
 		tenants:  make(map[int64]*tenant),
+		hosts:    make(map[hostKey]*host),
 		wake:     make(chan struct{}, 1),
 		quiet:    make(chan struct{}),
 		stopWork: make(chan struct{}),
@@ -318,6 +328,11 @@ func (e *Engine) Standing() []store.Standing {
 // Stats are figures of the whole engine.
 type Stats struct {
 	InFlight, Queued, Lanes, Unrecorded int
+	// Unproven are those in flight of lanes whose last attempt did not succeed, and
+	// those that last longer than twice their lane's usual time.
+	Unproven int
+	// WaitForHost are lanes that could start an attempt if their host's limits let them.
+	WaitForHost int
 	// QueuedBytes is what counts towards Config.QueueBytes.
 	QueuedBytes int64
 	// OldestQueued is when the oldest event was accepted of those at the head of
@@ -329,8 +344,12 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := Stats{InFlight: e.inFlight, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded, QueuedBytes: e.bytes}
+	e.markOverdue(e.tick())
+	s := Stats{InFlight: e.inFlight, Unproven: e.unproven, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded, QueuedBytes: e.bytes}
 	for _, l := range e.lanes {
+		if l.waitsForHost() {
+			s.WaitForHost++
+		}
 		if it := l.queue.head; it != nil && (s.OldestQueued.IsZero() || it.work.AcceptedAt.Before(s.OldestQueued)) {
 			s.OldestQueued = it.work.AcceptedAt
 		}

@@ -25,6 +25,7 @@ type lane struct {
 	owned, ordered bool
 	gone           bool // deleted: nothing is kept and nothing is sent any more
 	tenant         *tenant
+	host           *host // of its url; nil without one, or without limits
 
 	queue itemList
 	// behind are deliveries taken while the backlog was closing: they follow what
@@ -70,8 +71,8 @@ type lane struct {
 	failures int // of the store, in a row
 
 	// Places in the engine's lists.
-	turnNext     *lane
-	inTurn       bool
+	turn         place // among its tenant's lanes, or those that wait for its host
+	seat         *seat // whose lane it is while it is in turn; else nil
 	serviceNext  *lane
 	inService    bool
 	wakeAt       time.Time
@@ -133,13 +134,17 @@ type item struct {
 	lane    *lane
 	target  *store.Target
 	tenant  *tenant
-	passage *passage // that it entered last
-	epochs  uint64   // of lane and engine together
-	probe   bool     // the breaker is open
-	proven  bool     // the lane was
-	suspect bool     // the result will pause the endpoint
-	turned  turned   // not begun, at the gate
-	cancels uint32   // of the lane
+	host    *host
+	started time.Duration // since the engine was made
+	passage *passage      // that it entered last
+	epochs  uint64        // of lane and engine together
+	probe   bool          // the breaker is open
+	proven  bool          // the lane was, and it does not last too long
+	earlier *item         // in flights
+	later   *item
+	suspect bool   // the result will pause the endpoint
+	turned  turned // not begun, at the gate
+	cancels uint32 // of the lane
 }
 
 // current reports whether no notice came since the attempt was decided on. It is
@@ -204,6 +209,7 @@ func (e *Engine) lane(endpoint int64) *lane {
 	l := e.lanes[endpoint]
 	if l == nil {
 		l = &lane{e: e, endpoint: endpoint, wakeIndex: -1, pace: pace{window: 1}, grant: newGrant(e.cfg.QueuePerLane)}
+		l.turn.lane = l
 		e.lanes[endpoint] = l
 	}
 	return l
@@ -277,8 +283,10 @@ func (l *lane) early() (until time.Time, early bool) {
 	return l.e.cfg.Now().Add(wait), true
 }
 
-// paced reports whether the rate lets nothing start now.
-func (l *lane) paced() bool { return l.pace.wait(l.rate(), l.e.elapsed()) > 0 }
+// paced reports whether the rate, or its host's, lets nothing start now.
+func (l *lane) paced() bool {
+	return l.pace.wait(l.rate(), l.e.elapsed()) > 0 || l.host != nil && l.host.wait(float64(l.e.cfg.HostRate), l.e.elapsed()) > 0
+}
 
 // rate is the target's limit of attempts started per second; 0 for none.
 func (l *lane) rate() float64 {
@@ -303,7 +311,9 @@ func (e *Engine) settle(l *lane) {
 }
 
 func (e *Engine) settleWork(l *lane) {
-	if l.startable() && !l.inTurn {
+	if l.waitsForHost() {
+		e.callHost(l.host)
+	} else if l.startable() && !l.inTurn() {
 		if at, early := l.early(); early {
 			e.wakeLane(l, at)
 		} else {
@@ -359,7 +369,7 @@ func (l *lane) needsRefill() bool {
 // longest, up to maxResting.
 func (e *Engine) settleRest(l *lane) {
 	rest := l.queued()+l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 &&
-		!l.attended && !l.inService && !l.inTurn && l.known() && (l.sends == sendsNothing || !l.unseen() && (l.sends == sendsByHand || l.backlog == backlogNone))
+		!l.attended && !l.inService && !l.inTurn() && l.known() && (l.sends == sendsNothing || !l.unseen() && (l.sends == sendsByHand || l.backlog == backlogNone))
 	if rest == l.restingState {
 		return
 	}
@@ -382,6 +392,7 @@ func (e *Engine) forget(l *lane) {
 		e.wakes.remove(l)
 	}
 	e.joinTenant(l, nil)
+	e.joinHost(l, "")
 	delete(e.lanes, l.endpoint)
 }
 
@@ -390,7 +401,7 @@ func (e *Engine) forget(l *lane) {
 func (e *Engine) leave(l *lane) {
 	e.letGo(e.all(l))
 	l.backlog, l.fresh = backlogNone, false
-	if l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 && !l.attended && !l.inService && !l.inTurn {
+	if l.inFlight+l.unrecorded+l.reserved+l.reservedParked+l.parking == 0 && !l.attended && !l.inService && !l.inTurn() {
 		e.forget(l)
 	}
 }

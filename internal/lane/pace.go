@@ -31,8 +31,9 @@ type pace struct {
 	localUntil time.Duration
 	// proven: the last attempt succeeded.
 	proven bool
-	// spent is until when the attempts started have used up the lane's rate.
-	spent time.Duration
+	// usual is how long a success lately took; 0 while none is known.
+	usual time.Duration
+	meter // of the lane's rate
 }
 
 // paceOf is the pace of a lane of which only the stored health is known: after a
@@ -83,6 +84,7 @@ func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local, now ti
 	switch a.Class {
 	case posthorn.ClassOK:
 		p.failures, p.proven = 0, true
+		p.took(a.Duration)
 		if p.open() {
 			p.probeWait, p.nextProbe, p.window = 0, 0, 1
 		}
@@ -111,7 +113,7 @@ func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local, now ti
 	}
 }
 
-// A lane with more than catchUpAbove attempts a second may be early by catchUp if
+// A rate of more than catchUpAbove attempts a second may be early by catchUp if
 // it was late before, as timers are: a rate of 1000 would become one of 900.
 const (
 	catchUpAbove = 20
@@ -125,22 +127,28 @@ func slack(rate float64) time.Duration {
 	return 0
 }
 
+// meter keeps a rate.
+type meter struct {
+	// spent is until when the attempts started have used it up.
+	spent time.Duration
+}
+
 // started takes in that an attempt was started at a time of the engine's life. It
 // counts as the virtual scheduling of ITU-T I.371 (GCRA) does: in any time t at most
 // rate × (t + slack) + 1 attempts start.
-func (p *pace) started(rate float64, at time.Duration) {
-	if p.spent = max(p.spent, at) + interval(rate); rate <= 0 {
-		p.spent = 0
+func (m *meter) started(rate float64, at time.Duration) {
+	if m.spent = max(m.spent, at) + interval(rate); rate <= 0 {
+		m.spent = 0
 	}
 }
 
 // wait is how long the rate lets the next attempt wait from a time of the engine's
 // life on.
-func (p *pace) wait(rate float64, at time.Duration) time.Duration {
+func (m *meter) wait(rate float64, at time.Duration) time.Duration {
 	if rate <= 0 {
 		return 0
 	}
-	return max(p.spent-slack(rate)-at, 0)
+	return max(m.spent-slack(rate)-at, 0)
 }
 
 func interval(rate float64) time.Duration {

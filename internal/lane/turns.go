@@ -4,37 +4,38 @@ import (
 	"container/heap"
 	"sync/atomic"
 	"time"
+
+	"github.com/posthorn/posthorn/internal/share"
 )
 
-// The rings: which lane starts the next attempt when several could and the
-// global limit binds. Proven lanes and the others take turns; among each,
-// tenants take turns, and then the tenant's lanes. So a tenant with a thousand
-// endpoints gets no more than one with a single endpoint, and lanes that
-// hang never fill the places of those that work.
+// Turns: which lane starts the next attempt when several could. The tenant that
+// holds fewest attempts does, and of its lanes the one that holds fewest. So a tenant
+// with a thousand endpoints gets no more than one with a single endpoint, and who
+// hangs never fills the places of those that work. While nothing is scarce no lane
+// waits, and its turn comes as it is taken.
 
-// The two rings.
+// Lanes whose last attempt succeeded and the others take their turns apart: what is
+// kept for the former does not wait behind the latter.
 const (
-	ringProven = iota
-	ringUnproven
+	turnProven = iota
+	turnUnproven
 )
 
 // tenant is shared by the tenant's lanes.
 type tenant struct {
 	id    int64
 	lanes int
-	seats [2]seat // in each ring
+	held  int     // attempts in flight
+	seats [2]seat // proven, unproven
 	// passage is entered by its attempts as they begin; see gate.go.
 	passage atomic.Pointer[passage]
 }
 
-// ring is a queue of tenants.
-type ring struct{ head, tail *seat }
-
-// seat is a tenant's place in a ring with its lanes in turn.
+// seat is a tenant's place in the turns with its lanes that could start an attempt.
 type seat struct {
-	next       *seat
-	inRing     bool
-	head, tail *lane
+	place  place
+	tenant *tenant
+	lanes  queue
 }
 
 // joinTenant moves the lane to the tenant, or with nil away from all.
@@ -55,60 +56,70 @@ func (e *Engine) joinTenant(l *lane, id *int64) {
 	if t == nil {
 		t = &tenant{id: *id}
 		t.passage.Store(new(passage))
+		for i := range t.seats {
+			s := &t.seats[i]
+			s.tenant, s.place.seat = t, s
+		}
 		e.tenants[*id] = t
 	}
 	t.lanes++
 	l.tenant = t
 }
 
-// takeTurn puts a startable lane at the end of its tenant's line.
+// takeTurn has a startable lane wait for its host, or sit down among its tenant's.
 func (e *Engine) takeTurn(l *lane) {
-	which := ringUnproven
+	if h := l.host; h != nil && (h.waiting.first() != nil || !e.admits(h)) {
+		e.waitForHost(l)
+		return
+	}
+	e.sit(l)
+}
+
+// sit puts the lane in turn for an attempt.
+func (e *Engine) sit(l *lane) {
+	which := turnUnproven
 	if l.pace.proven {
-		which = ringProven
+		which = turnProven
 	}
 	s := &l.tenant.seats[which]
-	l.inTurn, l.turnNext = true, nil
-	if s.tail == nil {
-		s.head = l
-	} else {
-		s.tail.turnNext = l
+	e.arrivals++
+	s.lanes.add(&l.turn, l.inFlight, e.arrivals)
+	l.seat = s
+	if s.place.in == nil {
+		e.turns[which].add(&s.place, s.tenant.held, e.arrivals)
 	}
-	s.tail = l
-	if !s.inRing {
-		e.rings[which].push(s)
+	if l.host != nil {
+		l.host.seated++
 	}
 }
 
-func (r *ring) push(s *seat) {
-	s.inRing, s.next = true, nil
-	if r.tail == nil {
-		r.head = s
-	} else {
-		r.tail.next = s
+// stand takes the lane out of its seat. Its tenant goes behind others that hold as
+// much.
+func (e *Engine) stand(l *lane) {
+	s := l.seat
+	l.turn.remove()
+	l.seat = nil
+	turns := s.place.in
+	s.place.remove()
+	if s.lanes.first() != nil {
+		e.arrivals++
+		turns.add(&s.place, s.tenant.held, e.arrivals)
 	}
-	r.tail = s
+	if l.host != nil {
+		l.host.seated--
+	}
 }
 
-// pop returns the lane whose turn it is, or nil. Its tenant goes to the end.
-func (r *ring) pop() *lane {
-	s := r.head
-	if s == nil {
-		return nil
+// reseat has a lane in turn leave the seat that it took before its last attempt
+// succeeded, or failed.
+func (e *Engine) reseat(l *lane) {
+	if l.seat != nil && l.pace.proven != (l.seat == &l.tenant.seats[turnProven]) {
+		e.stand(l)
 	}
-	if r.head = s.next; r.head == nil {
-		r.tail = nil
-	}
-	s.inRing = false
-	l := s.head
-	if s.head = l.turnNext; s.head == nil {
-		s.tail = nil
-	} else {
-		r.push(s)
-	}
-	l.inTurn, l.turnNext = false, nil
-	return l
 }
+
+// inTurn reports whether the lane waits for its turn, or for its host.
+func (l *lane) inTurn() bool { return l.turn.in != nil }
 
 // dispatch starts what may start. It is called after every change that could
 // let an attempt begin.
@@ -119,39 +130,80 @@ func (e *Engine) dispatch() {
 		if l == nil {
 			return
 		}
+		e.stand(l)
 		// The lane may have changed since it took its turn.
-		if l.startable() {
+		h := l.host
+		if l.startable() && (h == nil || e.admits(h)) {
 			if _, early := l.early(); !early {
 				e.start(l)
 			}
 		}
 		e.settle(l)
+		if h != nil {
+			e.callHost(h)
+		}
 	}
 }
 
-// next returns the lane whose turn it is, or nil when none may start.
+// next returns the lane whose turn it is, or nil when none may start. Where the first
+// in turn may not, those behind it hold as much or more, and may not either.
 func (e *Engine) next() *lane {
-	for range e.rings {
-		which := e.turn
-		e.turn = 1 - e.turn
-		if which == ringUnproven && e.unproven >= e.cfg.MaxInFlight-e.cfg.MaxInFlight/4 {
-			continue
-		}
-		if l := e.rings[which].pop(); l != nil {
-			return l
-		}
+	next := e.turns[turnProven].first()
+	if u := e.turns[turnUnproven].first(); u != nil && (next == nil || u.before(next)) && e.mayStartUnproven(u.seat.tenant) {
+		next = u
 	}
-	return nil
+	if next == nil || !e.mayStart(next.seat.tenant) {
+		return nil
+	}
+	return next.seat.lanes.first().lane
+}
+
+// mayStart reports whether the tenant may be given one more attempt: three quarters
+// are for who comes first, the last one is for who holds little.
+func (e *Engine) mayStart(t *tenant) bool {
+	return !share.Scarce(int64(e.cfg.MaxInFlight), int64(e.inFlight)+1) || e.holdsLittle(t)
+}
+
+func (e *Engine) holdsLittle(t *tenant) bool {
+	holders := e.holders
+	if t.held == 0 {
+		holders++
+	}
+	return share.Reserve(int64(e.cfg.MaxInFlight), int64(t.held)+1, holders)
+}
+
+// mayStartUnproven reports whether the tenant may be given an attempt of a lane whose
+// last one did not succeed. Such attempts, and those that last too long, hold half of
+// all: a quarter is for lanes that work, whosever they are. Who holds little may have
+// them hold three quarters, and who holds nothing all but an eighth.
+func (e *Engine) mayStartUnproven(t *tenant) bool {
+	all := int64(e.cfg.MaxInFlight)
+	half := all - 2*(all/4)
+	if int64(e.inFlight) < half {
+		return true // then those are fewer
+	}
+	if now := e.tick(); now-e.looked >= lookOverdue {
+		e.markOverdue(now)
+	}
+	then := int64(e.unproven) + 1
+	switch {
+	case then <= half:
+		return true
+	case !share.Scarce(all, then):
+		return e.holdsLittle(t)
+	}
+	return t.held == 0 && then <= all-max(all/8, min(all/4, 1))
 }
 
 // start begins an attempt of the lane's next delivery.
 func (e *Engine) start(l *lane) {
 	it := l.pick()
 	e.uncount(it)
+	it.started = e.tick()
 	if rate := l.rate(); rate > 0 {
-		l.pace.started(rate, e.elapsed())
+		l.pace.started(rate, it.started)
 	}
-	it.lane, it.target, it.tenant = l, l.target, l.tenant
+	it.lane, it.target, it.tenant, it.host = l, l.target, l.tenant, l.host
 	it.turned = notTurned
 	it.epochs = l.epoch.Load() + e.epoch.Load()
 	it.probe, it.proven = l.pace.open(), l.pace.proven
@@ -159,18 +211,56 @@ func (e *Engine) start(l *lane) {
 	if it.work.Replay {
 		l.replaying++
 	}
-	l.inFlight++
-	e.inFlight++
 	if !it.work.Aside {
 		l.inLine++
 	}
-	if !it.proven {
+	e.holds(it, 1)
+	if it.host != nil {
+		it.host.started(float64(e.cfg.HostRate), it.started)
+	}
+	if it.proven {
+		e.flights.add(it)
+	} else {
 		e.unproven++
 	}
 	select {
 	case e.hand <- it:
 	default:
 		e.attempts.Go(func() { e.carry(it) })
+	}
+}
+
+// free gives back what start took.
+func (e *Engine) free(it *item) {
+	e.holds(it, -1)
+	if it.proven {
+		e.flights.remove(it)
+	} else {
+		e.unproven--
+	}
+	if it.host != nil {
+		e.callHost(it.host)
+		e.letGoHost(it.host)
+	}
+}
+
+// holds counts an attempt that starts or ends.
+func (e *Engine) holds(it *item, n int) {
+	l, t := it.lane, it.tenant
+	l.inFlight += n
+	e.inFlight += n
+	if t.held == 0 {
+		e.holders++
+	}
+	if t.held += n; t.held == 0 {
+		e.holders--
+	}
+	l.turn.hold(l.inFlight)
+	for i := range t.seats {
+		t.seats[i].place.hold(t.held)
+	}
+	if it.host != nil {
+		it.host.inFlight += n
 	}
 }
 

@@ -63,9 +63,10 @@ var byTest = store.Change{Actor: "cli", At: noon}
 
 func (d *durable) endpoint(t testing.TB, patterns ...posthorn.Pattern) posthorn.Endpoint {
 	t.Helper()
+	ref := posthorn.NewRef(posthorn.EndpointPrefix, noon)
 	e, err := d.store.CreateEndpoint(context.Background(), byTest, posthorn.Endpoint{
-		Ref: posthorn.NewRef(posthorn.EndpointPrefix, noon), Tenant: d.tenant.ID,
-		URL: "https://partner.example.com/hook", Events: patterns, Status: posthorn.StatusActive,
+		Ref: ref, Tenant: d.tenant.ID,
+		URL: "https://partner.example.com/" + ref, Events: patterns, Status: posthorn.StatusActive,
 		CreatedAt: noon, UpdatedAt: noon,
 	}, func(int64) (store.Sealed, error) {
 		return store.Sealed{KeyID: "k1", Box: []byte("box"), CreatedAt: noon}, nil

@@ -92,7 +92,7 @@ func (x *exchange) reach(ctx context.Context, t *target) (net.Conn, error) {
 		}
 		began = time.Now()
 	}
-	nc, err := c.dialAny(ctx, addrs, t.port)
+	nc, err := x.dialAny(ctx, addrs, t.port)
 	timings.Connect = time.Since(began)
 	return nc, err
 }
@@ -134,7 +134,7 @@ func refused(v verdict, a netip.AddrPort) error {
 
 // dialAny dials the addresses, those of the first one's kind first; the other
 // kind joins in when those failed or take long. The first connection wins.
-func (c *Client) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+func (x *exchange) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	var primary, fallback []netip.Addr
 	for _, ip := range addrs {
 		if ip.Is4() == addrs[0].Is4() {
@@ -144,12 +144,12 @@ func (c *Client) dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (
 		}
 	}
 	if len(fallback) == 0 {
-		return c.dialEach(ctx, primary, port)
+		return x.dialEach(ctx, primary, port)
 	}
-	return c.dialRace(ctx, primary, fallback, port)
+	return x.dialRace(ctx, primary, fallback, port)
 }
 
-func (c *Client) dialRace(ctx context.Context, primary, fallback []netip.Addr, port uint16) (net.Conn, error) {
+func (x *exchange) dialRace(ctx context.Context, primary, fallback []netip.Addr, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type outcome struct {
@@ -159,7 +159,7 @@ func (c *Client) dialRace(ctx context.Context, primary, fallback []netip.Addr, p
 	results := make(chan outcome, 2)
 	start := func(addrs []netip.Addr) {
 		go func() {
-			nc, err := c.dialEach(ctx, addrs, port)
+			nc, err := x.dialEach(ctx, addrs, port)
 			results <- outcome{nc, err}
 		}()
 	}
@@ -206,10 +206,10 @@ func worse(a, b error) error {
 }
 
 // dialEach dials one address after the other, each with its share of the time.
-func (c *Client) dialEach(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
+func (x *exchange) dialEach(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	var failed error
 	for i, ip := range addrs {
-		nc, err := c.dialShare(ctx, netip.AddrPortFrom(ip, port), len(addrs)-i)
+		nc, err := x.dialShare(ctx, netip.AddrPortFrom(ip, port), len(addrs)-i)
 		if err == nil {
 			return nc, nil
 		}
@@ -222,14 +222,29 @@ func (c *Client) dialEach(ctx context.Context, addrs []netip.Addr, port uint16) 
 }
 
 // dialShare dials one address and leaves time for the others that are left.
-func (c *Client) dialShare(ctx context.Context, a netip.AddrPort, left int) (net.Conn, error) {
+func (x *exchange) dialShare(ctx context.Context, a netip.AddrPort, left int) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		all := time.Until(deadline)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, max(all/time.Duration(left), min(all, minDialTime)))
 		defer cancel()
 	}
-	return c.dialOne(ctx, a)
+	return x.dialCounted(ctx, a)
+}
+
+// dialCounted dials an address unless too many of the tenant's connections lead there.
+func (x *exchange) dialCounted(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
+	pool := &x.client.pool
+	crowd := pool.enter(crowdKey{x.request.Tenant, a.Addr()})
+	if crowd == nil {
+		return nil, crowded(a.Addr())
+	}
+	nc, err := x.client.dialOne(ctx, a)
+	if err != nil {
+		pool.exit(crowd)
+		return nil, err
+	}
+	return &counted{Conn: nc, crowd: crowd, exit: pool.exit}, nil
 }
 
 // dialGuarded opens a socket to an address that was judged, and has it judged

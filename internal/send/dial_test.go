@@ -85,7 +85,7 @@ func TestAddressesAreTriedInTurn(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				nc, err := c.dialAny(ctx, addrs, 443)
+				nc, err := (&exchange{client: c}).dialAny(ctx, addrs, 443)
 				if !errors.Is(err, tt.err) || (nc == nil) != (tt.err != nil) || time.Since(s.began) != tt.took {
 					t.Errorf("%v after %v, want %v after %v", err, time.Since(s.began), tt.err, tt.took)
 				}
@@ -112,7 +112,7 @@ func TestLoserOfTheRaceIsClosed(t *testing.T) {
 			return s.dial(ctx, a)
 		}}
 		s.after = map[string]time.Duration{"2606::1": time.Second}
-		nc, err := c.dialAny(t.Context(), []netip.Addr{netip.MustParseAddr("2606::1"), netip.MustParseAddr("93.184.215.14")}, 443)
+		nc, err := (&exchange{client: c}).dialAny(t.Context(), []netip.Addr{netip.MustParseAddr("2606::1"), netip.MustParseAddr("93.184.215.14")}, 443)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -38,6 +38,7 @@ func (f *fault) Unwrap() error { return f.err }
 var (
 	errHeadTooLarge   = errors.New("the answer's headers exceed the limit")
 	errHeadTooLong    = errors.New("the answer's headers have too many lines")
+	errCrowded        = errors.New("too many connections of the tenant to the address")
 	errShut           = errors.New("the gate is shut")
 	errNothingWritten = errors.New("a kept connection was closed before anything was written")
 )
@@ -62,7 +63,7 @@ func (x *exchange) fail(ctx context.Context, err error) {
 // daily life. The URL's path and query stay out: they may hold secrets.
 func (c *Client) logFault(ctx context.Context, r *Request, a *posthorn.Attempt, err error) {
 	level := slog.LevelDebug
-	if a.Class == posthorn.ClassLocal && ctx.Err() == nil || a.Class == posthorn.ClassRefused {
+	if a.Class == posthorn.ClassLocal && ctx.Err() == nil && !errors.Is(err, errCrowded) || a.Class == posthorn.ClassRefused {
 		level = slog.LevelWarn
 	}
 	if !c.log.Enabled(ctx, level) {
@@ -88,8 +89,11 @@ func isTimeout(err error) bool {
 }
 
 // isLocal reports whether the operating system refused for a reason on our
-// side: no descriptors, ports, memory or route, or our own firewall.
+// side: no descriptors, ports, memory or route, or our own firewall; or we did.
 func isLocal(err error) bool {
+	if errors.Is(err, errCrowded) {
+		return true
+	}
 	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENETUNREACH, syscall.ENETDOWN,
 		syscall.ENOBUFS, syscall.ENOMEM, syscall.EACCES, syscall.EPERM,

@@ -41,13 +41,21 @@ type conn struct {
 	// The pool's: where the connection stands in the order of use, since when, and
 	// what its watcher found when it was taken; nil while it has none.
 	older, newer *conn
-	idle         bool
-	since        time.Time
-	watched      chan bool
+	// crowd is whose it is, nil where the address is not known, with its place there.
+	crowd                *crowd
+	olderHere, newerHere *conn
+
+	idle    bool
+	since   time.Time
+	watched chan bool
 }
 
 func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
-	c := &conn{Conn: nc, socket: newSocket(raw), endpoint: endpoint, origin: origin, left: math.MaxInt64}
+	c := &conn{Conn: nc, endpoint: endpoint, origin: origin, left: math.MaxInt64}
+	if n, ok := raw.(*counted); ok {
+		raw, c.crowd = n.Conn, n.crowd
+	}
+	c.socket = newSocket(raw)
 	c.takeReader()
 	return c
 }
@@ -101,6 +109,8 @@ var longAgo = time.Unix(1, 0)
 type pool struct {
 	mu         sync.Mutex
 	byEndpoint map[int64][]*conn // oldest first
+	crowds     map[crowdKey]*crowd
+	perAddress int // bounds each crowd; 0 for maxPerAddress
 	oldest     *conn
 	newest     *conn
 	count      int
@@ -279,6 +289,9 @@ func (p *pool) add(c *conn) {
 		p.oldest = c
 	}
 	p.newest = c
+	if c.crowd != nil {
+		c.crowd.addIdle(c)
+	}
 	p.count++
 	c.idle = true
 }
@@ -302,6 +315,9 @@ func (p *pool) remove(c *conn) {
 		p.newest = c.older
 	}
 	c.older, c.newer = nil, nil
+	if c.crowd != nil {
+		c.crowd.removeIdle(c)
+	}
 	p.count--
 	c.idle = false
 }

@@ -81,6 +81,8 @@ type Request struct {
 	Timeout time.Duration
 	// Gate has the last word; nil: the request goes out.
 	Gate Gate
+	// Tenant is whose connections to one address are counted together.
+	Tenant int64
 	// Endpoint is the key of the connection pool: no connection is shared
 	// between two endpoints.
 	Endpoint int64

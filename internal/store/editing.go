@@ -68,6 +68,12 @@ func settlePause(e *posthorn.Endpoint, at time.Time) {
 	e.PausedAt = e.PausedAt.UTC()
 }
 
+// Relocates reports whether what was done to the endpoint has it send to another url: then
+// the tenant must not have too many there. old is nil for a new one.
+func Relocates(old, e *posthorn.Endpoint) bool {
+	return old == nil || posthorn.ReceiverOf(old.URL) != posthorn.ReceiverOf(e.URL)
+}
+
 // Edited is what fn makes of the endpoint, with what fn may not change.
 func Edited(old posthorn.Endpoint, at time.Time, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error) {
 	e := old

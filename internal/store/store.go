@@ -27,6 +27,8 @@ var (
 	ErrVersion = errors.New("store: version mismatch")
 	// ErrEndpointLimit: the tenant has as many endpoints as it may.
 	ErrEndpointLimit = errors.New("store: too many endpoints")
+	// ErrSameURL: the tenant has as many endpoints with this url as it may.
+	ErrSameURL = errors.New("store: too many endpoints with the same url")
 	// ErrStale: the tenant's endpoints changed since they were matched; match
 	// again and repeat.
 	ErrStale = errors.New("store: endpoints changed")
@@ -244,7 +246,8 @@ type Target struct {
 type Endpoints interface {
 	// CreateEndpoint stores e (Ref, Tenant, URL, Description, Events, Status,
 	// times) with its first secret; limit bounds the tenant's living endpoints
-	// (ErrEndpointLimit). seal is called with the new internal id: it binds the
+	// (ErrEndpointLimit), and posthorn.MaxSameURL those that have the same url
+	// (ErrSameURL). seal is called with the new internal id: it binds the
 	// secret to tenant and endpoint.
 	CreateEndpoint(ctx context.Context, c Change, e posthorn.Endpoint, seal func(id int64) (Sealed, error), limit int) (posthorn.Endpoint, error)
 	EndpointByRef(ctx context.Context, tenant int64, ref string) (posthorn.Endpoint, error)
@@ -255,7 +258,8 @@ type Endpoints interface {
 	// it leaves; a fn that changes nothing that users see leaves Version and
 	// UpdatedAt alone. version 0 means any, else ErrVersion unless it is the
 	// row's. An error of fn comes back as it is. A url of another origin deletes
-	// the headers of the settings with their values. A change to active resets the
+	// the headers of the settings with their values. A url that becomes the same as
+	// those of posthorn.MaxSameURL others is ErrSameURL. A change to active resets the
 	// five-day rule and the hold. fn may be called more than once. Settings are
 	// not its to change: see UpdateSettings.
 	UpdateEndpoint(ctx context.Context, c Change, tenant int64, ref string, version int64, fn func(*posthorn.Endpoint) error) (posthorn.Endpoint, error)

@@ -50,8 +50,9 @@ func (w *ward) newTenant() posthorn.Tenant {
 }
 
 func (w *ward) create(on *postgres.Store, tenant int64) (posthorn.Endpoint, error) {
+	ref := posthorn.NewRef(posthorn.EndpointPrefix, time.Now())
 	return on.CreateEndpoint(w.Context(), w.change(), posthorn.Endpoint{
-		Ref: posthorn.NewRef(posthorn.EndpointPrefix, time.Now()), Tenant: tenant, URL: "https://example.com", Events: []posthorn.Pattern{"*"},
+		Ref: ref, Tenant: tenant, URL: "https://example.com/" + ref, Events: []posthorn.Pattern{"*"},
 		Status: posthorn.StatusActive,
 	}, func(int64) (store.Sealed, error) { return store.Sealed{KeyID: "k", Box: []byte("s")}, nil }, 1000)
 }

@@ -86,8 +86,9 @@ func fixtures(b *testing.B, s store.Store, tenants, endpoints int) (targets []be
 			b.Fatal(err)
 		}
 		for j := range endpoints {
+			ref := posthorn.NewRef(posthorn.EndpointPrefix, c.At)
 			e, err := s.CreateEndpoint(b.Context(), c, posthorn.Endpoint{
-				Ref: posthorn.NewRef(posthorn.EndpointPrefix, c.At), Tenant: t.ID, Events: []posthorn.Pattern{"*"},
+				Ref: ref, Tenant: t.ID, URL: "https://example.com/" + ref, Events: []posthorn.Pattern{"*"},
 			}, func(int64) (store.Sealed, error) { return store.Sealed{}, nil }, 0)
 			if err != nil {
 				b.Fatal(err)

@@ -50,6 +50,9 @@ func (s *Store) CreateEndpoint(ctx context.Context, c store.Change, e posthorn.E
 		if err := tx.roomForEndpoint(e.Tenant, e.Ref, limit); err != nil {
 			return err
 		}
+		if err := tx.roomAtURL(nil, &e); err != nil {
+			return err
+		}
 		if err := tx.insertEndpoint(&e, seal); err != nil {
 			return err
 		}
@@ -87,6 +90,25 @@ func (tx *txn) roomForEndpoint(tenant int64, ref string, limit int) error {
 		return refuse(store.ErrEndpointLimit)
 	}
 	return nil
+}
+
+// roomAtURL refuses a url that too many of the tenant's other endpoints have. The
+// tenant's endpoints stay as they are until the transaction ends.
+func (tx *txn) roomAtURL(old, e *posthorn.Endpoint) error {
+	if !store.Relocates(old, e) {
+		return nil
+	}
+	var others []string
+	err := tx.rows(`SELECT url FROM endpoints WHERE tenant = ? AND deleted_at = 0 AND id <> ?`, []any{e.Tenant, e.ID}, func(r scanner) error {
+		var url string
+		err := r.Scan(&url)
+		others = append(others, url)
+		return err
+	})
+	if err == nil && posthorn.TooManyAt(e.URL, others) {
+		err = refuse(store.ErrSameURL)
+	}
+	return err
 }
 
 func (tx *txn) insertEndpoint(e *posthorn.Endpoint, seal func(id int64) (store.Sealed, error)) error {
@@ -169,6 +191,9 @@ func (s *Store) UpdateEndpoint(ctx context.Context, c store.Change, tenant int64
 		if store.SameToUsers(&old, &e) {
 			e = old
 			return nil
+		}
+		if err := tx.roomAtURL(&old, &e); err != nil {
+			return err
 		}
 		return tx.updateEndpoint(c, &old, &e)
 	})

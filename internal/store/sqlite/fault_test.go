@@ -40,7 +40,7 @@ func newScene(t *testing.T, s *sqlite.Store) *scene {
 func (s *scene) addEndpoint(ref string) posthorn.Endpoint {
 	s.t.Helper()
 	c := store.Change{Actor: "test", At: time.Now()}
-	e, err := s.CreateEndpoint(s.t.Context(), c, posthorn.Endpoint{Ref: ref, Tenant: s.tenant.ID, Events: []posthorn.Pattern{"*"}},
+	e, err := s.CreateEndpoint(s.t.Context(), c, posthorn.Endpoint{Ref: ref, Tenant: s.tenant.ID, URL: "https://example.com/" + ref, Events: []posthorn.Pattern{"*"}},
 		func(int64) (store.Sealed, error) { return store.Sealed{}, nil }, 0)
 	if err != nil {
 		s.t.Fatal(err)

@@ -83,7 +83,8 @@ func (w *listWorld) addTenant() {
 }
 
 func (w *listWorld) addEndpoint(t *listTenant) {
-	e, err := w.CreateEndpoint(w.Context(), w.by(), posthorn.Endpoint{Ref: "wh_" + w.name(), Tenant: t.ID, Events: []posthorn.Pattern{"*"}}, nil, 0)
+	name := w.name()
+	e, err := w.CreateEndpoint(w.Context(), w.by(), posthorn.Endpoint{Ref: "wh_" + name, Tenant: t.ID, URL: "https://example.com/" + name, Events: []posthorn.Pattern{"*"}}, nil, 0)
 	w.must(err)
 	t.endpoints = append(t.endpoints, e)
 }

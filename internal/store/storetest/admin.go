@@ -237,6 +237,73 @@ var endpointPromises = []promise{
 		_, err = w.s.CreateEndpoint(w.Context(), w.change(), e, seal, 1)
 		w.ok(err)
 	}},
+	{"a tenant has no more endpoints with one url than it may", func(w *world) {
+		made := 0
+		create := func(t posthorn.Tenant, url string) (posthorn.Endpoint, error) {
+			made++
+			return w.s.CreateEndpoint(w.Context(), w.change(), posthorn.Endpoint{
+				Ref: fmt.Sprintf("wh_same%d", made), Tenant: t.ID, URL: url, Events: []posthorn.Pattern{"*"}, Status: posthorn.StatusActive,
+			}, nil, 0)
+		}
+		move := func(ref, url string) error {
+			_, err := w.s.UpdateEndpoint(w.Context(), w.change(), w.tenant.ID, ref, 0, func(e *posthorn.Endpoint) error { e.URL = url; return nil })
+			return err
+		}
+		var refs []string
+		for i := range posthorn.MaxSameURL {
+			e, err := create(w.tenant, fmt.Sprintf("https://Hooks.example.com:443?%d", i))
+			w.ok(err)
+			refs = append(refs, e.Ref)
+		}
+		_, err := create(w.tenant, "https://hooks.example.com/")
+		w.is(err, store.ErrSameURL)
+		beside, err := create(w.tenant, "https://hooks.example.com/beside")
+		w.ok(err)
+		w.is(move(beside.Ref, "https://hooks.example.com/?another"), store.ErrSameURL)
+		w.ok(move(refs[0], "https://hooks.example.com/?another"))
+		_, err = w.s.UpdateEndpoint(w.Context(), w.change(), w.tenant.ID, refs[1], 0, func(e *posthorn.Endpoint) error { e.Description = "new"; return nil })
+		w.ok(err)
+		_, err = create(w.newTenant("other"), "https://hooks.example.com/")
+		w.ok(err)
+		w.ok(w.s.DeleteEndpoint(w.Context(), w.change(), w.tenant.ID, refs[2], 0))
+		w.ok(move(beside.Ref, "https://hooks.example.com/"))
+		_, err = create(w.tenant, "https://hooks.example.com/")
+		w.is(err, store.ErrSameURL)
+	}},
+	{"endpoints that are made and moved at one time are no more with one url either", func(w *world) {
+		const many = 3 * posthorn.MaxSameURL
+		moved := make([]posthorn.Endpoint, many)
+		for i := range moved {
+			moved[i] = w.endpoint()
+		}
+		outcomes := make(chan error, 2*many)
+		for i := range many {
+			go func() {
+				_, err := w.s.CreateEndpoint(w.Context(), w.change(), posthorn.Endpoint{
+					Ref: fmt.Sprintf("wh_race%d", i), Tenant: w.tenant.ID, URL: "https://hooks.example.com/", Events: []posthorn.Pattern{"*"},
+				}, nil, 0)
+				outcomes <- err
+			}()
+			go func() {
+				_, err := w.s.UpdateEndpoint(w.Context(), w.change(), w.tenant.ID, moved[i].Ref, 0, func(e *posthorn.Endpoint) error {
+					e.URL = "https://hooks.example.com"
+					return nil
+				})
+				outcomes <- err
+			}()
+		}
+		done := 0
+		for range 2 * many {
+			if err := <-outcomes; err == nil {
+				done++
+			} else if !errors.Is(err, store.ErrSameURL) {
+				w.Error(err)
+			}
+		}
+		if done != posthorn.MaxSameURL {
+			w.Errorf("%d endpoints have one url, want %d", done, posthorn.MaxSameURL)
+		}
+	}},
 	{"a change takes effect once, with the next version", func(w *world) {
 		to := w.endpoint()
 		w.now = w.now.Add(time.Minute)
