@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -216,7 +215,7 @@ func TenantScopes() []string { return []string{ScopeRead, ScopeWrite, ScopePubli
 
 // lookupJWT finds who a JWT speaks for, in memory or else by checking it. What is
 // remembered never outlives the token's own end.
-func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip.Addr) (*entry, error) {
+func (a *Authenticator) lookupJWT(ctx context.Context, text string) (*entry, error) {
 	hash := sha256.Sum256([]byte(text))
 	now := a.now()
 	a.mu.RLock()
@@ -230,9 +229,7 @@ func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip
 		e = &entry{jwt: true}
 		e.principal, err = a.oidc.principal(c, p)
 	}
-	switch why, is := errors.AsType[refused](err); {
-	case is:
-		return nil, a.refuse(remote, string(why))
+	switch {
 	case errors.Is(err, errNoKeys):
 		return nil, &posthorn.Error{Code: posthorn.Unavailable, RetryAfter: fetchPause,
 			Message: "The keys of the token's identity provider cannot be fetched now; try again."}

@@ -64,6 +64,9 @@ type Store struct {
 	role    Role
 	lock    *fileLock
 	readers *sql.DB
+	// walkers are the readers' connections for walks, which nobody else waits for.
+	walkers *sql.DB
+	walks   *store.Walks
 	writer  *writer
 	// checkpointer is nil where the writer does its work.
 	checkpointer *checkpointer
@@ -85,7 +88,7 @@ var _ store.Store = (*Store)(nil)
 // os.ErrPermission and fs.ErrNotExist in them.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{role: o.Role}
+	s := &Store{role: o.Role, walks: store.NewWalks()}
 	if err := s.open(ctx, o); err != nil {
 		err = errors.Join(err, s.lock.release())
 		return nil, explainOpen(o.Path, err)
@@ -146,12 +149,17 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	}
 	s.readers.SetMaxOpenConns(4)
 	s.readers.SetMaxIdleConns(4)
-	if s.prepared, err = prepare(ctx, s.readers); err != nil {
+	if s.walkers, err = sql.Open("sqlite", readerDSN(o)); err != nil {
 		return errors.Join(err, s.readers.Close(), s.writer.close())
+	}
+	s.walkers.SetMaxOpenConns(store.WalkPlaces)
+	s.walkers.SetMaxIdleConns(store.WalkPlaces)
+	if s.prepared, err = prepare(ctx, s.readers); err != nil {
+		return errors.Join(err, s.closeReaders(), s.writer.close())
 	}
 	if o.checkpoints() {
 		if s.checkpointer, err = newCheckpointer(o, s.writer); err != nil {
-			return errors.Join(err, s.readers.Close(), s.writer.close())
+			return errors.Join(err, s.closeReaders(), s.writer.close())
 		}
 		s.writer.committed = s.checkpointer.committed
 		s.checkpointer.start()
@@ -170,9 +178,23 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		err := s.checkpointer.close()
 		s.writer.stop()
-		s.closeErr = errors.Join(err, s.readers.Close(), s.writer.close(), s.lock.release())
+		s.closeErr = errors.Join(err, s.closeReaders(), s.writer.close(), s.lock.release())
 	})
 	return s.closeErr
+}
+
+// closeReaders ends all connections that read.
+func (s *Store) closeReaders() error { return errors.Join(s.readers.Close(), s.walkers.Close()) }
+
+// Walks implements [store.Walker].
+func (s *Store) Walks() *store.Walks { return s.walks }
+
+// reader is the pool that a read of ctx is of.
+func (s *Store) reader(ctx context.Context) *sql.DB {
+	if store.OfWalk(ctx) {
+		return s.walkers
+	}
+	return s.readers
 }
 
 // Ping reports whether the store can be written to now: it commits a row.
