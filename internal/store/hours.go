@@ -115,7 +115,7 @@ type Slot struct {
 }
 
 // StatsSlice is how many hours of endpoints a slice of [Statistics].Stats adds up.
-const StatsSlice = 5 * WalkSlice
+const StatsSlice = 10 * WalkSlice
 
 // SlicesOf cuts a tenant's endpoints into slices of a walk over their hours.
 func (f *StatsFilter) SlicesOf(endpoints []int64) iter.Seq[[]int64] {

@@ -12,9 +12,9 @@ import (
 var ErrBusy = errors.New("store: too many long reads of the tenant wait")
 
 const (
-	// WalkSlice is about how many rows a slice of a walk looks at: some ten
+	// WalkSlice is about how many rows a slice of a walk looks at: some
 	// milliseconds, after which others go first.
-	WalkSlice = 2000
+	WalkSlice = 1000
 	// WalkPlaces is how many slices are read at a time, each on a connection of those
 	// that a store keeps for walks.
 	WalkPlaces = 2

@@ -2,6 +2,9 @@ package postgres
 
 import (
 	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/posthorn/posthorn"
 )
@@ -29,3 +32,24 @@ func (s *Store) Unheld(ctx context.Context) (lost []posthorn.ID, err error) {
 
 // URL is the database's address.
 func (s *Store) URL() string { return s.o.URL }
+
+// HoldReaders takes all connections of walks, or all others that read.
+func (s *Store) HoldReaders(t testing.TB, walks bool) (release func()) {
+	of := s.other
+	if walks {
+		of = s.long
+	}
+	var held []*pgxpool.Conn
+	for range of.Config().MaxConns {
+		c, err := of.Acquire(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	return func() {
+		for _, c := range held {
+			c.Release()
+		}
+	}
+}

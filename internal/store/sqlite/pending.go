@@ -84,7 +84,7 @@ func (p *pending) sliceParked(ctx context.Context, q querier) (more bool, err er
 
 // dueSlice is how many entries of the index by times are looked at together: it holds
 // those of all endpoints, and little is read for an entry of another.
-const dueSlice = 5 * store.WalkSlice
+const dueSlice = store.WalkSlice
 
 func (p *pending) sliceDue(ctx context.Context, q querier) (more bool, err error) {
 	from, args := "", p.due

@@ -19,7 +19,7 @@ import (
 func Run(t *testing.T, open func(t *testing.T) (store.Store, Raw)) {
 	for _, group := range [][]promise{
 		tenantPromises, tokenPromises, endpointPromises, secretPromises, headerPromises, sealingPromises, publishPromises,
-		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, clockPromises, erasePromises, exportPromises, auditPromises, newerPromises,
+		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, turnPromises, logPromises, statsPromises, streamPromises, sweepPromises, clockPromises, erasePromises, exportPromises, auditPromises, newerPromises, walkPromises,
 	} {
 		for _, p := range group {
 			t.Run(p.name, func(t *testing.T) {
