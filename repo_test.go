@@ -31,7 +31,7 @@ var rules = []struct {
 		why: "receivers import it: it must drag nothing of the service into their programs"},
 	{pkg: "client", deny: []string{module + "/internal/"},
 		why: "it is public: it knows the API as users do, not the service's insides"},
-	{pkg: "internal/store", deny: []string{module + "/internal/", "database/sql"},
+	{pkg: "internal/store", deny: []string{module + "/internal/", "database/sql"}, but: []string{module + "/internal/share"},
 		why: "the contract is for every store and names no engine"},
 	{pkg: "internal/store/sqlite", deny: []string{module + "/internal/"}, but: []string{module + "/internal/store"},
 		why: "a store keeps rows; what they mean is decided in the root package"},

@@ -93,6 +93,9 @@ func (c *Client) copyLines(ctx context.Context, w io.Writer, r io.Reader) (Expor
 		if err == io.EOF && len(line) == 0 {
 			break
 		}
+		if errors.Is(err, io.ErrUnexpectedEOF) && ctx.Err() == nil { // the server has cut it
+			return Exported{}, ErrCutShort
+		}
 		if err != nil && err != io.EOF {
 			return Exported{}, c.unreachable(ctx, err)
 		}

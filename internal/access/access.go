@@ -145,11 +145,10 @@ func (a *Authenticator) Authenticate(ctx context.Context, authorization []string
 	default:
 		return nil, a.refuse(remote, "The request has more than one Authorization header; send one.")
 	}
-	scheme, text, _ := strings.Cut(strings.TrimSpace(authorization[0]), " ")
-	if !strings.EqualFold(scheme, "bearer") {
-		return nil, a.refuse(remote, "The Authorization header must be \"Bearer\" and a token.")
+	e, err := a.who(ctx, authorization[0], remote)
+	if why, is := errors.AsType[refused](err); is {
+		return nil, a.refuse(remote, string(why))
 	}
-	e, err := a.who(ctx, strings.TrimSpace(text), remote)
 	if err != nil {
 		return nil, err
 	}
@@ -165,24 +164,48 @@ func (a *Authenticator) Authenticate(ctx context.Context, authorization []string
 	return &e.principal, nil
 }
 
-// who finds whom a token speaks for.
-func (a *Authenticator) who(ctx context.Context, text string, remote netip.Addr) (*entry, error) {
+// Again tells for whom a token speaks now that was let in before, while its request is
+// still being answered. It is no request of its own: it counts no use, takes nothing of
+// the token's rate, and is no failed attempt of its address. The error is Unauthorized
+// when the token was revoked or has expired, else as of [Authenticator.Authenticate].
+func (a *Authenticator) Again(ctx context.Context, authorization []string) (*Principal, error) {
+	if len(authorization) != 1 {
+		return nil, ErrNoToken
+	}
+	e, err := a.who(ctx, authorization[0], netip.Addr{})
+	if why, is := errors.AsType[refused](err); is {
+		return nil, &posthorn.Error{Code: posthorn.Unauthorized, Message: string(why)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &e.principal, nil
+}
+
+// who finds whom the value of an Authorization header speaks for; a refused error if
+// for nobody.
+func (a *Authenticator) who(ctx context.Context, authorization string, remote netip.Addr) (*entry, error) {
+	scheme, text, _ := strings.Cut(strings.TrimSpace(authorization), " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return nil, refused("The Authorization header must be \"Bearer\" and a token.")
+	}
+	text = strings.TrimSpace(text)
 	if a.oidc != nil && looksLikeJWT(text) {
 		return a.lookupJWT(ctx, text, remote)
 	}
 	hash, ok := HashToken(text)
 	if !ok {
-		return nil, a.refuse(remote, "The token is not one of Posthorn's: check that it was copied whole, pht_ included.")
+		return nil, refused("The token is not one of Posthorn's: check that it was copied whole, pht_ included.")
 	}
 	e, err := a.lookup(ctx, hash, remote)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, a.refuse(remote, "The token is unknown or was revoked.")
+		return nil, refused("The token is unknown or was revoked.")
 	}
 	if err != nil {
 		return nil, err
 	}
 	if t := e.principal.ExpiresAt; !t.IsZero() && !a.now().Before(t) {
-		return nil, a.refuse(remote, "The token has expired; ask for a new one.")
+		return nil, refused("The token has expired; ask for a new one.")
 	}
 	return e, nil
 }

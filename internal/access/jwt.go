@@ -239,11 +239,11 @@ func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip
 	}
 	tried := 0
 	e, err = a.checkJWT(ctx, text, now, &tried)
-	if why, is := errors.AsType[refused](err); is {
-		a.strangers.failed(remote, readWork+time.Duration(tried)*signatureWork)
-		return nil, a.refuse(remote, string(why))
-	}
+	_, bad := errors.AsType[refused](err)
 	switch {
+	case bad:
+		a.strangers.failed(remote, readWork+time.Duration(tried)*signatureWork)
+		return nil, err
 	case posthorn.ErrorCode(err) == posthorn.Forbidden:
 		a.strangers.failed(remote, readWork+lookWork+time.Duration(tried)*signatureWork)
 		return nil, err

@@ -76,6 +76,7 @@ type Store interface {
 	Deletions(ctx context.Context, before int64, limit int) ([]store.Deletion, error)
 	CreateExport(ctx context.Context, c store.Change, e store.Export) error
 	ExportByRef(ctx context.Context, tenant int64, ref string, now time.Time) (store.Export, error)
+	store.Walker
 	LookupOnce(ctx context.Context, o store.Once, now time.Time) error
 	AuditEntries(ctx context.Context, f store.AuditFilter, before int64, limit int) ([]store.AuditEntry, int64, error)
 	Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, error)
@@ -120,6 +121,8 @@ type Catalog interface {
 // Authenticator tells who sent the values of a request's Authorization header.
 type Authenticator interface {
 	Authenticate(ctx context.Context, authorization []string, remote netip.Addr) (*access.Principal, error)
+	// Again is asked while a request is still being answered.
+	Again(ctx context.Context, authorization []string) (*access.Principal, error)
 }
 
 // LaneView is what the engine knows of an endpoint that the store does not.
@@ -181,7 +184,9 @@ type server struct {
 	bodies     *share.Pool
 	answers    *share.Pool
 	tenants    knownTenants
-	streams    streams
+	streams    *share.Pool
+	exports    *share.Pool
+	rights     rights
 	testing    testRates
 }
 
@@ -206,9 +211,13 @@ func New(c Config) (http.Handler, error) {
 		c.Version = posthorn.Version
 	}
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	s := &server{Config: c, tenants: knownTenants{source: c.Store.TenantByName}, bodies: share.NewPool(bodiesInAll, bodiesOfTenant), answers: share.NewPool(answersInAll, answersOfTenant)}
+	s := &server{
+		Config: c, tenants: knownTenants{source: c.Store.TenantByName},
+		bodies: share.NewPool(bodiesInAll, bodiesOfTenant), answers: share.NewPool(answersInAll, answersOfTenant),
+		streams: share.NewPool(streamsInAll, streamsOfTenant), exports: share.NewPool(exportsInAll, exportsOfTenant),
+	}
 	c.Store.Watch(s.tenants.notice)
-	c.Store.Watch(s.streams.notice)
+	c.Store.Watch(s.rights.notice)
 	s.operations = s.declare()
 	mux := new(web.Mux)
 	for _, op := range s.operations {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -19,6 +20,9 @@ func storeError(err error) error {
 		return &posthorn.Error{Code: posthorn.Unavailable, Message: message, RetryAfter: wait}
 	}
 	switch {
+	case errors.Is(err, store.ErrBusy):
+		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: 5 * time.Second,
+			Message: fmt.Sprintf("The tenant has %d long reads waiting (counts, dry runs, statistics); let them end first.", store.WalksWaiting)}
 	case errors.Is(err, store.ErrOverloaded):
 		return later(time.Second, "More is waiting to be written than can be taken now; try again.")
 	case errors.Is(err, store.ErrFull):

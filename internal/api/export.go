@@ -12,6 +12,7 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -33,8 +34,14 @@ type ExportCreate struct {
 	Until field[time.Time] `json:"until,omitempty" doc:"Events accepted before; now when left out or later."`
 }
 
-// exportLife is how long an export can be downloaded.
-const exportLife = 24 * time.Hour
+const (
+	// exportLife is how long an export can be downloaded.
+	exportLife = 24 * time.Hour
+	// How many are downloaded at a time.
+	exportsOfTenant = 2
+	exportsInAll    = 20
+	exportRetry     = 30 * time.Second
+)
 
 func (s *server) exportOperations() []*operation {
 	return []*operation{{
@@ -54,7 +61,9 @@ func (s *server) exportOperations() []*operation {
 		id: "download-export", method: "GET", path: "/exports/{exportId}/content", tag: "Exports", scope: access.ScopeRead,
 		summary: "Download an export",
 		description: `One JSON object a line: {"endpoint": …}, then {"event": …} and its {"delivery": …} lines, newest first, as the lists show them, with the event's data. ` +
-			`The last line is {"end": {"endpoints", "events", "deliveries"}}: a download without it was cut short. Each download is audited.`,
+			`The last line is {"end": {"endpoints", "events", "deliveries"}}: a download without it was cut short. Each download is audited. ` +
+			"It ends without that line when the token is revoked or expires, the tenant is deleted or the node stops. " +
+			"A tenant may have 2 downloads at a time on a node.",
 		success:  []success{{status: 200, doc: "The lines."}},
 		failures: []posthorn.Code{posthorn.NotFound},
 		media:    typeNDJSON,
@@ -131,6 +140,15 @@ func (s *server) downloadExport(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
+	who := share.Tenant(e.Tenant)
+	switch err := s.exports.Take(who, 1); {
+	case errors.Is(err, share.ErrExceeded):
+		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: exportRetry,
+			Message: fmt.Sprintf("The tenant has %d downloads of exports under way, and may have %d at a time; let one end first.", s.exports.Held(who), exportsOfTenant)}
+	case err != nil:
+		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: exportRetry, Message: "All downloads of exports that this node gives at a time are under way; try again later."}
+	}
+	defer s.exports.Give(who, 1)
 	if err := s.Store.Note(q.Context(), q.change(), e.Tenant, store.Audit{Action: "export.download", Subject: e.Ref}); err != nil {
 		return err
 	}
@@ -139,156 +157,15 @@ func (s *server) downloadExport(w http.ResponseWriter, q *request) error {
 	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", e.Ref+".jsonl"))
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-	x := &exporter{s: s, ctx: q.Context(), out: bufio.NewWriterSize(w, 64<<10), control: http.NewResponseController(w)}
-	if err := x.write(&e); err != nil && q.Context().Err() == nil {
-		// The status is sent: that the last line is missing says it.
-		s.Log.Error("an export was cut short", slog.String("export", e.Ref), slog.Any("error", err))
-	}
-	return nil
-}
-
-// exporter writes an export in bounded memory: a page of events without bodies,
-// one body, a page of deliveries.
-type exporter struct {
-	s       *server
-	ctx     context.Context
-	out     *bufio.Writer
-	control *http.ResponseController
-	count   struct {
-		Endpoints  int `json:"endpoints"`
-		Events     int `json:"events"`
-		Deliveries int `json:"deliveries"`
-	}
-}
-
-const (
-	exportEvents     = 250
-	exportDeliveries = 50
-	// exportStall is how long a download may stand still.
-	exportStall = time.Minute
-)
-
-func (x *exporter) write(e *store.Export) error {
-	endpoints, err := x.s.Store.EndpointsOf(x.ctx, e.Tenant, "", 0)
-	if err != nil {
-		return err
-	}
-	for i := range endpoints {
-		x.count.Endpoints++
-		if err := x.line("endpoint", showEndpoint(&endpoints[i])); err != nil {
-			return err
-		}
-	}
-	filter := store.EventFilter{Tenant: e.Tenant, Since: e.Since, Until: e.Until}
-	page := store.Page{Limit: exportEvents}
-	for {
-		events, next, err := x.s.Store.Events(x.ctx, filter, page)
-		if err != nil {
-			return err
-		}
-		for i := range events {
-			if err := x.event(&events[i]); err != nil {
-				return err
-			}
-		}
-		if err := x.flush(); err != nil || next == 0 {
-			if err != nil {
-				return err
-			}
-			break
-		}
-		page.Before = next
-	}
-	if err := x.line("end", x.count); err != nil {
-		return err
-	}
-	return x.flush()
-}
-
-// event writes an event with its deliveries; one that is gone meanwhile is left
-// out.
-func (x *exporter) event(e *posthorn.Event) error {
-	whole, err := x.s.Store.EventByRef(x.ctx, e.Tenant, e.Ref())
-	if isMissing(err) {
+	x := &exporter{s: s, q: q, right: s.rights.of(q), out: bufio.NewWriterSize(w, 64<<10), control: http.NewResponseController(w)}
+	err = x.write(&e)
+	if err == nil {
 		return nil
 	}
-	if err != nil {
-		return err
+	if q.Context().Err() == nil {
+		s.Log.Warn("an export was cut short", slog.String("export", e.Ref), slog.Any("error", err))
 	}
-	head, err := encode(showEvent(&whole))
-	if err != nil {
-		return err
-	}
-	data := whole.Data()
-	if data == nil {
-		data = []byte("null")
-	}
-	x.count.Events++
-	// data is put in as it was published, but on one line: a line break in JSON is
-	// either escaped or space.
-	for _, part := range [][]byte{[]byte(`{"event":`), head[:len(head)-1], []byte(`,"data":`), oneLine(data), []byte("}}\n")} {
-		if _, err := x.out.Write(part); err != nil {
-			return err
-		}
-	}
-	page := store.Page{Limit: exportDeliveries}
-	for {
-		deliveries, next, err := x.s.Store.Deliveries(x.ctx, store.DeliveryFilter{Tenant: e.Tenant, Event: e.ID}, page)
-		if err != nil {
-			return err
-		}
-		for i := range deliveries {
-			x.count.Deliveries++
-			if err := x.line("delivery", showDelivery(&deliveries[i])); err != nil {
-				return err
-			}
-		}
-		if next == 0 {
-			return x.extend()
-		}
-		page.Before = next
-	}
-}
-
-// oneLine makes line breaks spaces, in a copy if there are any.
-func oneLine(data []byte) []byte {
-	for i, c := range data {
-		if c != '\n' && c != '\r' {
-			continue
-		}
-		line := append([]byte(nil), data...)
-		for j := i; j < len(line); j++ {
-			if line[j] == '\n' || line[j] == '\r' {
-				line[j] = ' '
-			}
-		}
-		return line
-	}
-	return data
-}
-
-func (x *exporter) line(kind string, v any) error {
-	b, err := encode(v)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(x.out, "{%q:%s}\n", kind, b)
-	return err
-}
-
-func (x *exporter) flush() error {
-	if err := x.extend(); err != nil {
-		return err
-	}
-	return x.out.Flush()
-}
-
-// extend gives the download another while: the server's own limit is for answers
-// of one piece.
-func (x *exporter) extend() error {
-	err := x.control.SetWriteDeadline(time.Now().Add(exportStall))
-	if err == nil || errors.Is(err, http.ErrNotSupported) {
-		return x.ctx.Err()
-	}
-	return err
+	// The status is sent: a connection that breaks off, and the missing last line, say
+	// that this is not all.
+	panic(http.ErrAbortHandler)
 }

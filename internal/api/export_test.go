@@ -10,6 +10,9 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
+// serves has the node not stop.
+func serves(c *Config) { c.Stopping = nil }
+
 // lines decodes an export and returns it by kind.
 func exportLines(t *testing.T, body string) (byKind map[string][]map[string]any, last string) {
 	t.Helper()
@@ -28,7 +31,7 @@ func exportLines(t *testing.T, body string) (byKind map[string][]map[string]any,
 }
 
 func TestAnExportHoldsEverythingOfATenantAndNoSecret(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, serves)
 	secret := w.do("acme", "POST", "/endpoints", validEndpoint).want(201).text("data.secret")
 	w.endpoint("other", validEndpoint)
 	const events = 520 // more than two pages

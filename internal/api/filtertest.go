@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/posthorn/posthorn"
@@ -60,6 +61,11 @@ func (s *server) testFilter(q *request) (*reply, error) {
 	if err := in.err(); err != nil {
 		return nil, err
 	}
+	end, err := s.Store.Walks().Begin(q.Context(), q.tenant.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	events, err := s.recentEvents(q, &e)
 	if err != nil {
 		return nil, err
@@ -111,8 +117,12 @@ func (t *FilterTested) add(turn *publish.FilterTurn, f *filter.Filter, event *po
 func (s *server) recentEvents(q *request, e *posthorn.Endpoint) (recent []posthorn.Event, err error) {
 	page := store.Page{Limit: maxLimit}
 	for range maxLooked / maxLimit {
-		events, next, err := s.Store.Events(q.Context(), store.EventFilter{Tenant: q.tenant.ID}, page)
-		if err != nil {
+		var events []posthorn.Event
+		var next posthorn.ID
+		if err := s.Store.Walks().Slice(q.Context(), q.tenant.ID, func(ctx context.Context) (err error) {
+			events, next, err = s.Store.Events(ctx, store.EventFilter{Tenant: q.tenant.ID}, page)
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		for _, event := range events {

@@ -264,11 +264,7 @@ func (s *server) admit(w http.ResponseWriter, q *request) error {
 	q.principal = p
 	web.Known(q.Context())
 	web.Annotate(q.Context(), slog.String("token", p.TokenRef))
-	scope := q.op.scope
-	if p.Platform && q.op.platformScope != "" {
-		scope = q.op.platformScope
-	}
-	if !p.Has(scope) {
+	if scope := q.op.scopeOf(p); !p.Has(scope) {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer error="insufficient_scope", scope=%q`, scope))
 		return posthorn.Errorf(posthorn.Forbidden, "This needs a token with the scope %s.", scope)
 	}
@@ -279,6 +275,14 @@ func (s *server) admit(w http.ResponseWriter, q *request) error {
 		return nil
 	}
 	return s.chooseTenant(q)
+}
+
+// scopeOf is the scope that a principal must have.
+func (op *operation) scopeOf(p *access.Principal) string {
+	if p.Platform && op.platformScope != "" {
+		return op.platformScope
+	}
+	return op.scope
 }
 
 // tenantHeader names the tenant for platform tokens.

@@ -36,7 +36,7 @@ func (s *server) cancelPendingOperation() *operation {
 	return &operation{
 		id: "cancel-pending", method: "POST", path: "/endpoints/{webhookId}/cancel-pending", tag: "Endpoints", scope: access.ScopeWrite,
 		summary:     "Cancel what waits for an endpoint",
-		description: "Cancels at most 20,000 deliveries; more tells that the same request is to be sent again. dry_run counts exactly.",
+		description: "Cancels at most 20,000 deliveries; more tells that the same request is to be sent again. dry_run counts exactly; what changes while it counts may be counted as it was or as it is.",
 		body:        optional(jsonBody[PendingCancel](`{"types":["cases.*"],"dry_run":true}`)),
 		success:     []success{{status: 200, doc: "How many were canceled.", model: reflect.TypeFor[answer[PendingCanceled]]()}},
 		failures:    []posthorn.Code{posthorn.NotFound}, handle: s.cancelPending,

@@ -80,7 +80,8 @@ func (s *server) replayOperations() []*operation {
 		id: "create-replay", method: "POST", path: "/endpoints/{webhookId}/replays", tag: "Replays", scope: access.ScopeWrite,
 		summary: "Send again what an endpoint did not get",
 		description: "What is sent is fixed now; each delivery begins its schedule anew, with the same webhook-id, and new events go first. " +
-			"An endpoint has one replay at a time. Test events are never sent again. With dry_run nothing is changed and the answer is 200 with the exact count.",
+			"An endpoint has one replay at a time. Test events are never sent again. With dry_run nothing is changed and the answer is 200 with the exact count; a delivery that changes while it counts may be counted as it was or as it is. " +
+			"A tenant has one long read at a time, and up to eight that wait; one more is answered 429.",
 		body: jsonBody[ReplayCreate](`{"since":"2026-04-29T09:00:00Z","until":"2026-04-29T12:00:00Z","types":["cases.*"],"rate_per_second":50}`),
 		success: []success{{status: 201, doc: "The replay.", model: reflect.TypeFor[answer[Replay]](), headers: []string{"Location"}},
 			{status: 200, doc: "The dry run.", model: reflect.TypeFor[answer[ReplayPlan]]()}},

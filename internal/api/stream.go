@@ -6,15 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
 	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/store"
-	"github.com/posthorn/posthorn/internal/web"
 )
 
 // typeEventStream is that of server-sent events (WHATWG HTML, section 9.2).
@@ -30,9 +28,6 @@ const (
 	streamSettle = 10 * time.Millisecond
 	// streamBeat is the pause between heartbeats on a quiet stream.
 	streamBeat = 15 * time.Second
-	// streamCheck is the pause between looks whether the token is still good, if
-	// nothing is heard of tokens or tenants that change.
-	streamCheck = time.Minute
 	// streamWrite is how long a reader may take for one event.
 	streamWrite = 10 * time.Second
 )
@@ -45,7 +40,7 @@ func (s *server) streamOperations() []*operation {
 			"A client that comes again with the last id in Last-Event-ID misses nothing, for as long as events are kept; one that is older is answered 410. " +
 			"An event whose body holds a carriage return, which the format cannot carry, comes under the event name base64. " +
 			"The field test: true marks tests. A comment comes every 15 seconds at least. Following makes no endpoint and no delivery. " +
-			"A tenant may have 10 streams at a time.",
+			"A tenant may have 10 streams at a time, by whatever tokens, and one while most of those that a node has for all are in use.",
 		query: []param{
 			{"types", "Event types or patterns, joined by commas, as cases.*,assignments.created; everything but operational types by default.", stringSchema()},
 			{"endpoint", "Only what matched this endpoint when it was published.", stringSchema()},
@@ -55,45 +50,6 @@ func (s *server) streamOperations() []*operation {
 		failures: []posthorn.Code{posthorn.NotFound, posthorn.Gone},
 		stream:   s.streamEvents,
 	}}
-}
-
-// streams counts those that are open.
-type streams struct {
-	epoch atomic.Uint64 // counts what may have ended the right to read
-
-	mu  sync.Mutex
-	all int
-	of  map[int64]int
-}
-
-func (o *streams) enter(tenant int64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.all >= streamsInAll || o.of[tenant] >= streamsOfTenant {
-		return false
-	}
-	if o.of == nil {
-		o.of = make(map[int64]int)
-	}
-	o.all++
-	o.of[tenant]++
-	return true
-}
-
-func (o *streams) leave(tenant int64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.all--
-	if o.of[tenant]--; o.of[tenant] == 0 {
-		delete(o.of, tenant)
-	}
-}
-
-// notice is told what the store tells.
-func (o *streams) notice(n store.Notice) {
-	if n.Kind == store.NoticeAll || n.Kind == store.NoticeToken || n.Kind == store.NoticeTenant {
-		o.epoch.Add(1)
-	}
 }
 
 // streamFilter reads the query.
@@ -121,11 +77,15 @@ func (s *server) streamEvents(w http.ResponseWriter, q *request) error {
 	if err != nil {
 		return err
 	}
-	if !s.streams.enter(f.Tenant) {
+	who := share.Tenant(f.Tenant)
+	switch err := s.streams.Take(who, 1); {
+	case errors.Is(err, share.ErrExceeded):
 		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: streamBeat,
-			Message: fmt.Sprintf("There are too many streams; a tenant may have %d at a time. End one.", streamsOfTenant)}
+			Message: fmt.Sprintf("The tenant has %d streams, and may have %d at a time; one while most of those of all tenants are in use. End one.", s.streams.Held(who), streamsOfTenant)}
+	case err != nil:
+		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: streamBeat, Message: "All streams of this node are in use; try again later."}
 	}
-	defer s.streams.leave(f.Tenant)
+	defer s.streams.Give(who, 1)
 	wake, leave := s.Publish.Follow(f.Tenant)
 	defer leave()
 	out := &eventStream{w: w, conn: http.NewResponseController(w), id: func(p store.StreamPlace) string { return s.streamCursor(f.Tenant, p) }}
@@ -140,9 +100,9 @@ func (s *server) streamEvents(w http.ResponseWriter, q *request) error {
 // the server stops.
 func (s *server) follow(q *request, out *eventStream, f store.StreamFilter, place store.StreamPlace, wake <-chan struct{}) {
 	ctx := q.Context()
-	sent, checked := time.Now(), time.Now() // pauses follow the runtime's clock
-	epoch := s.streams.epoch.Load()
-	if !s.mayGoOn(q) { // it could have changed since the request was let in
+	sent := time.Now() // pauses follow the runtime's clock
+	right := s.rights.of(q)
+	if !s.mayGoOn(right) { // it could have changed since the request was let in
 		return
 	}
 	for {
@@ -184,24 +144,14 @@ func (s *server) follow(q *request, out *eventStream, f store.StreamFilter, plac
 		case <-wake:
 		case <-time.After(wait):
 		}
-		if now := s.streams.epoch.Load(); now != epoch || time.Since(checked) >= streamCheck {
-			if epoch, checked = now, time.Now(); !s.mayGoOn(q) {
-				return
-			}
+		if !s.mayGoOn(right) {
+			return
 		}
 	}
 }
 
 func isUnavailable(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrOverloaded)
-}
-
-// mayGoOn reports whether the token is still good: it may have been revoked, or its
-// tenant deleted.
-func (s *server) mayGoOn(q *request) bool {
-	_, err := s.Access.Authenticate(q.Context(), q.Header["Authorization"], web.ClientAddr(q.Request, s.TrustedProxies))
-	code := posthorn.ErrorCode(err)
-	return err == nil || code != posthorn.Unauthorized && code != posthorn.Forbidden
 }
 
 // A cursor of the stream is a place and when it was given out, sealed.

@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,10 +139,40 @@ type Slot struct {
 	Hour
 }
 
+// StatsSlice is how many hours of endpoints a slice of [Statistics].Stats adds up.
+const StatsSlice = 10 * WalkSlice
+
+// SlicesOf cuts a tenant's endpoints into slices of a walk over their hours.
+func (f *StatsFilter) SlicesOf(endpoints []int64) iter.Seq[[]int64] {
+	return slices.Chunk(endpoints, int(max(1, StatsSlice/max(1, f.Until-f.From))))
+}
+
+// AddSlots adds up the slots of two slices, oldest first.
+func AddSlots(a, b []Slot) []Slot {
+	if len(a) == 0 {
+		return b
+	}
+	sum := make([]Slot, 0, max(len(a), len(b)))
+	for len(a) > 0 || len(b) > 0 {
+		switch {
+		case len(b) == 0 || len(a) > 0 && a[0].Start < b[0].Start:
+			sum, a = append(sum, a[0]), a[1:]
+		case len(a) == 0 || b[0].Start < a[0].Start:
+			sum, b = append(sum, b[0]), b[1:]
+		default:
+			sum = append(sum, a[0])
+			sum[len(sum)-1].Add(&b[0].Hour)
+			a, b = a[1:], b[1:]
+		}
+	}
+	return sum
+}
+
 // Statistics reads what the commits counted, without looking at deliveries.
 type Statistics interface {
 	// Stats returns the slots in which anything was counted, oldest first. Of an
-	// endpoint that is not the tenant's there are none.
+	// endpoint that is not the tenant's there are none. Of a tenant it is a walk:
+	// ErrBusy when too many wait.
 	Stats(ctx context.Context, f StatsFilter) ([]Slot, error)
 }
 

@@ -91,7 +91,8 @@ type Redelivery interface {
 	CancelDelivery(ctx context.Context, c Change, tenant int64, id posthorn.ID, answer func(Ended) []byte) (Ended, error)
 	// CancelEvent cancels all open deliveries of an event.
 	CancelEvent(ctx context.Context, c Change, tenant int64, event posthorn.ID, answer func(canceled int) []byte) (canceled int, err error)
-	// CountPending counts what CancelPending would cancel.
+	// CountPending counts what CancelPending would cancel. It is a walk, as the search
+	// of CancelPending is.
 	CountPending(ctx context.Context, f CancelFilter) (int, error)
 	// CancelPending cancels open deliveries, at most limit in one commit, and
 	// reports whether more are left.
@@ -108,7 +109,8 @@ type ReplaySample struct {
 	Accepted time.Time
 }
 
-// ReplayPlan is what a replay would send, by one state of the store.
+// ReplayPlan is what a replay would send. It is counted in slices: of what changes
+// meanwhile, below Bound, some may be counted as it was and some as it is.
 type ReplayPlan struct {
 	Total int
 	// Samples are the first and the last of them, in order.
@@ -144,7 +146,8 @@ type Fed struct {
 
 // Replays keeps replays and carries them on, little by little.
 type Replays interface {
-	// PlanReplay counts exactly what a replay would send; it changes nothing.
+	// PlanReplay counts exactly what a replay would send; it changes nothing. It is a
+	// walk: ErrBusy when too many of the tenant wait.
 	PlanReplay(ctx context.Context, tenant, endpoint int64, sel posthorn.ReplaySelection) (ReplayPlan, error)
 	// CreateReplay stores a replay of a plan, completed if it is empty. ErrReplaying
 	// when the endpoint has one that is not finished, ErrNotFound when the endpoint

@@ -75,6 +75,7 @@ type Store interface {
 	Exports
 	Auditing
 	Statistics
+	Walker
 	Keeper
 
 	// Watch registers fn to be told of every committed change of tenants,

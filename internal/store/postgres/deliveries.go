@@ -104,7 +104,7 @@ const pageEvents = 500
 // lowestEvent is where such a page ends, or from if it reads all there is. What is
 // published meanwhile is above it.
 func (s *Store) lowestEvent(ctx context.Context, tenant, from, to int64) (lowest int64, more bool, err error) {
-	err = s.other.QueryRow(ctx, `SELECT coalesce(min(id), 0), count(*) = $4 FROM (SELECT id FROM events WHERE tenant = $1 AND id >= $2 AND id < $3 ORDER BY id DESC LIMIT $4) e`,
+	err = s.reader(ctx).QueryRow(ctx, `SELECT coalesce(min(id), 0), count(*) = $4 FROM (SELECT id FROM events WHERE tenant = $1 AND id >= $2 AND id < $3 ORDER BY id DESC LIMIT $4) e`,
 		tenant, from, to, pageEvents).Scan(&lowest, &more)
 	if err != nil {
 		return 0, false, s.readError(ctx, err)

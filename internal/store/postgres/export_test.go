@@ -2,6 +2,9 @@ package postgres
 
 import (
 	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/posthorn/posthorn"
 )
@@ -36,4 +39,25 @@ func (s *Store) LookAtKept(ctx context.Context) error {
 		return err
 	}
 	return s.loadKept(ctx)
+}
+
+// HoldReaders takes all connections of walks, or all others that read.
+func (s *Store) HoldReaders(t testing.TB, walks bool) (release func()) {
+	of := s.other
+	if walks {
+		of = s.long
+	}
+	var held []*pgxpool.Conn
+	for range of.Config().MaxConns {
+		c, err := of.Acquire(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	return func() {
+		for _, c := range held {
+			c.Release()
+		}
+	}
 }

@@ -12,9 +12,6 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// feedRows bounds what one step of a replay reads.
-const feedRows = 2000
-
 // feed is one step of a replay within its transaction.
 type feed struct {
 	replay        posthorn.Replay
@@ -107,10 +104,14 @@ func (tx *txn) nextOfReplay(f *feed, limit int) error {
 	}
 	rows := limit + 1
 	if len(f.replay.Selection.Types) > 0 || f.replay.Selection.Missing {
-		rows = feedRows
+		rows = store.WalkSlice
+	}
+	sliceEnd, more, err := sliceOf(tx.ctx, tx.c, &e, &f.replay.Selection, f.cursor, f.bound)
+	if err != nil {
+		return err
 	}
 	full := false
-	last, err := walkCandidates(tx.ctx, tx.c, &e, &f.replay.Selection, f.cursor, f.bound, rows, true, func(c *store.Candidate) error {
+	last, err := walkCandidates(tx.ctx, tx.c, &e, &f.replay.Selection, f.cursor, min(f.bound, sliceEnd+1), rows, true, func(c *store.Candidate) error {
 		if len(f.candidates) == limit {
 			full = true
 			return nil
@@ -127,6 +128,8 @@ func (tx *txn) nextOfReplay(f *feed, limit int) error {
 		f.last, f.end = f.candidates[limit-1].Place(), false
 	case last != 0:
 		f.last, f.end = last, false
+	case more:
+		f.last, f.end = sliceEnd, false
 	}
 	return err
 }

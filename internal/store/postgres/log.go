@@ -29,7 +29,7 @@ func scanEventInto(r scanner, e *posthorn.Event, more ...any) error {
 
 // fill runs a query and gives its rows to scan until the page is full.
 func (s *Store) fill(ctx context.Context, query string, args []any, scan func(scanner) error) error {
-	rows, err := s.other.Query(ctx, query, args...)
+	rows, err := s.reader(ctx).Query(ctx, query, args...)
 	if err != nil {
 		return s.readError(ctx, err)
 	}
@@ -52,7 +52,7 @@ func (s *Store) bounds(ctx context.Context, since, until time.Time, before posth
 	}
 	if !until.IsZero() {
 		var lead int64
-		err = s.other.QueryRow(ctx, `SELECT value FROM meta WHERE key = 'lead'`).Scan(&lead)
+		err = s.reader(ctx).QueryRow(ctx, `SELECT value FROM meta WHERE key = 'lead'`).Scan(&lead)
 		if errors.Is(err, pgx.ErrNoRows) {
 			lead, err = int64(minLead), nil
 		}

@@ -631,7 +631,7 @@ func (w *ward) giveUp(s *postgres.Store, work []store.Work) error {
 }
 
 // notCalls are methods that ask the database nothing.
-var notCalls = []string{"Watch", "WatchSettling", "Close", "Forget", "MayAttempt", "OutboxChanged"}
+var notCalls = []string{"Watch", "WatchSettling", "Close", "Forget", "MayAttempt", "OutboxChanged", "Walks"}
 
 func TestEveryMethodIsTried(t *testing.T) {
 	for _, of := range []reflect.Type{reflect.TypeFor[store.Store](), reflect.TypeFor[store.Outbox]()} {

@@ -87,6 +87,8 @@ type Store struct {
 	log   *slog.Logger
 	hot   *pool // the two writers
 	other *pool // changes, claims and reads
+	long  *pool // slices of walks; that of the others for Admin
+	walks *store.Walks
 
 	lease     *lease // nil for Admin
 	clocks    *clocks
@@ -124,7 +126,7 @@ var (
 // Open opens the database. Its errors are sentences for the operator.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{o: o, now: o.Now, log: o.Log, holdings: newHoldings()}
+	s := &Store{o: o, now: o.Now, log: o.Log, holdings: newHoldings(), walks: store.NewWalks()}
 	s.clocks = newClocks(s)
 	s.stop, s.halt = context.WithCancel(context.Background())
 	if err := s.start(ctx); err != nil {
@@ -163,11 +165,14 @@ func (s *Store) start(ctx context.Context) (err error) {
 	if s.notices, err = newNotices(s); err != nil {
 		return err
 	}
-	if s.o.Role != Serve {
+	if s.long = s.other; s.o.Role != Serve {
 		s.running.Go(s.notices.run)
 		return nil
 	}
 	if s.hot, err = s.pool(ctx, "hot", 4); err != nil {
+		return err
+	}
+	if s.long, err = s.pool(ctx, "long", store.WalkPlaces); err != nil {
 		return err
 	}
 	if err := s.checkDurable(ctx); err != nil {
@@ -236,11 +241,22 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) closePools() {
-	for _, p := range []*pool{s.hot, s.other} {
+	for _, p := range []*pool{s.hot, s.other, s.long} {
 		if p != nil {
 			p.Close()
 		}
 	}
+}
+
+// Walks implements [store.Walker].
+func (s *Store) Walks() *store.Walks { return s.walks }
+
+// reader is the pool that a read of ctx is of.
+func (s *Store) reader(ctx context.Context) *pool {
+	if store.OfWalk(ctx) {
+		return s.long
+	}
+	return s.other
 }
 
 // Ping reports whether the store can be written to now: it commits a row. It

@@ -230,26 +230,37 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 
 // pendingOf finds the open deliveries that the filter selects, at most limit.
 func (s *Store) pendingOf(ctx context.Context, f *store.CancelFilter, limit int) (ids []int64, err error) {
-	query, args := `SELECT d.id, e.type, e.accepted_at FROM due d JOIN events e ON e.id = d.event
-		WHERE d.endpoint = $1 AND d.tenant = $2 AND e.accepted_at < $3`, []any{f.Endpoint, f.Tenant, nanos(f.Until)}
-	if len(f.Types) == 0 && limit < noLimit {
-		query, args = query+` LIMIT $4`, append(args, limit)
+	end, err := s.walks.Begin(ctx, f.Tenant)
+	if err != nil {
+		return nil, err
 	}
-	err = s.fill(ctx, query, args, func(r scanner) error {
-		var id, accepted int64
-		var eventType string
-		if err := r.Scan(&id, &eventType, &accepted); err != nil {
+	defer end()
+	after := int64(0)
+	for more := true; more && len(ids) < limit; {
+		err := s.walks.Slice(ctx, f.Tenant, func(ctx context.Context) error {
+			read := 0
+			err := s.fill(ctx, `SELECT d.id, coalesce(e.type, ''), coalesce(e.accepted_at, 0)
+				FROM (SELECT id, event FROM due WHERE endpoint = $1 AND tenant = $2 AND id > $3 ORDER BY id LIMIT $4) d
+				LEFT JOIN LATERAL (SELECT type, accepted_at FROM events WHERE id = d.event OFFSET 0) e ON true ORDER BY d.id`,
+				[]any{f.Endpoint, f.Tenant, after, store.WalkSlice}, func(r scanner) error {
+					var accepted int64
+					var eventType string
+					if err := r.Scan(&after, &eventType, &accepted); err != nil {
+						return err
+					}
+					if read++; len(ids) < limit && f.Wants(eventType, fromNanos(accepted)) {
+						ids = append(ids, after)
+					}
+					return nil
+				})
+			more = read == store.WalkSlice
 			return err
+		})
+		if err != nil {
+			return nil, err
 		}
-		if f.Wants(eventType, fromNanos(accepted)) {
-			ids = append(ids, id)
-		}
-		if len(ids) >= limit {
-			return store.ErrPageFull
-		}
-		return nil
-	})
-	return ids, err
+	}
+	return ids, nil
 }
 
 const noLimit = int(^uint(0) >> 1)

@@ -31,9 +31,25 @@ func scanReplayInto(r scanner, p *posthorn.Replay, more ...any) error {
 	return err
 }
 
+// sliceOf is where a slice of the list that a selection is looked for in ends: more is
+// false where the list does, before bound.
+func sliceOf(ctx context.Context, q querier, e *posthorn.Endpoint, sel *posthorn.ReplaySelection, after, bound posthorn.ID) (end posthorn.ID, more bool, err error) {
+	list, owner := `deliveries WHERE endpoint = $1`, e.ID
+	if sel.Missing {
+		list, owner = `events WHERE tenant = $1`, e.Tenant
+	}
+	err = q.QueryRow(ctx, `SELECT coalesce(max(id), 0), count(*) = $4 FROM (SELECT id FROM `+list+` AND id > $2 AND id < $3 ORDER BY id LIMIT $4) l`,
+		owner, int64(after), int64(bound), store.WalkSlice).Scan((*int64)(&end), &more)
+	if !more {
+		end = bound
+	}
+	return end, more, err
+}
+
 // walkCandidates calls meet for what the selection finds above after and below
 // bound, in the order of a replay; at most limit rows are read. It returns the
-// place of the last of those, or 0 when there were fewer.
+// place of the last of those, or 0 when there were fewer. What lies between is a slice
+// ([sliceOf]).
 func walkCandidates(ctx context.Context, q querier, e *posthorn.Endpoint, sel *posthorn.ReplaySelection, after, bound posthorn.ID, limit int, log bool, meet func(*store.Candidate) error) (last posthorn.ID, err error) {
 	until := below(0)
 	if !sel.Until.IsZero() {
@@ -98,39 +114,59 @@ func livingEndpoint(ctx context.Context, q querier, tenant, endpoint int64) (e p
 	return e, err
 }
 
-// planRows is how much a plan reads at a time: each has the deadline of walks.
-const planRows = 20_000
-
 // PlanReplay implements [store.Replays].
 func (s *Store) PlanReplay(ctx context.Context, tenant, endpoint int64, sel posthorn.ReplaySelection) (plan store.ReplayPlan, err error) {
-	err = s.snapshot(ctx, func(q querier) error {
-		plan = store.ReplayPlan{At: s.now()}
-		e, err := livingEndpoint(ctx, q, tenant, endpoint)
-		if err != nil {
-			return s.planError(ctx, err)
-		}
-		var last int64
-		if err := q.QueryRow(ctx, `SELECT greatest((SELECT max(id) FROM events), (SELECT max(id) FROM due), (SELECT max(id) FROM deliveries), 0)`).Scan(&last); err != nil {
-			return s.readError(ctx, err)
-		}
-		plan.Bound = posthorn.ID(last) + 1
-		if !sel.Since.IsZero() {
-			plan.From = posthorn.MakeID(sel.Since, 0, 0) - 1
-		}
-		meet := func(c *store.Candidate) error {
-			plan.Plan(c)
-			return nil
-		}
-		after, err := walkCandidates(ctx, q, &e, &sel, plan.From, plan.Bound, planRows, false, meet)
-		for err == nil && after != 0 {
-			after, err = walkCandidates(ctx, q, &e, &sel, after, plan.Bound, planRows, false, meet)
-		}
-		return s.planError(ctx, err)
-	})
+	end, err := s.walks.Begin(ctx, tenant)
 	if err != nil {
-		return store.ReplayPlan{}, fmt.Errorf("plan a replay: %w", err)
+		return plan, err
+	}
+	defer end()
+	// Before anything is looked at: what ends later is none of the replay's.
+	plan.At = s.now()
+	var e posthorn.Endpoint
+	var after posthorn.ID
+	for first, more := true, true; more; first = false {
+		err = s.walks.Slice(ctx, tenant, func(ctx context.Context) (err error) {
+			q := s.reader(ctx)
+			if first {
+				if e, err = beginPlan(ctx, q, tenant, endpoint, &sel, &plan); err != nil {
+					return err
+				}
+				after = plan.From
+			}
+			var last posthorn.ID
+			if last, more, err = sliceOf(ctx, q, &e, &sel, after, plan.Bound); err != nil {
+				return err
+			}
+			_, err = walkCandidates(ctx, q, &e, &sel, after, min(plan.Bound, last+1), noLimit, false, func(c *store.Candidate) error {
+				plan.Plan(c)
+				return nil
+			})
+			after = last
+			return err
+		})
+		if err != nil {
+			return store.ReplayPlan{}, fmt.Errorf("plan a replay: %w", s.planError(ctx, err))
+		}
 	}
 	return plan, nil
+}
+
+// beginPlan fixes the bounds of a plan, and returns the endpoint.
+func beginPlan(ctx context.Context, q querier, tenant, endpoint int64, sel *posthorn.ReplaySelection, plan *store.ReplayPlan) (posthorn.Endpoint, error) {
+	e, err := livingEndpoint(ctx, q, tenant, endpoint)
+	if err != nil {
+		return e, err
+	}
+	var last int64
+	if err := q.QueryRow(ctx, `SELECT greatest((SELECT max(id) FROM events), (SELECT max(id) FROM due), (SELECT max(id) FROM deliveries), 0)`).Scan(&last); err != nil {
+		return e, err
+	}
+	plan.Bound = posthorn.ID(last) + 1
+	if !sel.Since.IsZero() {
+		plan.From = posthorn.MakeID(sel.Since, 0, 0) - 1
+	}
+	return e, nil
 }
 
 // planError leaves what the store means and names the rest.

@@ -238,12 +238,18 @@ type querier interface {
 
 // one reads a row; none is ErrNotFound.
 func one[T any](ctx context.Context, s *Store, scan func(scanner) (T, error), query string, args ...any) (T, error) {
-	v, err := scan(s.other.QueryRow(ctx, query, args...))
+	v, err := scan(s.reader(ctx).QueryRow(ctx, query, args...))
 	if err != nil {
 		var none T
 		return none, s.readError(ctx, err)
 	}
 	return v, nil
+}
+
+// scanInt reads a row of one number, for one and all.
+func scanInt(r scanner) (n int64, err error) {
+	err = r.Scan(&n)
+	return n, err
 }
 
 // all reads all rows of a query.

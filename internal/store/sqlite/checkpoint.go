@@ -33,8 +33,9 @@ const (
 //
 // It also empties the log of what was erased: see [checkpointer.emptyOnce].
 type checkpointer struct {
-	db      *sql.DB
-	readers *sql.DB
+	db *sql.DB
+	// readers are the pools of the process's own readers.
+	readers []*sql.DB
 	writer  *writer
 	log     *slog.Logger
 	// beside: its goroutines run. Else whoever wants the log emptied does it.
@@ -51,7 +52,7 @@ type checkpointer struct {
 	keptAt int
 }
 
-func newCheckpointer(o Options, w *writer, readers *sql.DB) (*checkpointer, error) {
+func newCheckpointer(o Options, w *writer, readers ...*sql.DB) (*checkpointer, error) {
 	db, err := sql.Open("sqlite", checkpointDSN(o))
 	if err != nil {
 		return nil, err

@@ -181,21 +181,26 @@ func (w *writer) cutLog() (emptied bool, err error) {
 func (c *checkpointer) standAside() (release func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), asideFor)
 	defer cancel()
-	conns := make([]*sql.Conn, readerConns)
-	var taking sync.WaitGroup
-	for i := range conns {
-		taking.Go(func() {
-			if conn, err := c.readers.Conn(ctx); err == nil {
-				conns[i] = conn
-			}
-		})
+	var (
+		taking sync.WaitGroup
+		mu     sync.Mutex
+		taken  []*sql.Conn
+	)
+	for _, pool := range c.readers {
+		for range pool.Stats().MaxOpenConnections {
+			taking.Go(func() {
+				if conn, err := pool.Conn(ctx); err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					taken = append(taken, conn)
+				}
+			})
+		}
 	}
 	taking.Wait()
 	return func() {
-		for _, conn := range conns {
-			if conn != nil {
-				_ = conn.Close() // gives it back
-			}
+		for _, conn := range taken {
+			_ = conn.Close() // gives it back
 		}
 	}
 }

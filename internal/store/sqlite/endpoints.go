@@ -299,11 +299,14 @@ func (s *Store) DeleteEndpoint(ctx context.Context, c store.Change, tenant int64
 
 // snapshot runs fn on one state of the database.
 func (s *Store) snapshot(ctx context.Context, fn func(querier) error) error {
-	tx, err := s.readers.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	tx, err := s.reader(ctx).BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return readError(ctx, err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing to keep
+	if store.OfWalk(ctx) {
+		return fn(tx) // what is prepared is of the readers' connections
+	}
 	return fn(s.prepared.within(tx))
 }
 

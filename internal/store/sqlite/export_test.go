@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"testing"
 	"time"
@@ -107,4 +108,27 @@ func (s *Store) Marked(t testing.TB) (marked bool) {
 		t.Fatal(err)
 	}
 	return marked
+}
+
+// HoldReaders takes all connections of walks, or all others that read.
+func (s *Store) HoldReaders(t testing.TB, walks bool) (release func()) {
+	pool := s.readers
+	if walks {
+		pool = s.walkers
+	}
+	var held []*sql.Conn
+	for range pool.Stats().MaxOpenConnections {
+		c, err := pool.Conn(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	return func() {
+		for _, c := range held {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }

@@ -50,9 +50,15 @@ func (s *Store) nextOfReplay(ctx context.Context, id int64, limit int) (*feed, e
 	if err != nil {
 		return f, err
 	}
+	err = s.walks.Slice(ctx, r.Tenant, func(ctx context.Context) error { return s.lookForReplay(ctx, &r, f, limit) })
+	return f, err
+}
+
+// lookForReplay reads a replay as it is now, and its next slice.
+func (s *Store) lookForReplay(ctx context.Context, r *posthorn.Replay, f *feed, limit int) error {
 	list := s.candidateList(r.Tenant, r.Endpoint, &r.Selection)
-	err = s.snapshot(ctx, func(q querier) error {
-		err := scanReplayInto(q.QueryRowContext(ctx, `SELECT `+replayColumns+`, r.cursor, r.bound`+fromReplays+`WHERE r.id = ?`, id), &f.replay, (*int64)(&f.cursor), (*int64)(&f.bound))
+	return s.snapshot(ctx, func(q querier) error {
+		err := scanReplayInto(q.QueryRowContext(ctx, `SELECT `+replayColumns+`, r.cursor, r.bound`+fromReplays+`WHERE r.id = ?`, r.ID), &f.replay, (*int64)(&f.cursor), (*int64)(&f.bound))
 		if errors.Is(err, sql.ErrNoRows) {
 			return store.ErrNotFound
 		}
@@ -72,7 +78,7 @@ func (s *Store) nextOfReplay(ctx context.Context, id int64, limit int) (*feed, e
 		if limit <= 0 {
 			return nil
 		}
-		return list.walkCandidates(ctx, q, &e, &f.replay.Selection, f.cursor, f.bound, true, func(c *store.Candidate) error {
+		left, err := list.walkCandidates(ctx, q, &e, &f.replay.Selection, f.cursor, f.bound, true, func(c *store.Candidate) error {
 			if len(f.candidates) == limit {
 				f.last, f.end = f.candidates[limit-1].Place(), false
 				return store.ErrPageFull
@@ -84,8 +90,11 @@ func (s *Store) nextOfReplay(ctx context.Context, id int64, limit int) (*feed, e
 			}
 			return err
 		})
+		if left != 0 {
+			f.last, f.end = left, false
+		}
+		return err
 	})
-	return f, err
 }
 
 func ignoreNotFound(err error) error {

@@ -56,7 +56,7 @@ func (s *Store) bounds(ctx context.Context, since, until time.Time, before posth
 	}
 	if !until.IsZero() {
 		var lead int64
-		err = s.readers.QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'lead'`).Scan(&lead)
+		err = s.reader(ctx).QueryRowContext(ctx, `SELECT value FROM meta WHERE key = 'lead'`).Scan(&lead)
 		if errors.Is(err, sql.ErrNoRows) {
 			lead, err = int64(minLead), nil
 		}

@@ -190,44 +190,6 @@ func (s *Store) CancelEvent(ctx context.Context, c store.Change, tenant int64, e
 	return canceled, err
 }
 
-// pendingOf finds the open deliveries that the filter selects, at most limit.
-func (s *Store) pendingOf(ctx context.Context, f *store.CancelFilter, limit int) (ids []posthorn.ID, err error) {
-	err = s.snapshot(ctx, func(q querier) error {
-		for _, from := range []string{`deliveries d INDEXED BY deliveries_parked CROSS JOIN events e ON e.id = d.event WHERE d.place = 3`,
-			`deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.id = d.event WHERE d.place IN (1, 2)`} {
-			rows, err := q.QueryContext(ctx, `SELECT d.id, e.type, e.accepted_at FROM `+from+` AND d.endpoint = ? AND d.tenant = ? AND e.accepted_at < ?`,
-				f.Endpoint, f.Tenant, nanos(f.Until))
-			if err != nil {
-				return readError(ctx, err)
-			}
-			err = eachRow(rows, func(r scanner) error {
-				var id, accepted int64
-				var eventType string
-				if err := r.Scan(&id, &eventType, &accepted); err != nil {
-					return err
-				}
-				if f.Wants(eventType, fromNanos(accepted)) {
-					ids = append(ids, posthorn.ID(id))
-				}
-				if len(ids) >= limit {
-					return store.ErrPageFull
-				}
-				return nil
-			})
-			if err == store.ErrPageFull {
-				return nil
-			}
-			if err != nil {
-				return readError(ctx, err)
-			}
-		}
-		return nil
-	})
-	return ids, err
-}
-
-const noLimit = int(^uint(0) >> 1)
-
 // CountPending implements [store.Redelivery].
 func (s *Store) CountPending(ctx context.Context, f store.CancelFilter) (int, error) {
 	ids, err := s.pendingOf(ctx, &f, noLimit)

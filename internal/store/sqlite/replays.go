@@ -40,8 +40,10 @@ func (s *Store) candidateList(tenant, endpoint int64, sel *posthorn.ReplaySelect
 }
 
 // walkCandidates calls meet for what the selection finds above after and below
-// bound, in the order of a replay, until meet returns store.ErrPageFull.
-func (l *listing) walkCandidates(ctx context.Context, q querier, e *posthorn.Endpoint, sel *posthorn.ReplaySelection, after, bound posthorn.ID, log bool, meet func(*store.Candidate) error) error {
+// bound, in the order of a replay, until meet returns store.ErrPageFull. It looks at a
+// slice of the list: left is not 0 where that ended first, and nothing above left was
+// looked at.
+func (l *listing) walkCandidates(ctx context.Context, q querier, e *posthorn.Endpoint, sel *posthorn.ReplaySelection, after, bound posthorn.ID, log bool, meet func(*store.Candidate) error) (left posthorn.ID, err error) {
 	until := below(0)
 	if !sel.Until.IsZero() {
 		until = nanos(sel.Until)
@@ -76,9 +78,19 @@ func (l *listing) walkCandidates(ctx context.Context, q querier, e *posthorn.End
 		}
 		return meet(&c)
 	}
-	return pageEnd(l.oldest(ctx, q, int64(after), int64(bound), func(ids []int64) error {
+	looked := 0
+	err = l.oldest(ctx, q, int64(after), int64(bound), func(ids []int64) error {
+		if looked >= store.WalkSlice {
+			return errLookedEnough
+		}
+		looked += len(ids)
+		left = posthorn.ID(ids[len(ids)-1])
 		return fill(ctx, q, query, append([]any{encodeIDs(ids)}, args...), scan)
-	}))
+	})
+	if err == errLookedEnough {
+		return left, nil
+	}
+	return 0, pageEnd(err)
 }
 
 // livingEndpoint finds an endpoint that was not deleted.
@@ -95,31 +107,54 @@ func livingEndpoint(ctx context.Context, q querier, tenant, endpoint int64) (e p
 
 // PlanReplay implements [store.Replays].
 func (s *Store) PlanReplay(ctx context.Context, tenant, endpoint int64, sel posthorn.ReplaySelection) (plan store.ReplayPlan, err error) {
+	end, err := s.walks.Begin(ctx, tenant)
+	if err != nil {
+		return plan, err
+	}
+	defer end()
 	// Before anything is looked at: what ends later is none of the replay's.
 	plan.At = s.writer.now()
-	list := s.candidateList(tenant, endpoint, &sel)
-	err = s.snapshot(ctx, func(q querier) error {
-		e, err := livingEndpoint(ctx, q, tenant, endpoint)
-		if err != nil {
-			return err
-		}
-		var last int64
-		if err := q.QueryRowContext(ctx, `SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(id) FROM deliveries), 0))`).Scan(&last); err != nil {
-			return readError(ctx, err)
-		}
-		plan.Bound = posthorn.ID(last) + 1
-		if !sel.Since.IsZero() {
-			plan.From = posthorn.MakeID(sel.Since, 0, 0) - 1
-		}
-		return list.walkCandidates(ctx, q, &e, &sel, plan.From, plan.Bound, false, func(c *store.Candidate) error {
-			plan.Plan(c)
-			return nil
+	var e posthorn.Endpoint
+	after := posthorn.ID(0)
+	for first := true; first || after != 0; first = false {
+		err = s.walks.Slice(ctx, tenant, func(ctx context.Context) error {
+			list := s.candidateList(tenant, endpoint, &sel)
+			return s.snapshot(ctx, func(q querier) (err error) {
+				if first {
+					if e, err = beginPlan(ctx, q, tenant, endpoint, &sel, &plan); err != nil {
+						return err
+					}
+					after = plan.From
+				}
+				after, err = list.walkCandidates(ctx, q, &e, &sel, after, plan.Bound, false, func(c *store.Candidate) error {
+					plan.Plan(c)
+					return nil
+				})
+				return err
+			})
 		})
-	})
-	if err != nil {
-		return store.ReplayPlan{}, fmt.Errorf("plan a replay: %w", err)
+		if err != nil {
+			return store.ReplayPlan{}, fmt.Errorf("plan a replay: %w", err)
+		}
 	}
 	return plan, nil
+}
+
+// beginPlan fixes the bounds of a plan, and returns the endpoint.
+func beginPlan(ctx context.Context, q querier, tenant, endpoint int64, sel *posthorn.ReplaySelection, plan *store.ReplayPlan) (posthorn.Endpoint, error) {
+	e, err := livingEndpoint(ctx, q, tenant, endpoint)
+	if err != nil {
+		return e, err
+	}
+	var last int64
+	if err := q.QueryRowContext(ctx, `SELECT max(coalesce((SELECT max(id) FROM events), 0), coalesce((SELECT max(id) FROM deliveries), 0))`).Scan(&last); err != nil {
+		return e, readError(ctx, err)
+	}
+	plan.Bound = posthorn.ID(last) + 1
+	if !sel.Since.IsZero() {
+		plan.From = posthorn.MakeID(sel.Since, 0, 0) - 1
+	}
+	return e, nil
 }
 
 // CreateReplay implements [store.Replays].

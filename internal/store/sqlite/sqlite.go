@@ -64,6 +64,9 @@ type Store struct {
 	role    Role
 	lock    *fileLock
 	readers *sql.DB
+	// walkers are the readers' connections for walks, which nobody else waits for.
+	walkers *sql.DB
+	walks   *store.Walks
 	writer  *writer
 	// checkpointer is nil in an admin process.
 	checkpointer *checkpointer
@@ -86,7 +89,7 @@ var _ store.Store = (*Store)(nil)
 // os.ErrPermission and fs.ErrNotExist in them.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	o = o.withDefaults()
-	s := &Store{role: o.Role, patience: patience}
+	s := &Store{role: o.Role, patience: patience, walks: store.NewWalks()}
 	if err := s.open(ctx, o); err != nil {
 		err = errors.Join(err, s.lock.release())
 		return nil, explainOpen(o.Path, err)
@@ -147,12 +150,17 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	}
 	s.readers.SetMaxOpenConns(readerConns)
 	s.readers.SetMaxIdleConns(readerConns)
-	if s.prepared, err = prepare(ctx, s.readers); err != nil {
+	if s.walkers, err = sql.Open("sqlite", readerDSN(o)); err != nil {
 		return errors.Join(err, s.readers.Close(), s.writer.close())
 	}
+	s.walkers.SetMaxOpenConns(store.WalkPlaces)
+	s.walkers.SetMaxIdleConns(store.WalkPlaces)
+	if s.prepared, err = prepare(ctx, s.readers); err != nil {
+		return errors.Join(err, s.closeReaders(), s.writer.close())
+	}
 	if o.Role == Serve {
-		if s.checkpointer, err = newCheckpointer(o, s.writer, s.readers); err != nil {
-			return errors.Join(err, s.readers.Close(), s.writer.close())
+		if s.checkpointer, err = newCheckpointer(o, s.writer, s.readers, s.walkers); err != nil {
+			return errors.Join(err, s.closeReaders(), s.writer.close())
 		}
 	}
 	if o.checkpoints() {
@@ -175,9 +183,23 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		err := s.checkpointer.close()
 		s.writer.stop()
-		s.closeErr = errors.Join(err, s.readers.Close(), s.writer.close(), s.lock.release())
+		s.closeErr = errors.Join(err, s.closeReaders(), s.writer.close(), s.lock.release())
 	})
 	return s.closeErr
+}
+
+// closeReaders ends all connections that read.
+func (s *Store) closeReaders() error { return errors.Join(s.readers.Close(), s.walkers.Close()) }
+
+// Walks implements [store.Walker].
+func (s *Store) Walks() *store.Walks { return s.walks }
+
+// reader is the pool that a read of ctx is of.
+func (s *Store) reader(ctx context.Context) *sql.DB {
+	if store.OfWalk(ctx) {
+		return s.walkers
+	}
+	return s.readers
 }
 
 // Ping reports whether the store can be written to now: it commits a row.

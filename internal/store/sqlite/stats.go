@@ -20,16 +20,17 @@ func (tx *txn) addStats(k store.HourKey, s *store.Hour) error {
 		b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9])
 }
 
+// selectOwn are all endpoints of a tenant that have rows.
+const selectOwn = `SELECT id FROM endpoints INDEXED BY endpoints_tenant WHERE tenant = ?1 AND deleted_at = 0
+	UNION ALL SELECT id FROM endpoints INDEXED BY endpoints_gone WHERE tenant = ?1 AND deleted_at <> 0`
+
 // Endpoints come first: their hours are one range each of the primary key.
 var (
 	endpointStats = `SELECT (s.hour - ?1) / ?2, ` + store.SumColumns + ` FROM endpoints p CROSS JOIN endpoint_stats s ON s.endpoint = p.id
 		WHERE p.id = ?5 AND p.tenant = ?4 AND s.hour >= ?1 AND s.hour < ?3 GROUP BY 1 ORDER BY 1`
 
-	tenantStats = `SELECT (s.hour - ?1) / ?2, ` + store.SumColumns + ` FROM (
-			SELECT id FROM endpoints INDEXED BY endpoints_tenant WHERE tenant = ?4 AND deleted_at = 0
-			UNION ALL SELECT id FROM endpoints INDEXED BY endpoints_gone WHERE tenant = ?4 AND deleted_at <> 0
-		) p CROSS JOIN endpoint_stats s ON s.endpoint = p.id
-		WHERE s.hour >= ?1 AND s.hour < ?3 GROUP BY 1 ORDER BY 1`
+	endpointsStats = `SELECT (s.hour - ?2) / ?3, ` + store.SumColumns + ` FROM json_each(?1) p CROSS JOIN endpoint_stats s ON s.endpoint = p.value
+		WHERE s.hour >= ?2 AND s.hour < ?4 GROUP BY 1 ORDER BY 1`
 )
 
 // Stats implements [store.Statistics].
@@ -39,13 +40,38 @@ func (s *Store) Stats(ctx context.Context, f store.StatsFilter) ([]store.Slot, e
 		// to, the last seconds are missing from the answer.
 		_ = s.writer.do(ctx, func(tx *txn) error { return tx.mergeStats(0) })
 	}
-	query, args := tenantStats, []any{f.From, f.Step, f.Until, f.Tenant}
 	if f.Endpoint != 0 {
-		query, args = endpointStats, append(args, f.Endpoint)
+		return all(ctx, s.readers, scanSlot(&f), endpointStats, f.From, f.Step, f.Until, f.Tenant, f.Endpoint)
 	}
-	return all(ctx, s.readers, func(r scanner) (slot store.Slot, err error) {
+	end, err := s.walks.Begin(ctx, f.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	var own []int64
+	if err := s.walks.Slice(ctx, f.Tenant, func(ctx context.Context) (err error) {
+		own, err = all(ctx, s.reader(ctx), scanInt, selectOwn, f.Tenant)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	var sum []store.Slot
+	for endpoints := range f.SlicesOf(own) {
+		if err := s.walks.Slice(ctx, f.Tenant, func(ctx context.Context) error {
+			slots, err := all(ctx, s.reader(ctx), scanSlot(&f), endpointsStats, encodeIDs(endpoints), f.From, f.Step, f.Until)
+			sum = store.AddSlots(sum, slots)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return sum, nil
+}
+
+func scanSlot(f *store.StatsFilter) func(scanner) (store.Slot, error) {
+	return func(r scanner) (slot store.Slot, err error) {
 		err = r.Scan(append([]any{&slot.Start}, slot.Scan()...)...)
 		slot.Start = f.From + slot.Start*f.Step
 		return slot, err
-	}, query, args...)
+	}
 }

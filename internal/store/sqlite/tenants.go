@@ -231,7 +231,7 @@ type querier interface {
 
 // one reads a row; none is ErrNotFound.
 func one[T any](ctx context.Context, s *Store, scan func(scanner) (T, error), query string, args ...any) (T, error) {
-	v, err := scan(s.readers.QueryRowContext(ctx, query, args...))
+	v, err := scan(s.reader(ctx).QueryRowContext(ctx, query, args...))
 	if err == nil {
 		return v, nil
 	}

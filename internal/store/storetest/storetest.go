@@ -20,7 +20,7 @@ func Run(t *testing.T, open func(t *testing.T) (store.Store, Raw)) {
 	for _, group := range [][]promise{
 		tenantPromises, tokenPromises, endpointPromises, secretPromises, headerPromises, sealingPromises, publishPromises,
 		queuePromises, linePromises, recordPromises, redeliveryPromises, replayPromises, finalPromises, turnPromises, logPromises, pagePromises, statsPromises, streamPromises, sweepPromises,
-		clockPromises, erasePromises, exportPromises, auditPromises, newerPromises, keptPromises,
+		clockPromises, erasePromises, exportPromises, auditPromises, newerPromises, keptPromises, walkPromises,
 	} {
 		for _, p := range group {
 			t.Run(p.name, func(t *testing.T) {
