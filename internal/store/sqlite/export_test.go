@@ -108,3 +108,11 @@ func (s *Store) Marked(t testing.TB) (marked bool) {
 	}
 	return marked
 }
+
+// EmptyLog takes the log into the file and cuts it to nothing.
+func (s *Store) EmptyLog(t testing.TB) {
+	t.Helper()
+	if !s.emptyLog(t.Context(), s.patience) {
+		t.Fatal("the log was not emptied")
+	}
+}
