@@ -137,6 +137,7 @@ func TestNoCommitWaitsForAReader(t *testing.T) {
 // A reader that ends in time is waited for by who erases, and by nobody else.
 func TestErasureIsDoneWhenTheReaderEnds(t *testing.T) {
 	p := newPayloads(t, 500, 500)
+	p.s.SetPatience(time.Minute)
 	release := holdFile(t, p.path)
 	done := make(chan store.Erased, 1)
 	go func() {
