@@ -353,3 +353,24 @@ func TestAdministration(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestAnErasureMayBeUnderWay(t *testing.T) {
+	status := 204
+	c := connect(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != "DELETE" || r.URL.Path != "/v2.3/webhooks/events/e1/payload" {
+			t.Errorf("%s %s", r.Method, r.URL)
+		}
+		if status == 204 {
+			w.WriteHeader(status)
+			return
+		}
+		answer(w, status, `{"data":{"id":"e1","payload_state":"erasing"}}`)
+	})
+	if done, err := c.ErasePayload(t.Context(), "e1"); !done || err != nil {
+		t.Error(done, err)
+	}
+	status = 202
+	if done, err := c.ErasePayload(t.Context(), "e1"); done || err != nil {
+		t.Error(done, err)
+	}
+}

@@ -69,7 +69,7 @@ func (c *checkpointer) emptied(ctx context.Context, turn uint64, patient time.Du
 		}
 		since, most := blocked, patient
 		if blocked.IsZero() { // it is being emptied, of much or by a slow disk
-			since, most = began, 2*patience
+			since, most = began, 2*max(patient, patience)
 		}
 		left := most - time.Since(since)
 		if left <= 0 {

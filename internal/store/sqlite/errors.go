@@ -59,6 +59,8 @@ func explainOpen(path string, err error) error {
 		return err
 	case errors.Is(err, ErrCorrupt):
 		return fmt.Errorf("%s cannot be used (%w); nothing was changed. Restore it from a backup, or move it away to begin with an empty one", path, err)
+	case isFull(err):
+		return explainFull(path, err)
 	case errors.Is(err, ErrForeignSchema):
 		return fmt.Errorf("%s cannot be used: %w; nothing was changed. Undo what another program changed in it, restore it from a backup, or move it away to begin with an empty one", path, err)
 	case errors.Is(err, fs.ErrNotExist):

@@ -132,3 +132,11 @@ func (s *Store) HoldReaders(t testing.TB, walks bool) (release func()) {
 		}
 	}
 }
+
+// EmptyLog takes the log into the file and cuts it to nothing.
+func (s *Store) EmptyLog(t testing.TB) {
+	t.Helper()
+	if !s.emptyLog(t.Context(), s.patience) {
+		t.Fatal("the log was not emptied")
+	}
+}

@@ -8,7 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 )
+
+// writePID takes no room that the file does not have already, as the disk may be full.
+func writePID(f *os.File) error {
+	text := strconv.Itoa(os.Getpid()) + "\n"
+	if _, err := f.WriteAt([]byte(text), 0); err != nil {
+		return err
+	}
+	return f.Truncate(int64(len(text)))
+}
 
 func mustNotExist(path string) error {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {

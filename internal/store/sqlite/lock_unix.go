@@ -30,10 +30,7 @@ func lockFile(path string) (*fileLock, error) {
 		return nil, &LockedError{Path: path, PID: pid}
 	}
 	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		err = writePID(f)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

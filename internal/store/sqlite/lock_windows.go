@@ -30,11 +30,7 @@ func lockFile(path string) (*fileLock, error) {
 		return nil, &os.PathError{Op: "open", Path: path + ".lock", Err: err}
 	}
 	f := os.NewFile(uintptr(h), path+".lock")
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	if err != nil {
+	if err := writePID(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &fileLock{f}, nil

@@ -59,7 +59,10 @@ func newWriter(ctx context.Context, o Options, watchers *store.Watchers) (*write
 		return nil, err
 	}
 	if o.Role == Serve {
-		err = w.recover(ctx)
+		err = w.recoverFull(func() error {
+			w.open, w.postings, w.lines = newOpenCounts(), newPostings(o.Gather), nil
+			return w.recover(ctx)
+		})
 	} else {
 		err = w.execute("PRAGMA busy_timeout = 0") // see begin
 	}
