@@ -85,6 +85,9 @@ func (e *Engine) attempt(it *item) {
 		Attempt: a, EndedAt: ended, Random: e.cfg.Random(),
 		Policy: policy, Kind: w.Kind,
 	})
+	if rec.Lost && a.Succeeded() {
+		e.cfg.Log.Warn("an attempt that was acknowledged is in no record: its delivery is gone, or another process has it", "delivery", w.ID.Text(posthorn.DeliveryPrefix))
+	}
 	e.recorded(it, rec, err)
 	e.cfg.Observe(Observation{
 		Work: w, Target: it.target, Attempt: a, Recorded: rec, Err: err,

@@ -543,7 +543,9 @@ type Result struct {
 
 // Recorded is what the store made of a Result.
 type Recorded struct {
-	// Lost: the row was not at Tries any more, or is gone. Nothing was written.
+	// Lost: the row was not at Tries any more, is another process's, or is gone with its
+	// tenant or its event's time. Nothing was written. A row that was ended meanwhile is
+	// none of that: its result is written, and a success is its end.
 	Lost bool
 	// Parked: the delivery stands in the line of an ordered endpoint, where it
 	// waits for its NextAt and holds those behind it.
