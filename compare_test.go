@@ -37,7 +37,7 @@ var comparisons = map[string]string{
 	"internal/access/uses.go: used != e.flushed.Load()":                "times of use",
 	"internal/access/jwt.go: a.era == era":                             "counts changes",
 	"internal/access/jwt.go: strings.HasPrefix(text, \"eyJ\")":         "every signed JWT begins so",
-	"internal/access/jwt.go: slices.Contains(signed.Audience, a)":      "names of services; the signature is checked before",
+	"internal/access/jwt.go: slices.Contains(audiences, a)":      "names of services; the signature is checked before",
 	"internal/access/jwt.go: slices.Contains(TenantScopes(), name)":    "names of scopes",
 	"internal/access/jwt.go: slices.Contains(mine, name)":              "names of scopes",
 	"internal/access/jwt.go: r != unicode.ReplacementChar":             "a character of a subject, which is no secret",
