@@ -37,11 +37,12 @@ var comparisons = map[string]string{
 	"internal/access/uses.go: used != e.flushed.Load()":                "times of use",
 	"internal/access/jwt.go: a.era == era":                             "counts changes",
 	"internal/access/jwt.go: strings.HasPrefix(text, \"eyJ\")":         "every signed JWT begins so",
-	"internal/access/jwt.go: slices.Contains(signed.Audience, a)":      "names of services; the signature is checked before",
+	"internal/access/jwt.go: slices.Contains(audiences, a)":            "names of services, which are no secrets",
 	"internal/access/jwt.go: slices.Contains(TenantScopes(), name)":    "names of scopes",
 	"internal/access/jwt.go: slices.Contains(mine, name)":              "names of scopes",
 	"internal/access/jwt.go: r != unicode.ReplacementChar":             "a character of a subject, which is no secret",
 	"internal/access/keys.go: bytes.Equal(print, other)":               "fingerprints of public keys",
+	"internal/access/provider.go: latest == fetch":                     "counts fetches",
 	"internal/access/provider.go: k.KeyID != h.KeyID":                  "ids of public keys",
 	"internal/access/provider.go: k.Algorithm != h.Algorithm":          "names of algorithms; a signature is compared by none of ours: it is checked with a public key",
 	"internal/access/provider.go: resp.StatusCode != http.StatusOK":    "the status of a provider's answer",
@@ -51,6 +52,8 @@ var comparisons = map[string]string{
 	"webhook/receiver.go: switch claim case Busy":                      "what is known of an id is no secret",
 	"webhook/receiver.go: switch claim case Handled":                   "what is known of an id is no secret",
 	"webhook/receiver.go: r.Method != http.MethodPost":                 "the method is no secret",
+
+	"internal/access/jwt.go: posthorn.ErrorCode(err) == posthorn.Forbidden": "kinds of faults",
 }
 
 // comparing are functions that end at the first difference.

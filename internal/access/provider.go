@@ -92,13 +92,13 @@ type keySet struct {
 }
 
 // VerifySignature implements [oidc.KeySet].
-func (k keySet) VerifySignature(ctx context.Context, text string) ([]byte, error) {
+func (set keySet) VerifySignature(ctx context.Context, text string) ([]byte, error) {
 	jws, err := jose.ParseSigned(text, algorithms)
 	if err != nil {
 		return nil, err
 	}
-	keys, fetch := k.current()
-	known, payload := k.verify(jws, keys)
+	keys, fetch := set.current()
+	known, payload := set.verify(jws, keys)
 	if payload != nil {
 		return payload, nil
 	}
@@ -106,15 +106,15 @@ func (k keySet) VerifySignature(ctx context.Context, text string) ([]byte, error
 	if known {
 		return nil, errUnsigned
 	}
-	if err := k.refetch(ctx); err != nil {
+	if err := set.refetch(ctx); err != nil {
 		return nil, err
 	}
 	// The same keys are not tried twice.
-	keys, latest := k.current()
+	keys, latest := set.current()
 	if latest == fetch {
 		return nil, errUnsigned
 	}
-	if _, payload = k.verify(jws, keys); payload != nil {
+	if _, payload = set.verify(jws, keys); payload != nil {
 		return payload, nil
 	}
 	return nil, errUnsigned
@@ -122,19 +122,19 @@ func (k keySet) VerifySignature(ctx context.Context, text string) ([]byte, error
 
 // verify returns the payload that one of the keys signed. known reports whether
 // the key that the token names is there.
-func (k keySet) verify(jws *jose.JSONWebSignature, keys []jose.JSONWebKey) (known bool, payload []byte) {
+func (set keySet) verify(jws *jose.JSONWebSignature, keys []jose.JSONWebKey) (known bool, payload []byte) {
 	h := jws.Signatures[0].Header
 	for i := range keys {
-		key := &keys[i]
-		if h.KeyID != "" && key.KeyID != h.KeyID {
+		k := &keys[i]
+		if h.KeyID != "" && k.KeyID != h.KeyID {
 			continue
 		}
 		known = known || h.KeyID != ""
-		if key.Algorithm != "" && key.Algorithm != h.Algorithm {
+		if k.Algorithm != "" && k.Algorithm != h.Algorithm {
 			continue // RFC 7517, section 4.4: the key is for that algorithm
 		}
-		*k.tried++
-		if payload, err := jws.Verify(key.Key); err == nil {
+		*set.tried++
+		if payload, err := jws.Verify(k.Key); err == nil {
 			return true, payload
 		}
 	}

@@ -120,7 +120,7 @@ func TestKeptFiltersAreCountedRightly(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	p := &programs{most: 100_000}
 	indexes := map[int64][]map[int64]*program{}
-	for range 3000 {
+	for range 800 {
 		tenant := r.Int64N(5)
 		switch held := indexes[tenant]; {
 		case len(held) == 0 || r.IntN(20) == 0:
