@@ -36,9 +36,32 @@ func (s *Status) Error() string {
 // Call sends body as it is (nil for none) and decodes the answer's "data" into
 // data, unless that is nil. Every answer but 2xx is a [*Status].
 func (a API) Call(ctx context.Context, method, path string, body []byte, data any) error {
-	req, err := http.NewRequestWithContext(ctx, method, a.URL+Base+path, bytes.NewReader(body))
+	answer, err := a.ask(ctx, method, path, body)
+	if err != nil || data == nil {
+		return err
+	}
+	var envelope struct {
+		Data jsontext.Value `json:"data"`
+	}
+	if err := json.Unmarshal(answer, &envelope); err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	return json.Unmarshal(envelope.Data, data)
+}
+
+// Page reads a list and decodes the whole answer, its "next_cursor" too.
+func (a API) Page(ctx context.Context, path string, answer any) error {
+	b, err := a.ask(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return err
+	}
+	return json.Unmarshal(b, answer)
+}
+
+func (a API) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, a.URL+Base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+a.Token)
 	req.Header.Set("Accept", "application/json")
@@ -51,26 +74,17 @@ func (a API) Call(ctx context.Context, method, path string, body []byte, data an
 	}
 	resp, err := hc.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if resp.StatusCode/100 != 2 {
-		return &Status{Method: method, Path: path, Code: resp.StatusCode, Body: string(answer), RetryAfter: resp.Header.Get("Retry-After")}
+		return nil, &Status{Method: method, Path: path, Code: resp.StatusCode, Body: string(answer), RetryAfter: resp.Header.Get("Retry-After")}
 	}
-	if data == nil {
-		return nil
-	}
-	var envelope struct {
-		Data jsontext.Value `json:"data"`
-	}
-	if err := json.Unmarshal(answer, &envelope); err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
-	}
-	return json.Unmarshal(envelope.Data, data)
+	return answer, nil
 }
 
 // Endpoint is what tests need of one.

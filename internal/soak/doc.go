@@ -11,7 +11,7 @@
 //     tokens, idle connections.
 //
 // At the end the figures of /metrics are compared with what the receivers and the
-// publishers counted, and an export of each tenant with every single request: nothing is
+// publishers counted, and the lists of each tenant with every single request: nothing is
 // lost, nothing is somebody else's, nothing came twice unasked. In a run of at least 20
 // minutes memory, files, goroutines, threads, the log and temporary files must be flat: see
 // flat_test.go.

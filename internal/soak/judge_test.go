@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +10,6 @@ import (
 // A harness that sees no fault proves nothing: each kind is told, and nothing else is.
 func TestAuditTellsFaultsApart(t *testing.T) {
 	l := newLedger()
-	w := &world{ledger: l}
 	tn, other := &tenant{name: "xpath"}, &tenant{name: "globex"}
 	ids := []string{"well", "lost", "lacking", "open", "lied", "late", "twice", "asked", "erased", "garbled", "strange"}
 	for n, id := range ids {
@@ -31,23 +29,17 @@ func TestAuditTellsFaultsApart(t *testing.T) {
 	l.accept(tn.name, "lacking", 2)
 
 	seen := map[string]bool{}
-	a := auditor{w: w, tenant: tn, seen: seen}
+	a := auditor{ledger: l, tenant: tn.name, seen: seen, states: map[string]int{}}
 	for _, line := range []string{
 		"well succeeded", "lacking", "open pending", "lied succeeded", "late canceled", "twice succeeded", "asked succeeded",
 		"erased succeeded", "garbled canceled", "strange canceled", "foreign succeeded",
 	} {
 		id, state, some := strings.Cut(line, " ")
-		lines := []string{fmt.Sprintf(`{"event":{"id":%q,"type":"cases.updated","data":{"n":1}}}`, id)}
+		a.event(&logged{ID: id})
 		if some {
-			lines = append(lines, fmt.Sprintf(`{"delivery":{"id":"dlv_%s","event":%q,"state":%q}}`, id, id, state))
-		}
-		for _, line := range lines {
-			if err := a.line([]byte(line)); err != nil {
-				t.Fatal(err)
-			}
+			a.delivery(&row{ID: "dlv_" + id, Event: id, State: state})
 		}
 	}
-	a.finish()
 	l.add(tn.name, "old", 99)
 	l.accept(tn.name, "old", 1)
 	l.events["xpath/old"].accepted = time.Now().Add(-2 * retention)

@@ -36,7 +36,9 @@ type event struct {
 	// byHand: somebody had it sent again, so that it may come twice; or it was erased,
 	// so that it cannot.
 	byHand, erased bool
-	logged         bool // seen in the export
+	// What the log has of it at the end.
+	logged bool
+	rows   int
 }
 
 // receipt is what one delivery came to.

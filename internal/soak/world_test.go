@@ -108,13 +108,15 @@ func (w *world) tenant(name, from string) *tenant {
 		api: proof.API{URL: w.server.URL(), Token: token, HTTP: client(from)}}
 }
 
-// client is one whose connections come from an address; "" for any.
+// client is one whose connections come from an address; "" for any. It is more patient than
+// the service, which closes a connection when an answer takes a minute: how slow a busy
+// machine is does not fail a run.
 func client(from string) *http.Client {
 	d := net.Dialer{}
 	if from != "" {
 		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 	}
-	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: d.DialContext, MaxIdleConnsPerHost: 16}}
+	return &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{DialContext: d.DialContext, MaxIdleConnsPerHost: 16}}
 }
 
 // open makes an endpoint of the tenant, of which the receiver knows the secret before
