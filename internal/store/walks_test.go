@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 func TestWalksOfATenantAreOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := NewWalks()
+		var mu sync.Mutex
 		under, most, done := 0, 0, 0
 		for range 1 + WalksWaiting {
 			go func() {
@@ -25,11 +27,15 @@ func TestWalksOfATenantAreOneAtATime(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				mu.Lock()
 				under++
 				most = max(most, under)
+				mu.Unlock()
 				<-time.After(time.Second)
+				mu.Lock()
 				under--
 				done++
+				mu.Unlock()
 				end()
 			}()
 			synctest.Wait()
@@ -41,11 +47,15 @@ func TestWalksOfATenantAreOneAtATime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		mu.Lock()
 		if done != 0 {
 			t.Error("another tenant's walk waited")
 		}
+		mu.Unlock()
 		end()
 		<-time.After(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		if most != 1 || done != 1+WalksWaiting {
 			t.Errorf("%d were done, %d of them at once", done, most)
 		}
@@ -56,6 +66,7 @@ func TestWalksOfATenantAreOneAtATime(t *testing.T) {
 func TestSlicesTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := NewWalks()
+		var mu sync.Mutex
 		var order []string
 		under, most := 0, 0
 		slice := func(tenant int64, n int) {
@@ -63,9 +74,13 @@ func TestSlicesTakeTurns(t *testing.T) {
 				if !OfWalk(ctx) || OfWalk(t.Context()) {
 					t.Error("a slice's ctx is not told from another")
 				}
+				mu.Lock()
 				under++
 				most = max(most, under)
+				mu.Unlock()
 				<-time.After(time.Second)
+				mu.Lock()
+				defer mu.Unlock()
 				under--
 				order = append(order, fmt.Sprintf("%d.%d", tenant, n))
 				return nil
@@ -91,6 +106,8 @@ func TestSlicesTakeTurns(t *testing.T) {
 			t.Error("nobody waits")
 		}
 		<-time.After(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
 		for i := 0; i < len(order); i += WalkPlaces { // who goes at once ends in any order
 			slices.Sort(order[i:min(i+WalkPlaces, len(order))])
 		}
