@@ -48,8 +48,8 @@ type Attempt struct {
 	Explanation     string            `json:"explanation"`
 	ResponseHeaders map[string]string `json:"response_headers"`
 	// ResponseBody is the beginning of the answer's body: 256 bytes in lists.
-	ResponseBody     string            `json:"response_body"`
-	ResponseBodyNote string            `json:"response_body_note"`
+	ResponseBody     string `json:"response_body"`
+	ResponseBodyNote string `json:"response_body_note"`
 	// Manual marks an attempt that a user asked for.
 	Manual bool `json:"manual"`
 }
