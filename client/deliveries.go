@@ -45,10 +45,11 @@ type Attempt struct {
 	// Class says what came of it: "ok", "http_status", "timeout"…
 	Class string `json:"class"`
 	// Explanation says why, and what to do.
-	Explanation      string            `json:"explanation"`
-	ResponseHeaders  map[string]string `json:"response_headers"`
-	ResponseBody     string            `json:"response_body"`
-	ResponseBodyNote string            `json:"response_body_note"`
+	Explanation     string            `json:"explanation"`
+	ResponseHeaders map[string]string `json:"response_headers"`
+	// ResponseBody is the beginning of the answer's body: 256 bytes in lists.
+	ResponseBody     string `json:"response_body"`
+	ResponseBodyNote string `json:"response_body_note"`
 	// Manual marks an attempt that a user asked for.
 	Manual bool `json:"manual"`
 }

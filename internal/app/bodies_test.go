@@ -12,17 +12,18 @@ import (
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
-// Whoever announces large bodies and dribbles them gets no more than a token's
-// share of memory; others publish large batches meanwhile.
+// Whoever announces large bodies and drips them gets no more than a tenant's share of
+// memory, with however many tokens; others publish large batches meanwhile.
 func TestAnnouncedBodiesTakeABoundedShare(t *testing.T) {
 	s, n := exposed(t, false) // shortened time-outs would end on a busy machine what is held here
 	token, other := s.token(t, "acme"), s.token(t, "other")
+	tokens := []string{token, s.token(t, "acme"), s.token(t, "acme"), s.token(t, "acme"), s.token(t, "acme")}
 	const length = 8 << 20
-	const share = 64 << 20 / length // what a token may hold
+	const share = 64 << 20 / length // what a tenant may hold
 	before := heap()
-	for range share {
+	for i := range share {
 		c := s.dial(t)
-		io.WriteString(c, head(token, "POST", "/events/batch", fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", length))+"{")
+		io.WriteString(c, head(tokens[i%len(tokens)], "POST", "/events/batch", fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", length))+"{")
 	}
 	eventually(t, "all of them being read", func() bool {
 		open, _, _ := n.listener.figures()
@@ -37,8 +38,8 @@ func TestAnnouncedBodiesTakeABoundedShare(t *testing.T) {
 		return err == nil && resp.StatusCode == http.StatusTooManyRequests
 	})
 	refused := 0
-	for range 50 {
-		resp, body := s.exchange(t, head(token, "POST", "/events/batch", fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", length))+"{")
+	for i := range 50 {
+		resp, body := s.exchange(t, head(tokens[i%len(tokens)], "POST", "/events/batch", fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", length))+"{")
 		if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
 			t.Fatalf("one more is answered %d %s", resp.StatusCode, body)
 		}
@@ -49,10 +50,10 @@ func TestAnnouncedBodiesTakeABoundedShare(t *testing.T) {
 	}
 	batch := `{"events":[{"type":"cases.closed","data":{"a":"` + strings.Repeat("x", 200<<10) + `"}}]}`
 	if status, _, body := s.request(t, other, "POST", "/events/batch", batch, ""); status != http.StatusAccepted {
-		t.Errorf("another token's batch is answered %d %s", status, body)
+		t.Errorf("another tenant's batch is answered %d %s", status, body)
 	}
 	if status, _, body := s.request(t, token, "POST", "/events", `{"type":"cases.closed","data":{}}`, ""); status != http.StatusAccepted {
-		t.Errorf("a small event of the same token is answered %d %s", status, body)
+		t.Errorf("a small event of the same tenant is answered %d %s", status, body)
 	}
 	// Of unknown length they are counted as they come.
 	c := s.dial(t)

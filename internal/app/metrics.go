@@ -128,10 +128,10 @@ func (m *metrics) watchConnections(l *connections) {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "posthorn_connections_open", Help: "Connections to the API."},
 			figure(func(open, _, _ int) int { return open })),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_connections_evicted_total",
-			Help: "Connections that waited longest and gave their place to another one, because of max-connections."},
+			Help: "Connections that gave their place to another one, because of max-connections."},
 			figure(func(_, evicted, _ int) int { return evicted })),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "posthorn_connections_refused_total",
-			Help: "Connections that were closed because a request was being answered on all others."},
+			Help: "Connections that were closed because all others were in use, and nobody had more than another."},
 			figure(func(_, _, refused int) int { return refused })))
 }
 

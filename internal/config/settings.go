@@ -235,7 +235,7 @@ var settings = []Setting{
 		set:  func(c *Config, v string) error { return parseFloat(v, 0, 1_000_000, &c.TokenRate) }},
 	{Name: "max-connections", Arg: "N", Default: "4096", for_: forBoth,
 		Help: "connections to the API at a time",
-		More: "At the limit a new one takes the place of the one that has been waiting longest for a request or its headers; none is closed that a request is being answered on. The limit of open files must be higher than this and max-in-flight together.",
+		More: "They are shared by tenant, by address until a request says whose they are. At the limit a new one takes the place of one of the party that has most: one that waits for a request or its headers, else one whose body is still coming, else one whose answer is not read. As many requests may be under way at a time, three quarters of them of one tenant; more are answered 429. The limit of open files must be higher than this and max-in-flight together.",
 		set:  func(c *Config, v string) error { return parseInt(v, 16, 1_000_000, &c.MaxConnections) }},
 	{Name: "catalog", Arg: "FILE", for_: forBoth,
 		Help: "file with event types that replace or extend the built-in ones",

@@ -33,7 +33,7 @@ var pagePromises = []promise{
 					weight += store.WeightOf(&list[i])
 					a := list[i].Attempts
 					if len(a) != 1 || !bytes.Equal(a[0].Snippet, answer[:100]) || a[0].BodyNote != "truncated" {
-						w.Errorf("cut to 101 bytes: %d attempts, %.120q", len(a), a)
+						w.Errorf("cut to 101 bytes: %d attempts, %+v", len(a), a)
 					}
 					got = append(got, list[i].ID)
 				}
