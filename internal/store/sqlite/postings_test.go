@@ -342,7 +342,7 @@ func (w *listWorld) older() {
 	files, err := fs.Sub(firstSchema, "migrations")
 	w.must(err)
 	for _, query := range []string{
-		`DROP INDEX deliveries_by_hand`, `DROP TABLE postings`, `DELETE FROM meta WHERE key LIKE 'post%'`, `DELETE FROM goose_db_version WHERE version_id > 1`,
+		`DROP TABLE kept`, `DROP INDEX deliveries_by_hand`, `DROP TABLE postings`, `DELETE FROM meta WHERE key LIKE 'post%'`, `DELETE FROM goose_db_version WHERE version_id > 1`,
 		`CREATE INDEX deliveries_endpoint ON deliveries (endpoint)`, `CREATE INDEX events_tenant ON events (tenant)`,
 	} {
 		_, err := db.Exec(query)
