@@ -151,13 +151,13 @@ func (sw *sweep) settle(query string, args ...any) error {
 	if len(reopened) == 0 {
 		return nil
 	}
-	return sw.tx.exec(`INSERT INTO kept (event, until) SELECT DISTINCT unnest($1::bigint[]), $2::bigint ON CONFLICT (event) DO UPDATE SET until = excluded.until`,
+	return sw.tx.exec(`INSERT INTO spared (event, until) SELECT DISTINCT unnest($1::bigint[]), $2::bigint ON CONFLICT (event) DO UPDATE SET until = excluded.until`,
 		reopened, nanos(sw.now.Add(store.ExpiredShown)))
 }
 
 // notKept leaves out what is of an event that stays for a while more.
 func notKept(event string) string {
-	return `NOT EXISTS (SELECT 1 FROM kept WHERE kept.event = ` + event + `)`
+	return `NOT EXISTS (SELECT 1 FROM spared WHERE spared.event = ` + event + `)`
 }
 
 // cancelDeleted cancels what is open at deleted endpoints.
@@ -405,7 +405,7 @@ func (sw *sweep) dropExpired() error {
 		(SELECT event FROM event_notes WHERE event < coalesce((SELECT min(id) FROM events), $1) ORDER BY event LIMIT 1000)`, int64(math.MaxInt64)); err != nil {
 		return err
 	}
-	if err := sw.tx.exec(`DELETE FROM kept WHERE until <= $1`, nanos(sw.now)); err != nil {
+	if err := sw.tx.exec(`DELETE FROM spared WHERE until <= $1`, nanos(sw.now)); err != nil {
 		return err
 	}
 	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= $1`, nanos(sw.now)); err != nil {

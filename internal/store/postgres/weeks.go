@@ -91,7 +91,7 @@ func weeksThere(ctx context.Context, c *pgx.Conn, before int64) (weeks []int64, 
 func (s *Store) dropWeek(ctx context.Context, c *pgx.Conn, n int64) error {
 	from, to := int64(weekBound(n)), int64(weekBound(n+1))
 	var open bool
-	if err := c.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM due WHERE id >= $1 AND id < $2 OR late AND event >= $1 AND event < $2) OR EXISTS (SELECT 1 FROM kept WHERE event >= $1 AND event < $2)`, from, to).Scan(&open); err != nil || open {
+	if err := c.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM due WHERE id >= $1 AND id < $2 OR late AND event >= $1 AND event < $2) OR EXISTS (SELECT 1 FROM spared WHERE event >= $1 AND event < $2)`, from, to).Scan(&open); err != nil || open {
 		return err
 	}
 	var attached bool

@@ -343,7 +343,7 @@ func (w *listWorld) older() {
 	files, err := fs.Sub(firstSchema, "migrations")
 	w.must(err)
 	for _, query := range []string{
-		`ALTER TABLE deliveries DROP COLUMN counted`, `DROP TABLE kept`, `DROP INDEX deliveries_by_hand`, `DROP TABLE postings`, `DELETE FROM meta WHERE key LIKE 'post%'`, `DELETE FROM goose_db_version WHERE version_id > 1`,
+		`ALTER TABLE deliveries DROP COLUMN counted`, `DROP TABLE spared`, `DROP TABLE kept`, `DROP INDEX deliveries_by_hand`, `DROP TABLE postings`, `DELETE FROM meta WHERE key LIKE 'post%'`, `DELETE FROM goose_db_version WHERE version_id > 1`,
 		`CREATE INDEX deliveries_endpoint ON deliveries (endpoint)`, `CREATE INDEX events_tenant ON events (tenant)`,
 	} {
 		_, err := db.Exec(query)

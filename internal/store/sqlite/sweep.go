@@ -159,7 +159,7 @@ func (sw *sweep) settle(rows []openRow) error {
 		if !s.reopened {
 			continue
 		}
-		if err := sw.tx.exec(`INSERT INTO kept (event, until) VALUES (?, ?) ON CONFLICT (event) DO UPDATE SET until = excluded.until`,
+		if err := sw.tx.exec(`INSERT INTO spared (event, until) VALUES (?, ?) ON CONFLICT (event) DO UPDATE SET until = excluded.until`,
 			int64(s.event), nanos(sw.now.Add(store.ExpiredShown))); err != nil {
 			return err
 		}
@@ -267,7 +267,7 @@ func (sw *sweep) deleteOld() error {
 
 // notKept leaves out what is of an event that stays for a while more.
 func notKept(event string) string {
-	return `NOT EXISTS (SELECT 1 FROM kept WHERE kept.event = ` + event + `)`
+	return `NOT EXISTS (SELECT 1 FROM spared WHERE spared.event = ` + event + `)`
 }
 
 // older is the lowest id that an event accepted so long ago can have.
@@ -472,7 +472,7 @@ func (sw *sweep) dropExpired() error {
 		(SELECT event FROM event_notes WHERE event < coalesce((SELECT min(id) FROM events), ?) ORDER BY event LIMIT 1000)`, int64(math.MaxInt64)); err != nil {
 		return err
 	}
-	if err := sw.tx.exec(`DELETE FROM kept WHERE until <= ?`, nanos(sw.now)); err != nil {
+	if err := sw.tx.exec(`DELETE FROM spared WHERE until <= ?`, nanos(sw.now)); err != nil {
 		return err
 	}
 	if err := sw.tx.exec(`DELETE FROM exports WHERE expires_at <= ?`, nanos(sw.now)); err != nil {

@@ -5,7 +5,7 @@ ALTER TABLE deliveries ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
 
 -- Events that retention leaves for a while more: what of them was opened again ended when
 -- their time was over, and an attempt may be under way. See store.Reopened.
-CREATE TABLE kept (
+CREATE TABLE spared (
     event INTEGER PRIMARY KEY,
     until INTEGER NOT NULL
 );
