@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -98,6 +99,12 @@ func (s *Store) EmptyingAttempts() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.attempts
+}
+
+// CutLog has the writer try once to empty the log.
+func (s *Store) CutLog() (emptied bool, err error) {
+	e := s.checkpointer.between(func() error { emptied, err = s.writer.cutLog(); return nil })
+	return emptied, errors.Join(err, e)
 }
 
 // Marked reports whether the file says that the log is to be emptied.
