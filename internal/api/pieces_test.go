@@ -114,13 +114,15 @@ func TestABrokenAnswerIsNotTakenForAWhole(t *testing.T) {
 func TestAnswersThatNobodyReadsTakeABoundedShare(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CheckURL = func(string) error { return nil } })
 	const endpoints, readers = 150, 60
-	body := fmt.Sprintf(`{"url":"https://partner.example.com/%s","events":["cases.*"],"description":"%s"}`, strings.Repeat("u", 2000), strings.Repeat("😀", 1024))
+	body := func(i int) string {
+		return fmt.Sprintf(`{"url":"https://partner.example.com/%s/%d","events":["cases.*"],"description":"%s"}`, strings.Repeat("u", 1990), i, strings.Repeat("😀", 1024))
+	}
 	create := func(who string, n int) {
 		var wg sync.WaitGroup
-		for range 15 {
+		for part := range 15 {
 			wg.Go(func() {
-				for range n / 15 {
-					w.do(who, "POST", "/endpoints", body).want(201)
+				for i := range n / 15 {
+					w.do(who, "POST", "/endpoints", body(part*n+i)).want(201)
 				}
 			})
 		}

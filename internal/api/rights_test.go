@@ -154,7 +154,7 @@ func TestExportsOfATenantAreBoundedAndHoldNoReader(t *testing.T) {
 	w.as("platform", "GET", "/exports/"+mine+"/content", "").with("Posthorn-Tenant", "acme").do().faults(429)
 	w.do("other", "GET", "/exports/"+theirs+"/content", "").want(200)
 	w.do("acme", "GET", "/stats", "").want(200) // a walk of the same tenant
-	if w.store.Walks().Waiting() {
+	if w.store.Walks().Waiting() != 0 {
 		t.Error("a slice waits for those that do not read")
 	}
 	for _, s := range under {

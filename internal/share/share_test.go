@@ -175,13 +175,13 @@ func TestTurnsAreGivenBackByWhoWaitsNoLonger(t *testing.T) {
 		if _, err := turns.Enter(t.Context(), Tenant(3)); !errors.Is(err, ErrExceeded) {
 			t.Errorf("a third that waits: %v, want ErrExceeded", err)
 		}
-		if !turns.Waiting() {
-			t.Error("nobody waits?")
+		if turns.Waiting() != 1 {
+			t.Errorf("%d parties wait, want 1", turns.Waiting())
 		}
 		leave()
 		leave() // once too often does no harm
 		synctest.Wait()
-		if len(turns.by) != 0 || turns.taken != 0 || turns.Waiting() {
+		if len(turns.by) != 0 || turns.taken != 0 || turns.Waiting() != 0 {
 			t.Errorf("%d lines and %d places are left", len(turns.by), turns.taken)
 		}
 	})

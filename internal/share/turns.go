@@ -59,12 +59,11 @@ func (t *Turns) Enter(ctx context.Context, who Party) (leave func(), err error) 
 	}
 }
 
-// Waiting reports whether anybody waits for a place: who does something long may
-// let them go first.
-func (t *Turns) Waiting() bool {
+// Waiting is how many parties wait for a place.
+func (t *Turns) Waiting() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.ready) > 0
+	return len(t.ready)
 }
 
 func (t *Turns) leave(l *line) {

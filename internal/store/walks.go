@@ -60,8 +60,8 @@ func (w *Walks) Slice(ctx context.Context, tenant int64, read func(ctx context.C
 	return read(context.WithValue(ctx, ofWalk{}, true))
 }
 
-// Waiting reports whether a slice waits for a connection.
-func (w *Walks) Waiting() bool { return w.slices.Waiting() }
+// Waiting is how many tenants have a slice that waits for a connection.
+func (w *Walks) Waiting() int { return w.slices.Waiting() }
 
 type ofWalk struct{}
 

@@ -102,7 +102,7 @@ func TestSlicesTakeTurns(t *testing.T) {
 		}
 		walk(8, 1)
 		walk(9, 1)
-		if !w.Waiting() {
+		if w.Waiting() == 0 {
 			t.Error("nobody waits")
 		}
 		<-time.After(time.Minute)

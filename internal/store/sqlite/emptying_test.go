@@ -123,6 +123,18 @@ func TestNoCommitWaitsForAReader(t *testing.T) {
 	if n := p.s.EmptyingAttempts() - before; n > 40 {
 		t.Errorf("the writer tried to empty the log %d times in %d commits", n, commits)
 	}
+	// An attempt itself takes no time: with a time-out, of 200 ms say, these take 100 s.
+	late = time.After(60 * time.Second)
+	for n := range 500 {
+		select {
+		case <-late:
+			t.Fatalf("%d attempts in 60 s: they wait for the reader", n)
+		default:
+		}
+		if emptied, err := p.s.CutLog(); emptied || err != nil {
+			t.Fatal(emptied, err)
+		}
+	}
 	if !p.erasing(0) {
 		t.Error("it does not say that it is erasing")
 	}

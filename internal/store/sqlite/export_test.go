@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -99,6 +100,12 @@ func (s *Store) EmptyingAttempts() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.attempts
+}
+
+// CutLog has the writer try once to empty the log.
+func (s *Store) CutLog() (emptied bool, err error) {
+	e := s.checkpointer.between(func() error { emptied, err = s.writer.cutLog(); return nil })
+	return emptied, errors.Join(err, e)
 }
 
 // Marked reports whether the file says that the log is to be emptied.

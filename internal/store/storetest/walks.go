@@ -78,8 +78,10 @@ var walkPromises = []promise{
 			}
 			planned <- plan
 		}()
-		w.until("the plan's first slice waits", w.s.Walks().Waiting)
-		other := w.occupy(2000) // behind it
+		waiting := func(n int) func() bool { return func() bool { return w.s.Walks().Waiting() == n } }
+		w.until("the plan's first slice waits", waiting(1))
+		other := w.occupy(2000)
+		w.until("another one waits behind it", waiting(2))
 		close(places[0].release)
 		select {
 		case <-other.begun:
@@ -90,7 +92,7 @@ var walkPromises = []promise{
 			if len(planned) > 0 {
 				w.Fatal("it was counted in one slice")
 			}
-			return w.s.Walks().Waiting()
+			return waiting(1)()
 		})
 		for _, o := range append(places[1:], other) {
 			close(o.release)
