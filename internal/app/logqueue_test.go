@@ -76,7 +76,7 @@ func TestALogThatRunsFullDropsAndCounts(t *testing.T) {
 		synctest.Wait()
 		log.Info("last")
 		flush()
-		all := strings.Split(strings.TrimSpace(out.text.String()), "\n")
+		all := strings.Split(strings.TrimSpace(out.String()), "\n")
 		if n := len(all); n != 1+lines-dropped+2 {
 			t.Fatalf("%d lines came and %d of %d were dropped", n, dropped, lines)
 		}
@@ -111,8 +111,8 @@ func TestTheEndOfALogWaitsASecondForItsReader(t *testing.T) {
 			}
 			log.Info("too late")
 			<-time.After(3 * logEnd)
-			if strings.Contains(out.text.String(), "too late") || !strings.Contains(out.text.String(), "last") {
-				t.Errorf("in the end there is %q", out.text.String())
+			if strings.Contains(out.String(), "too late") || !strings.Contains(out.String(), "last") {
+				t.Errorf("in the end there is %q", out.String())
 			}
 		})
 	}
@@ -131,6 +131,12 @@ func (w *reader) counts() (writes, lines int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.writes, strings.Count(w.text.String(), "\n")
+}
+
+func (w *reader) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
 }
 
 func (w *reader) Write(p []byte) (int, error) {
