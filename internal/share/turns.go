@@ -2,6 +2,7 @@ package share
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -78,13 +79,15 @@ func (t *Turns) leave(l *line) {
 // withdraw takes back who waits no longer, or the place that it was just given.
 func (t *Turns) withdraw(l *line, turn chan struct{}) {
 	t.mu.Lock()
-	for i, other := range l.wait {
-		if other == turn {
-			l.wait = append(l.wait[:i], l.wait[i+1:]...)
-			t.settle(l)
-			t.mu.Unlock()
-			return
+	if i := slices.Index(l.wait, turn); i >= 0 {
+		l.wait = slices.Delete(l.wait, i, i+1)
+		if len(l.wait) == 0 && l.ready {
+			t.ready = slices.DeleteFunc(t.ready, func(other *line) bool { return other == l })
+			l.ready = false
 		}
+		t.settle(l)
+		t.mu.Unlock()
+		return
 	}
 	t.mu.Unlock()
 	t.leave(l) // its turn had come
@@ -107,10 +110,6 @@ func (t *Turns) call() {
 		l := t.ready[0]
 		t.ready = t.ready[1:]
 		l.ready = false
-		if len(l.wait) == 0 { // withdrawn meanwhile
-			t.settle(l)
-			continue
-		}
 		turn := l.wait[0]
 		l.wait = l.wait[1:]
 		l.busy = true
