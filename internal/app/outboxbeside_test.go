@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -32,7 +33,7 @@ func TestAPatchLoopDelaysNobodyElsesOutbox(t *testing.T) {
 	busy, quiet := s.tenant(t, "busy"), s.tenant(t, "quiet")
 	var patched []string // many, so that matching again takes a while
 	for i := range 400 {
-		e, err := busy.CreateEndpoint(t.Context(), client.NewEndpoint{URL: receiver.URL + "/busy", Events: []string{"assignments.*"}})
+		e, err := busy.CreateEndpoint(t.Context(), client.NewEndpoint{URL: fmt.Sprintf("%s/busy/%d", receiver.URL, i), Events: []string{"assignments.*"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -123,8 +123,9 @@ func (p *process) tenant(t *testing.T, base string) *client.Client {
 
 func (p *process) endpoints(t *testing.T, n int, url, pattern string) {
 	t.Helper()
-	for range n {
-		if _, err := p.partner.CreateEndpoint(t.Context(), client.NewEndpoint{URL: url, Events: []string{pattern}}); err != nil {
+	for i := range n { // with paths of their own, in front of the query
+		at := strings.Replace(url, "/hooks?", fmt.Sprintf("/hooks/%d?", i), 1)
+		if _, err := p.partner.CreateEndpoint(t.Context(), client.NewEndpoint{URL: at, Events: []string{pattern}}); err != nil {
 			t.Fatal(err)
 		}
 	}

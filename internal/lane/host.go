@@ -13,10 +13,11 @@ type host struct {
 	lanes    int
 	inFlight int
 	meter
-	// seated are its lanes in turn for an attempt. While others wait it is one at most:
-	// they are called one by one.
-	seated  int
-	waiting queue
+	// seated are its lanes in turn for an attempt, proven and unproven. While others of a
+	// kind wait it is one of that kind at most: they are called one by one. A kind does
+	// not wait for the other, which may have no place to start in.
+	seated  [2]int
+	waiting [2]queue
 }
 
 type hostKey struct {
@@ -75,20 +76,29 @@ func (e *Engine) admits(h *host) bool {
 	return h.wait(rate, e.seen) <= 0 || h.wait(rate, e.tick()) <= 0
 }
 
-// waitForHost puts the lane behind those that wait for its host.
-func (e *Engine) waitForHost(l *lane) {
-	e.arrivals++
-	l.host.waiting.add(&l.turn, l.inFlight, e.arrivals)
+// waitForHost has the lane wait for its host, where it has waited since.
+func (e *Engine) waitForHost(l *lane, since uint64) {
+	l.host.waiting[l.kind()].add(&l.turn, l.inFlight, since)
 	e.callHost(l.host)
 }
 
 func (l *lane) waitsForHost() bool { return l.inTurn() && l.seat == nil }
 
+// next is the first of those that wait and are to be called; nil for none.
+func (h *host) next() (first *place) {
+	for kind := range h.waiting {
+		if p := h.waiting[kind].first(); p != nil && h.seated[kind] == 0 && (first == nil || p.before(first)) {
+			first = p
+		}
+	}
+	return first
+}
+
 // callHost has the next of those that wait for the host take its turn, if it may
 // start, or sleep until the rate lets it. It is called whenever that may have changed.
 func (e *Engine) callHost(h *host) {
-	for h.seated == 0 {
-		first := h.waiting.first()
+	for {
+		first := h.next()
 		if first == nil || e.cfg.HostInFlight > 0 && h.inFlight >= e.cfg.HostInFlight {
 			return
 		}
@@ -99,8 +109,8 @@ func (e *Engine) callHost(h *host) {
 		}
 		first.remove()
 		if _, early := l.early(); l.startable() && !early {
-			e.sit(l)
-			return
+			e.sit(l, first.since)
+			continue
 		}
 		e.settle(l) // it changed while it waited
 	}

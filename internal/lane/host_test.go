@@ -135,6 +135,37 @@ func TestAttemptsToOneHostKeepARate(t *testing.T) {
 	}
 }
 
+// Endpoints that hang and wait for a place, after they have waited for their host, keep
+// none waiting that works at the same host.
+func TestWhoWaitsForAPlaceKeepsNobodyFromItsHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, r := newMemory(t), newReceiver(t, func(w *store.Work) posthorn.Attempt {
+			if w.Endpoint <= 100 {
+				return hang(w)
+			}
+			return ok(w)
+		})
+		m.at(1, "https://hooks.example.com", run(1, 100)...)
+		m.at(1, "https://hooks.example.com", 200)
+		m.commit = 0
+		e := start(t, m, r, Config{MaxInFlight: 20, HostRate: 100})
+		m.publish(e, 200, time.Time{})
+		wait(time.Second)
+		for _, id := range run(1, 100) {
+			m.publish(e, id, time.Time{})
+		}
+		wait(time.Second)
+		for i := range 20 {
+			m.publish(e, 200, time.Time{})
+			wait(50 * time.Millisecond)
+			if n := len(r.seen(200)); n != 2+i {
+				t.Errorf("%d attempts to the endpoint that works, want %d", n, 2+i)
+			}
+		}
+		wait(24 * time.Hour)
+	})
+}
+
 // A lane that waits for its host may change: it is paused, deleted, moved to another
 // host, asked for something by hand. Others that wait go on, and nothing is lost.
 func TestLanesThatWaitForAHostMayChange(t *testing.T) {
@@ -256,7 +287,7 @@ func limitedWorld(t *testing.T, random *rand.Rand) {
 	defer e.mu.Unlock()
 	held := e.inFlight + e.holders + e.unproven
 	for _, h := range e.hosts {
-		held += h.inFlight + h.seated + len(h.waiting.list)
+		held += h.inFlight + h.seated[0] + h.seated[1] + len(h.waiting[0].list) + len(h.waiting[1].list)
 	}
 	if held != 0 || e.flights.oldest != nil || e.flights.newest != nil || len(e.turns[0].list)+len(e.turns[1].list) != 0 {
 		t.Errorf("with nothing to do the engine counts %d", held)

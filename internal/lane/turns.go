@@ -68,28 +68,33 @@ func (e *Engine) joinTenant(l *lane, id *int64) {
 
 // takeTurn has a startable lane wait for its host, or sit down among its tenant's.
 func (e *Engine) takeTurn(l *lane) {
-	if h := l.host; h != nil && (h.waiting.first() != nil || !e.admits(h)) {
-		e.waitForHost(l)
+	e.arrivals++
+	if h := l.host; h != nil && (h.waiting[l.kind()].first() != nil || !e.admits(h)) {
+		e.waitForHost(l, e.arrivals)
 		return
 	}
-	e.sit(l)
+	e.sit(l, e.arrivals)
 }
 
-// sit puts the lane in turn for an attempt.
-func (e *Engine) sit(l *lane) {
-	which := turnUnproven
+// kind is which turns the lane takes.
+func (l *lane) kind() int {
 	if l.pace.proven {
-		which = turnProven
+		return turnProven
 	}
-	s := &l.tenant.seats[which]
-	e.arrivals++
-	s.lanes.add(&l.turn, l.inFlight, e.arrivals)
+	return turnUnproven
+}
+
+// sit puts the lane in turn for an attempt, for which it has waited since.
+func (e *Engine) sit(l *lane, since uint64) {
+	kind := l.kind()
+	s := &l.tenant.seats[kind]
+	s.lanes.add(&l.turn, l.inFlight, since)
 	l.seat = s
 	if s.place.in == nil {
-		e.turns[which].add(&s.place, s.tenant.held, e.arrivals)
+		e.turns[kind].add(&s.place, s.tenant.held, since)
 	}
 	if l.host != nil {
-		l.host.seated++
+		l.host.seated[kind]++
 	}
 }
 
@@ -99,22 +104,33 @@ func (e *Engine) stand(l *lane) {
 	s := l.seat
 	l.turn.remove()
 	l.seat = nil
+	if l.host != nil {
+		l.host.seated[s.kind()]--
+	}
 	turns := s.place.in
 	s.place.remove()
 	if s.lanes.first() != nil {
 		e.arrivals++
 		turns.add(&s.place, s.tenant.held, e.arrivals)
 	}
-	if l.host != nil {
-		l.host.seated--
-	}
 }
 
-// reseat has a lane in turn leave the seat that it took before its last attempt
+// kind is which turns the seat's lanes take.
+func (s *seat) kind() int {
+	if s == &s.tenant.seats[turnProven] {
+		return turnProven
+	}
+	return turnUnproven
+}
+
+// reseat has a lane in turn leave the place that it took before its last attempt
 // succeeded, or failed.
 func (e *Engine) reseat(l *lane) {
-	if l.seat != nil && l.pace.proven != (l.seat == &l.tenant.seats[turnProven]) {
+	switch {
+	case l.seat != nil && l.seat.kind() != l.kind():
 		e.stand(l)
+	case l.waitsForHost() && l.turn.in != &l.host.waiting[l.kind()]:
+		l.turn.remove()
 	}
 }
 
@@ -130,12 +146,15 @@ func (e *Engine) dispatch() {
 		if l == nil {
 			return
 		}
+		since := l.turn.since
 		e.stand(l)
 		// The lane may have changed since it took its turn.
 		h := l.host
-		if l.startable() && (h == nil || e.admits(h)) {
-			if _, early := l.early(); !early {
+		if _, early := l.early(); l.startable() && !early {
+			if h == nil || e.admits(h) {
 				e.start(l)
+			} else {
+				e.waitForHost(l, since)
 			}
 		}
 		e.settle(l)
