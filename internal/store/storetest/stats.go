@@ -113,6 +113,10 @@ func (s *statsWorld) publishSome() {
 	s.kinds[id] = e.Kind
 }
 
+// logged is how many attempts the log keeps of a delivery; what it leaves out cannot
+// be counted again.
+const logged = 50
+
 // attempt records a result of a delivery that is open, or was settled while the
 // attempt was under way.
 func (s *statsWorld) attempt() {
@@ -121,6 +125,9 @@ func (s *statsWorld) attempt() {
 	}
 	id := s.open[s.IntN(len(s.open))]
 	before := s.delivery(id)
+	if before.Progress.Tries >= logged {
+		return
+	}
 	r := s.result(id, posthorn.Endpoint{ID: before.Endpoint, Tenant: before.Tenant}, before.Progress.Tries, outcomes[s.IntN(len(outcomes)-1)])
 	r.Kind = s.kinds[id]
 	r.Attempt.Duration = time.Duration(s.Float64() * s.Float64() * float64(35*time.Second)).Truncate(time.Microsecond)
