@@ -115,7 +115,7 @@ func (s *statsWorld) publishSome() {
 
 // logged is how many attempts the log keeps of a delivery; what it leaves out cannot
 // be counted again.
-const logged = 50
+const logged = store.KeptFirst + store.KeptLast
 
 // attempt records a result of a delivery that is open, or was settled while the
 // attempt was under way.
