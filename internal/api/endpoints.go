@@ -81,16 +81,15 @@ func (s *server) listEndpoints(q *request) (*reply, error) {
 	if err := q.query.err(); err != nil {
 		return nil, err
 	}
-	ask := limit
-	if limit > 0 {
-		ask++ // one more tells whether there is a next page
+	if limit == 0 {
+		return s.allEndpoints(q)
 	}
-	all, err := s.Store.EndpointsOf(q.Context(), q.tenant.ID, before, ask)
+	all, err := s.Store.EndpointsOf(q.Context(), q.tenant.ID, before, limit+1) // one more tells whether there is a next page
 	if err != nil {
 		return nil, err
 	}
 	var link string
-	if limit > 0 && len(all) > limit {
+	if len(all) > limit {
 		all = all[:limit]
 		link = s.nextLink(q, limit, s.makeCursor(q, all[limit-1].Ref))
 	}
@@ -99,6 +98,44 @@ func (s *server) listEndpoints(q *request) (*reply, error) {
 			return err
 		}
 		return p.text(`}`)
+	}}, nil
+}
+
+// endpointsAtOnce is how many rows of a whole list are in memory.
+const endpointsAtOnce = 100
+
+// allEndpoints lists them without a limit. The answer may be large, so it is read as it
+// is written; what is made meanwhile is not in it.
+func (s *server) allEndpoints(q *request) (*reply, error) {
+	read := func(before string) ([]posthorn.Endpoint, error) {
+		return s.Store.EndpointsOf(q.Context(), q.tenant.ID, before, endpointsAtOnce)
+	}
+	rows, err := read("")
+	if err != nil {
+		return nil, err
+	}
+	return &reply{status: http.StatusOK, pieces: func(p *pieces) error {
+		if err := p.text(`{"data":[`); err != nil {
+			return err
+		}
+		for len(rows) > 0 {
+			last := rows[len(rows)-1].Ref
+			if err := writeSome(p, rows, showEndpoint, nil); err != nil {
+				return err
+			}
+			if len(rows) < endpointsAtOnce {
+				break
+			}
+			if rows, err = read(last); err != nil {
+				return err
+			}
+			if len(rows) > 0 {
+				if err := p.text(`,`); err != nil {
+					return err
+				}
+			}
+		}
+		return p.text(`]}`)
 	}}, nil
 }
 

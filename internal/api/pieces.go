@@ -159,11 +159,19 @@ func pageReply[R, T any](s *server, q *request, rows []R, show func(*R) T, place
 // writeRows writes {"data":[…] of the rows, up to one after which stop says so.
 // Where there are rows, stop is never asked after the last.
 func writeRows[R, T any](p *pieces, rows []R, show func(*R) T, stop func(*R) bool) error {
-	done := 0
-	p.weight = func() int64 { return int64(p.total) / int64(done) * int64(len(rows)) }
 	if err := p.text(`{"data":[`); err != nil {
 		return err
 	}
+	if err := writeSome(p, rows, show, stop); err != nil {
+		return err
+	}
+	return p.text(`]`)
+}
+
+// writeSome writes rows of a list, as writeRows does.
+func writeSome[R, T any](p *pieces, rows []R, show func(*R) T, stop func(*R) bool) error {
+	done, before := 0, p.total
+	p.weight = func() int64 { return int64(p.total-before) / int64(done) * int64(len(rows)) }
 	for i := range rows {
 		if i > 0 {
 			p.buf.WriteByte(',')
@@ -179,5 +187,5 @@ func writeRows[R, T any](p *pieces, rows []R, show func(*R) T, stop func(*R) boo
 		var none R
 		rows[i] = none
 	}
-	return p.text(`]`)
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,7 +114,7 @@ func TestABrokenAnswerIsNotTakenForAWhole(t *testing.T) {
 // and is alone in being refused.
 func TestAnswersThatNobodyReadsTakeABoundedShare(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.CheckURL = func(string) error { return nil } })
-	const endpoints, readers = 150, 60
+	const endpoints, readers = 90, 60
 	body := func(i int) string {
 		return fmt.Sprintf(`{"url":"https://partner.example.com/%s/%d","events":["cases.*"],"description":"%s"}`, strings.Repeat("u", 1990), i, strings.Repeat("😀", 1024))
 	}
@@ -215,4 +216,39 @@ func TestListsShowTheBeginningOfAnswers(t *testing.T) {
 			t.Errorf("%s shows %d bytes of an answer: %.300s", path, n, got.body)
 		}
 	}
+}
+
+// A whole list is read as it is written, and is what its pages are.
+func TestAWholeListOfEndpointsIsItsPages(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.CheckURL = func(string) error { return nil } })
+	for _, n := range []int{0, 1, endpointsAtOnce - 1, endpointsAtOnce, endpointsAtOnce + 1, 2 * endpointsAtOnce, 2*endpointsAtOnce + 50} {
+		for i := len(w.endpointIDs(t, "/endpoints")); i < n; i++ {
+			w.do("acme", "POST", "/endpoints", fmt.Sprintf(`{"url":"https://partner.example.com/%d","events":["cases.*"]}`, i)).want(201)
+		}
+		whole, paged := w.endpointIDs(t, "/endpoints"), []string(nil)
+		for next := "/endpoints?limit=70"; next != ""; {
+			paged = append(paged, w.endpointIDs(t, next)...)
+			_, next, _ = strings.Cut(w.do("acme", "GET", next, "").want(200).header.Get("Link"), "<"+Base)
+			next, _, _ = strings.Cut(next, ">")
+		}
+		if len(whole) != n || !slices.Equal(whole, paged) {
+			t.Errorf("of %d endpoints the whole list has %d, the pages %d", n, len(whole), len(paged))
+		}
+	}
+}
+
+func (w *world) endpointIDs(t *testing.T, path string) (ids []string) {
+	t.Helper()
+	var list struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal([]byte(w.do("acme", "GET", path, "").want(200).body), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list.Data {
+		ids = append(ids, e.ID)
+	}
+	return ids
 }

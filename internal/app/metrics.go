@@ -157,7 +157,7 @@ func (m *metrics) observe(o *lane.Observation) {
 		m.lost.Inc()
 		return
 	}
-	if p := o.Recorded.Progress; p.State.Final() {
+	if p := o.Recorded.Progress; p.State.Final() && p.State != o.Work.Progress.Ended() {
 		m.finished.WithLabelValues(p.State.String()).Inc()
 		if ok == 1 && p.Attempts == 1 {
 			m.lag.Observe((o.Lag + o.Attempt.Duration).Seconds())

@@ -56,11 +56,10 @@ type ledger struct {
 	counts   [outcomes]int       // requests
 	accepted int                 // events
 	tests    int                 // of the requests
-	// repeated are the requests refused of deliveries that were acknowledged before: extra
-	// attempts by hand, which change nothing.
-	repeated int
-	faults   []string // what must never happen, as it happened
-	done     []string // events that somebody may do something to, the last ones
+	// again are acknowledgements of deliveries that had one: they finish nothing.
+	again  int
+	faults []string // what must never happen, as it happened
+	done   []string // events that somebody may do something to, the last ones
 }
 
 func newLedger() *ledger {
@@ -138,12 +137,10 @@ func (l *ledger) arrived(in arrival, o outcome) {
 		l.wrong("%s received %s as the delivery %s, which is another event's", in.path, in.event, in.delivery)
 	}
 	if o != acknowledged {
-		if r.acked > 0 {
-			l.repeated++
-		}
 		return
 	}
 	if r.acked++; r.acked > 1 {
+		l.again++
 		if !e.byHand {
 			l.wrong("%s received %s twice, and nobody had it sent again", in.path, in.event)
 		}
