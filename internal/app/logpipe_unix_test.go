@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/secretbox"
 )
 
@@ -42,7 +43,7 @@ func unread(t *testing.T, env []string, args ...string) (cmd *exec.Cmd, unblocke
 		t.Fatalf("the pipe was not filled: %v after %d bytes", err, full)
 	}
 	cmd = exec.Command(os.Args[0])
-	cmd.Env = append(append(os.Environ(), env...), childArgs+"="+strings.Join(args, "\n"))
+	cmd.Env = append(append(proof.Environ(), env...), childArgs+"="+strings.Join(args, "\n"))
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
