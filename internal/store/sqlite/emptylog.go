@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -164,12 +165,15 @@ func (c *checkpointer) cut() (turn uint64, emptied, kept bool, err error) {
 
 // cutLog empties the log if that can be done at once.
 func (w *writer) cutLog() (emptied bool, err error) {
-	var blocked, pages, moved int
+	var patient, blocked, pages, moved int
+	if _, err := w.conn.row("PRAGMA busy_timeout", nil, &patient); err != nil {
+		return false, err
+	}
 	if err := w.execute("PRAGMA busy_timeout = 0"); err != nil {
 		return false, err
 	}
 	_, err = w.conn.row("PRAGMA wal_checkpoint(TRUNCATE)", nil, &blocked, &pages, &moved)
-	if e := w.execute("PRAGMA busy_timeout = 5000"); err == nil {
+	if e := w.execute(fmt.Sprintf("PRAGMA busy_timeout = %d", patient)); err == nil {
 		err = e
 	}
 	w.emptying.attempted()
