@@ -64,12 +64,14 @@ func newCheckpointer(o Options, w *writer, readers ...*sql.DB) (*checkpointer, e
 	}, nil
 }
 
-// start begins its work. The writer must run.
-func (c *checkpointer) start() {
+// start begins its work; left: the last run left a log. The writer must run.
+func (c *checkpointer) start(left bool) {
 	switch {
 	case c == nil:
 	case c.beside:
-		c.writer.emptying.ask() // of what retention deleted in the last run
+		if left {
+			c.writer.emptying.ask() // of what retention deleted in the last run
+		}
 		c.running.Go(c.loop)
 		c.running.Go(c.emptyLoop)
 	case c.writer.emptying.pending():

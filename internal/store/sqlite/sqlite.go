@@ -125,6 +125,7 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 	if err := checkFile(o.Path, o.Role == Serve); err != nil {
 		return err
 	}
+	left := leftLog(o.Path)
 	db, err := sql.Open("sqlite", writerDSN(o))
 	if err != nil {
 		return err
@@ -167,11 +168,17 @@ func (s *Store) open(ctx context.Context, o Options) (err error) {
 		s.writer.committed = s.checkpointer.committed
 	}
 	s.writer.start()
-	s.checkpointer.start()
+	s.checkpointer.start(left)
 	return nil
 }
 
 const readerConns = 4
+
+// leftLog reports whether a log stands beside the file: a clean stop leaves none.
+func leftLog(path string) bool {
+	info, err := os.Stat(path + "-wal")
+	return err == nil && info.Size() > 0
+}
 
 // checkpoints reports whether the log is taken into the file beside the writer:
 // in a process that serves, and not where tests have time stand still.
