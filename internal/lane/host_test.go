@@ -189,7 +189,7 @@ func TestLanesThatWaitForAHostMayChange(t *testing.T) {
 					m.commit = 0
 					e := start(t, m, r, c)
 					m.publish(e, 1, time.Time{})
-					synctest.Wait() // it is attempted
+					synctest.Wait()                    // it is attempted
 					for _, id := range []int64{2, 3} { // the second is the first in line
 						m.publish(e, id, time.Time{})
 						m.publish(e, id, time.Time{})
