@@ -90,12 +90,10 @@ func (w *world) accepting(p *load, n int) {
 	w.t.Helper()
 	goal := w.accepted() + n
 	err := proof.Until(w.ctx, 5*time.Millisecond, func() (bool, error) {
-		select {
-		case err := <-p.errs:
+		if err := p.pace.Wrong(); err != nil {
 			return false, err
-		default:
-			return w.accepted() >= goal, nil
 		}
+		return w.accepted() >= goal, nil
 	})
 	if err != nil {
 		w.t.Fatalf("while publishing: %v", err)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,59 +18,21 @@ import (
 // may have stored it, and it must be published once.
 type load struct {
 	w       *world
-	rate    float64
-	next    atomic.Int64
+	pace    *proof.Pace
 	refused atomic.Int64 // 503s
 	broken  atomic.Int64 // requests that no answer came to
-
-	stop chan struct{}
-	wg   sync.WaitGroup
-	errs chan error
 }
 
 const publishers = 24
 
 func (w *world) startLoad(ctx context.Context, rate float64) *load {
-	p := &load{w: w, rate: rate, stop: make(chan struct{}), errs: make(chan error, publishers)}
-	start := time.Now()
-	for range publishers {
-		p.wg.Go(func() {
-			if err := p.work(ctx, start); err != nil {
-				p.errs <- err
-			}
-		})
-	}
+	p := &load{w: w}
+	p.pace = proof.Steady(rate, publishers, func(n int) error { return p.publish(ctx, n) })
 	return p
 }
 
 // finish lets the requests under way succeed and returns what was wrong.
-func (p *load) finish() error {
-	close(p.stop)
-	p.wg.Wait()
-	select {
-	case err := <-p.errs:
-		return err
-	default:
-		return nil
-	}
-}
-
-func (p *load) work(ctx context.Context, start time.Time) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		n := int(p.next.Add(1) - 1)
-		timer.Reset(time.Until(start.Add(time.Duration(float64(n) / p.rate * float64(time.Second)))))
-		select {
-		case <-timer.C:
-		case <-p.stop:
-			return nil
-		}
-		if err := p.publish(ctx, n); err != nil {
-			return err
-		}
-	}
-}
+func (p *load) finish() error { return p.pace.Finish() }
 
 func (p *load) publish(ctx context.Context, n int) error {
 	w := p.w

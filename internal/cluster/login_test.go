@@ -176,7 +176,7 @@ func TestWhoeverMayLogInIsNotNoticed(t *testing.T) {
 	w.accepting(p, 200)
 	memory := []int{resident(t, w.nodes[0]), resident(t, w.nodes[1])}
 	before := w.latency(0)
-	first := int(p.next.Load())
+	first := p.pace.Numbered()
 
 	var i intruders
 	attack, stop := context.WithCancel(ctx)

@@ -49,19 +49,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "posthorn-crash-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = proof.Build(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+	os.Exit(proof.WithBinary(&binary, m.Run))
 }
 
 // world is a server with the scenario's receivers and endpoints.
@@ -241,12 +229,10 @@ func (w *world) publish(p *load, n int) {
 	w.t.Helper()
 	goal := p.answered.Load() + int64(n)
 	err := proof.Until(w.ctx, time.Millisecond, func() (bool, error) {
-		select {
-		case err := <-p.errs:
+		if err := p.pace.Wrong(); err != nil {
 			return false, err
-		default:
-			return p.answered.Load() >= goal, nil
 		}
+		return p.answered.Load() >= goal, nil
 	})
 	if err != nil {
 		w.t.Fatalf("while publishing: %v\n%s", err, w.server.LogTail())

@@ -76,9 +76,10 @@ func (w *world) refusing(p *load, n int64) {
 	w.t.Helper()
 	goal := p.refused.Load() + n
 	w.until(func() (bool, error) {
-		select {
-		case err := <-p.errs:
+		if err := p.pace.Wrong(); err != nil {
 			return false, err
+		}
+		select {
 		case <-w.server.Exited():
 			return false, errors.New("the process ended")
 		default:

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,17 +18,12 @@ import (
 type load struct {
 	api    proof.API
 	ledger *ledger
-	rate   float64
 	prefix string // of the event ids
 
-	next     atomic.Int64
+	pace     *proof.Pace
 	answered atomic.Int64 // 202s
 	refused  atomic.Int64 // 503s, each with Retry-After
 	broken   atomic.Int64 // requests that a kill or a refusal cut off
-
-	stop chan struct{}
-	wg   sync.WaitGroup
-	errs chan error // answers that are wrong whatever happens to the server
 }
 
 const connections = 64
@@ -37,46 +31,14 @@ const connections = 64
 // startLoad begins to publish; ctx bounds all of it.
 func startLoad(ctx context.Context, api proof.API, l *ledger, rate float64, prefix string) *load {
 	api.HTTP = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: connections}}
-	p := &load{api: api, ledger: l, rate: rate, prefix: prefix, stop: make(chan struct{}), errs: make(chan error, connections)}
-	start := time.Now()
-	for range connections {
-		p.wg.Go(func() {
-			if err := p.work(ctx, start); err != nil {
-				p.errs <- err
-			}
-		})
-	}
+	p := &load{api: api, ledger: l, prefix: prefix}
+	p.pace = proof.Steady(rate, connections, func(n int) error { return p.publish(ctx, n) })
 	return p
 }
 
-// finish lets the requests under way succeed and returns what was wrong.
-func (p *load) finish() error {
-	close(p.stop)
-	p.wg.Wait()
-	select {
-	case err := <-p.errs:
-		return err
-	default:
-		return nil
-	}
-}
-
-func (p *load) work(ctx context.Context, start time.Time) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		n := p.next.Add(1) - 1
-		timer.Reset(time.Until(start.Add(time.Duration(float64(n) / p.rate * float64(time.Second)))))
-		select {
-		case <-timer.C:
-		case <-p.stop:
-			return nil
-		}
-		if err := p.publish(ctx, int(n)); err != nil {
-			return err
-		}
-	}
-}
+// finish lets the requests under way succeed and returns what was wrong: answers that are
+// so whatever happens to the server.
+func (p *load) finish() error { return p.pace.Finish() }
 
 func (p *load) publish(ctx context.Context, n int) error {
 	id := fmt.Sprintf("%s-%d", p.prefix, n)

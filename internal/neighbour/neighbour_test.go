@@ -32,19 +32,7 @@ func TestMain(m *testing.M) {
 		os.Exit(attackMain(name))
 	}
 	flag.Parse()
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "posthorn-neighbour-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = proof.Build(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+	os.Exit(proof.WithBinary(&binary, m.Run))
 }
 
 // TestNobodyPaysForANeighbour makes each attack on a server of its own.

@@ -59,20 +59,6 @@ func (p *Pool) Give(who Party, n int64) {
 	}
 }
 
-// Move makes n that one party holds another's, whatever that one holds: it became
-// known who it is for.
-func (p *Pool) Move(from, to Party, n int64) {
-	if from == to {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.by[from] -= n; p.by[from] <= 0 {
-		delete(p.by, from)
-	}
-	p.by[to] += n
-}
-
 // Held is what the party holds.
 func (p *Pool) Held(who Party) int64 {
 	p.mu.Lock()

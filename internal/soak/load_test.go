@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -19,62 +17,18 @@ var types = []string{
 	"cases.updated", "cases.closed", "cases.updated", "cases.created",
 }
 
-// load publishes at a steady rate, each event until it is answered 202.
-type load struct {
-	w    *world
-	next atomic.Int64
-	stop chan struct{}
-	wg   sync.WaitGroup
-	errs chan error
-}
-
 const publishers = 12
 
-func (w *world) startLoad(ctx context.Context) *load {
-	p := &load{w: w, stop: make(chan struct{}), errs: make(chan error, publishers)}
-	start := time.Now()
-	for range publishers {
-		p.wg.Go(func() {
-			if err := p.work(ctx, start); err != nil {
-				p.errs <- err
-			}
-		})
-	}
-	return p
-}
-
-// finish lets the requests under way succeed and returns what was wrong.
-func (p *load) finish() error {
-	close(p.stop)
-	p.wg.Wait()
-	select {
-	case err := <-p.errs:
-		return err
-	default:
-		return nil
-	}
-}
-
-func (p *load) work(ctx context.Context, start time.Time) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		n := int(p.next.Add(1) - 1)
-		timer.Reset(time.Until(start.Add(time.Duration(float64(n) / *rate * float64(time.Second)))))
-		select {
-		case <-timer.C:
-		case <-p.stop:
-			return nil
-		}
-		tn := p.w.tenants[n%len(p.w.tenants)]
+// startLoad publishes at a steady rate, each event until it is answered 202.
+func (w *world) startLoad(ctx context.Context) *proof.Pace {
+	return proof.Steady(*rate, publishers, func(n int) error {
+		tn := w.tenants[n%len(w.tenants)]
 		more := ""
 		if n%40 == 7 {
 			more = fmt.Sprintf(`,"deliver_at":%q`, posthorn.FormatTime(time.Now().Add(2*time.Second)))
 		}
-		if err := p.w.publish(ctx, tn, n, types[n/len(p.w.tenants)%len(types)], more, n%100 == 9); err != nil {
-			return err
-		}
-	}
+		return w.publish(ctx, tn, n, types[n/len(w.tenants)%len(types)], more, n%100 == 9)
+	})
 }
 
 // publish publishes an event of a tenant's, and the same once more where it is to be.

@@ -40,19 +40,7 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "posthorn-soak-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = proof.Build(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+	os.Exit(proof.WithBinary(&binary, m.Run))
 }
 
 // TestSoak does everything at once for as long as it is told, and then holds figures,
@@ -70,7 +58,7 @@ func TestSoak(t *testing.T) {
 	stop := w.begin(ctx, append(w.hands(), w.mallory()...))
 	w.pass(span)
 	stop()
-	if err := load.finish(); err != nil {
+	if err := load.Finish(); err != nil {
 		t.Fatalf("%v\n%s", err, w.server.LogTail())
 	}
 	samples := watching()

@@ -1,7 +1,6 @@
 package reference
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,19 +30,7 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "posthorn-reference-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		if binary, err = proof.Build(context.Background(), dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+	os.Exit(proof.WithBinary(&binary, m.Run))
 }
 
 // serve starts the service with the given further flags and returns its API as
