@@ -124,10 +124,14 @@ func (q *logQueue) run() {
 }
 
 // take returns what is queued and gives the queue other room. end tells that nothing
-// follows.
+// follows. Who asked for it to be written at once has it with this.
 func (q *logQueue) take(room []byte) (lines []byte, lost int, end bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	select {
+	case <-q.now:
+	default:
+	}
 	lines, q.lines = q.lines, room[:0]
 	lost, q.lost = q.lost, 0
 	return lines, lost, q.closed

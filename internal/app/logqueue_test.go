@@ -41,8 +41,10 @@ func TestLogLinesOfABurstAreWrittenTogether(t *testing.T) {
 			log.Info(strings.Repeat("x", 100))
 		}
 		synctest.Wait()
-		if n, _ := out.counts(); n == 3 || n > 3+2000*200/logTogether {
-			t.Errorf("more than is written together: %d writes, want 4 to %d", n, 3+2000*200/logTogether)
+		// Each of these writes was due only once so much was queued.
+		most := 3 + len(out.String())/logTogether
+		if n, _ := out.counts(); n == 3 || n > most {
+			t.Errorf("more than is written together: %d writes, want 4 to %d", n, most)
 		}
 		flush()
 		if _, n := out.counts(); n != 2103 {
