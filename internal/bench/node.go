@@ -168,8 +168,12 @@ func (n *node) makeBacklog(ctx context.Context) error {
 	return nil
 }
 
+// noMoreHang is for how long no endpoint more hangs once all do that may.
+const noMoreHang = 2 * time.Second
+
 // stick gives each endpoint that hangs an event and waits until all hang, so
-// that the load meets the state and not its beginning.
+// that the load meets the state and not its beginning. Of one tenant no more hang than
+// it may have connections to the receiver's address: it waits until no more come.
 func (n *node) stick(ctx context.Context) error {
 	hang, per := n.c.Hang/n.c.Tenants, n.c.perTenant()
 	if hang == 0 {
@@ -185,8 +189,12 @@ func (n *node) stick(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hanging, since := int64(0), time.Now()
 	return proof.Until(ctx, 20*time.Millisecond, func() (bool, error) {
-		return n.receiver.hanging.Load() >= int64(n.c.Hang), nil
+		if now := n.receiver.hanging.Load(); now > hanging {
+			hanging, since = now, time.Now()
+		}
+		return hanging >= int64(n.c.Hang) || hanging > 0 && time.Since(since) > noMoreHang, nil
 	})
 }
 

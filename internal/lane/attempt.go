@@ -64,7 +64,7 @@ func (e *Engine) attempt(it *item) {
 		a = e.cfg.Sender.Send(e.attemptCtx, it.target, w, it)
 	}
 	switch it.turned {
-	case turnedBack:
+	case turnedBack, turnedCrowded:
 		e.putBack(it)
 		return
 	case turnedErased:
@@ -149,17 +149,22 @@ func (e *Engine) trim(l *lane) {
 	e.giveBack(l, back)
 }
 
-// putBack undoes the start of an attempt that a notice overtook.
+// putBack undoes the start of an attempt that a notice overtook, or for which there
+// was no connection.
 func (e *Engine) putBack(it *item) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l := it.lane
 	e.free(it)
 	l.leave(it)
+	crowded := it.turned == turnedCrowded && it.current()
+	if it.turned == turnedCrowded {
+		l.pace.crowded(l.inFlight, e.elapsed())
+	}
 	switch {
 	case l.gone:
 		e.cfg.Store.Forget(it.work.Hold())
-	case l.refuses(&it.work), it.cancels != l.cancels, l.ordered && !it.work.Aside:
+	case l.refuses(&it.work), it.cancels != l.cancels, l.ordered && !it.work.Aside && !crowded:
 		e.breakLine(l, time.Time{})
 		e.giveBack(l, []parking{parkingOf(&it.work)})
 	default:

@@ -17,6 +17,12 @@ type Gate interface {
 	// several times, one after the other: before a connection is made, and for each.
 	Enter() bool
 	Leave()
+	// First reports whether no other attempt of the lane was under way when this one
+	// started.
+	First() bool
+	// Crowded says that the tenant has as many connections to the receiver's address as
+	// it may. The attempt has not taken place, as if Enter had said so.
+	Crowded()
 }
 
 // settleFor bounds how long the answer of a change waits for requests that are in
@@ -105,9 +111,10 @@ var ended = func() context.Context {
 type turned uint8
 
 const (
-	notTurned    turned = iota
-	turnedBack          // it goes back to where it came from
-	turnedErased        // its event's payload was erased
+	notTurned     turned = iota
+	turnedBack           // it goes back to where it came from
+	turnedCrowded        // the same, and its lane waits for a connection
+	turnedErased         // its event's payload was erased
 )
 
 // Enter implements [Gate].
@@ -129,3 +136,9 @@ func (it *item) Enter() bool {
 
 // Leave implements [Gate].
 func (it *item) Leave() { it.passage.leave() }
+
+// First implements [Gate].
+func (it *item) First() bool { return it.alone }
+
+// Crowded implements [Gate].
+func (it *item) Crowded() { it.turned = turnedCrowded }

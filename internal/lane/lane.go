@@ -140,6 +140,7 @@ type item struct {
 	epochs  uint64        // of lane and engine together
 	probe   bool          // the breaker is open
 	proven  bool          // the lane was, and it does not last too long
+	alone   bool          // no other of the lane was under way as it started
 	earlier *item         // in flights
 	later   *item
 	suspect bool   // the result will pause the endpoint

@@ -11,6 +11,12 @@ const (
 	breakerFailures = 5
 	minProbeWait    = 5 * time.Second
 	maxProbeWait    = 5 * time.Minute
+	// minRoomWait is how long a lane without a connection first waits for one where its
+	// tenant has as many as it may, and maxRoomWait how long at most; keepWindow is how
+	// long a lane asks for no more than it has.
+	minRoomWait = 50 * time.Millisecond
+	maxRoomWait = 5 * time.Second
+	keepWindow  = time.Second
 )
 
 // pace decides how many attempts of a lane may be in flight and from when: the
@@ -29,6 +35,10 @@ type pace struct {
 	// fault of our own side asks for.
 	holdUntil  time.Duration
 	localUntil time.Duration
+	// roomWait is how long the lane last waited for a connection; the window stays as
+	// it is until roomUntil.
+	roomWait  time.Duration
+	roomUntil time.Duration
 	// proven: the last attempt succeeded.
 	proven bool
 	// usual is how long a success lately took; 0 while none is known.
@@ -89,7 +99,10 @@ func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local, now ti
 			p.probeWait, p.nextProbe, p.window = 0, 0, 1
 		}
 		// The hold stays: this attempt was under way when it was asked for.
-		p.window = min(p.window+1, max(limit, 1))
+		p.roomWait = 0
+		if now >= p.roomUntil {
+			p.window = min(p.window+1, max(limit, 1))
+		}
 		return
 	case posthorn.ClassLocal:
 		p.window = 1
@@ -110,6 +123,18 @@ func (p *pace) observe(a *posthorn.Attempt, probe bool, limit int, local, now ti
 	case p.open() && probe:
 		p.probeWait = min(2*p.probeWait, maxProbeWait)
 		p.nextProbe = now + p.probeWait
+	}
+}
+
+// crowded takes in that there was no connection for an attempt, while others of the
+// lane are in flight. They leave theirs to the next ones, so that the lane goes on with
+// as many. One that has none tries again, later each time.
+func (p *pace) crowded(inFlight int, now time.Duration) {
+	p.window = max(1, min(p.window, inFlight))
+	p.roomUntil = now + keepWindow
+	if inFlight == 0 {
+		p.roomWait = min(max(2*p.roomWait, minRoomWait), maxRoomWait)
+		p.localUntil = max(p.localUntil, now+p.roomWait)
 	}
 }
 

@@ -21,7 +21,10 @@ type receiver struct {
 	writes   time.Duration                    // how long the first byte takes
 	dial     func()                           // or nil; may let time pass
 	check    func(*store.Target, *store.Work) // or nil
-	t        *testing.T
+	// connect reports whether there is a connection, which release gives back; or nil.
+	connect func(endpoint int64, first bool) bool
+	release func(endpoint int64)
+	t       *testing.T
 }
 
 type request struct {
@@ -38,6 +41,13 @@ func newReceiver(t *testing.T, answer func(*store.Work) posthorn.Attempt) *recei
 func (r *receiver) Send(ctx context.Context, t *store.Target, w *store.Work, g Gate) posthorn.Attempt {
 	if r.dial != nil {
 		r.dial()
+	}
+	if r.connect != nil {
+		if !r.connect(w.Endpoint, g.First()) {
+			g.Crowded()
+			return posthorn.Attempt{Class: posthorn.ClassLocal}
+		}
+		defer r.release(w.Endpoint)
 	}
 	if !g.Enter() {
 		return posthorn.Attempt{Class: posthorn.ClassLocal}

@@ -225,7 +225,7 @@ func (e *Engine) start(l *lane) {
 	it.lane, it.target, it.tenant, it.host = l, l.target, l.tenant, l.host
 	it.turned = notTurned
 	it.epochs = l.epoch.Load() + e.epoch.Load()
-	it.probe, it.proven = l.pace.open(), l.pace.proven
+	it.probe, it.proven, it.alone = l.pace.open(), l.pace.proven, l.inFlight == 0
 	it.cancels = l.cancels
 	if it.work.Replay {
 		l.replaying++

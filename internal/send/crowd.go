@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/posthorn/posthorn"
 )
@@ -26,34 +27,45 @@ type crowdKey struct {
 	ip     netip.Addr
 }
 
+// stillUsed is how long an idle connection is not closed for another endpoint's second
+// one: many endpoints with one connection each would close them for each other.
+const stillUsed = time.Second
+
 // enter makes room for one more connection, by closing the idle one that was unused
-// for longest if it must; nil when all are in use.
-func (p *pool) enter(key crowdKey) *crowd {
-	for {
-		p.mu.Lock()
-		c := p.crowds[key]
-		if c == nil {
-			c = &crowd{key: key}
-			if p.crowds == nil {
-				p.crowds = make(map[crowdKey]*crowd)
-			}
-			p.crowds[key] = c
-		}
-		if c.open < p.perAddress || p.perAddress == 0 && c.open < maxPerAddress {
-			c.open++
-			p.mu.Unlock()
-			return c
-		}
-		idle := c.oldest
-		if idle != nil {
-			p.remove(idle)
-		}
-		p.mu.Unlock()
-		if idle == nil {
-			return nil
-		}
-		idle.Close()
+// for longest if it must; nil when all are in use. The last eighth is for the first
+// connection of an endpoint: those that have many leave room for those that have none.
+func (p *pool) enter(key crowdKey, first bool) *crowd {
+	most := maxPerAddress
+	if p.perAddress > 0 {
+		most = p.perAddress
 	}
+	if !first {
+		most -= most / 8
+	}
+	p.mu.Lock()
+	c := p.crowds[key]
+	if c == nil {
+		c = &crowd{key: key}
+		if p.crowds == nil {
+			p.crowds = make(map[crowdKey]*crowd)
+		}
+		p.crowds[key] = c
+	}
+	if c.open < most {
+		c.open++
+		p.mu.Unlock()
+		return c
+	}
+	idle := c.oldest
+	if idle == nil || !first && time.Since(idle.since) < stillUsed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.remove(idle)
+	idle.place.gone.Store(true) // its place is taken over
+	p.mu.Unlock()
+	idle.Close()
+	return c
 }
 
 // exit gives a connection's place back.
@@ -65,7 +77,7 @@ func (p *pool) exit(c *crowd) {
 	}
 }
 
-// counted gives its place back when it is closed.
+// counted gives its place back when it is closed, unless another has taken it over.
 type counted struct {
 	net.Conn
 	crowd *crowd
@@ -81,8 +93,8 @@ func (c *counted) Close() error {
 	return err
 }
 
-// crowded is a fault of our own side: the receiver was not asked, and the delivery is
-// due again soon, without a step of its schedule.
+// crowded is a fault of our own side: the receiver was not asked. Without a gate, which
+// is told of it, the delivery is due again soon, without a step of its schedule.
 func crowded(ip netip.Addr) error {
 	return &fault{posthorn.ClassLocal, "the tenant has as many connections to this address as it may", fmt.Errorf("%w: %s", errCrowded, ip)}
 }

@@ -32,6 +32,17 @@ func crowdClient() *Client {
 	return c
 }
 
+// gate lets all pass.
+type gate struct {
+	further bool // not the endpoint's first
+	crowded int
+}
+
+func (g *gate) Enter() bool { return true }
+func (g *gate) Leave()      {}
+func (g *gate) First() bool { return !g.further }
+func (g *gate) Crowded()    { g.crowded++ }
+
 func (c *Client) dialAs(tenant int64, port uint16, ips ...string) (net.Conn, error) {
 	var addrs []netip.Addr
 	for _, ip := range ips {
@@ -124,7 +135,51 @@ func TestAnIdleConnectionMakesRoomAtItsAddress(t *testing.T) {
 	})
 }
 
-// An attempt over the number is not made: a fault of our own side, which uses no step.
+// The last eighth of the places is for endpoints that have no connection. A further one
+// takes the place of an idle one only if that was not used lately.
+func TestTheLastConnectionsAreForEndpointsWithoutOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := crowdClient()
+		c.pool.perAddress = 16
+		dial := func(further bool) (net.Conn, error) {
+			x := &exchange{client: c, request: Request{Tenant: 1, Gate: &gate{further: further}}}
+			return x.dialAny(context.Background(), []netip.Addr{netip.MustParseAddr("192.0.2.1")}, 80)
+		}
+		var open []net.Conn
+		fill := func(further bool, want int) {
+			t.Helper()
+			for n := 0; ; n++ {
+				nc, err := dial(further)
+				if err != nil {
+					if !errors.Is(err, errCrowded) || n != want {
+						t.Fatalf("%d connections (%v), want %d", n, err, want)
+					}
+					return
+				}
+				open = append(open, nc)
+			}
+		}
+		fill(true, 14)
+		fill(false, 2)
+		for i := range 3 {
+			c.pool.put(newConn(open[i], open[i], int64(i), "http://x"))
+		}
+		fill(true, 0) // they were used just now
+		<-time.After(stillUsed)
+		fill(true, 3)
+		c.pool.put(newConn(open[3], open[3], 3, "http://x"))
+		fill(false, 1) // whoever has none need not wait
+		for _, nc := range open {
+			nc.Close()
+		}
+		c.pool.close()
+		if n := len(c.pool.crowds); n != 0 {
+			t.Errorf("%d crowds are left", n)
+		}
+	})
+}
+
+// Without a gate an attempt over the number is not made: a fault of our own side, which uses no step.
 func TestAnAttemptOverTheNumberIsALocalFault(t *testing.T) {
 	asked, answer := make(chan struct{}, 9), make(chan struct{})
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -143,11 +198,18 @@ func TestAnAttemptOverTheNumberIsALocalFault(t *testing.T) {
 		return c.Send(t.Context(), Request{URL: receiver.URL, Signers: []*webhook.Signer{signer}, EventRef: "evt_1", EventType: "a.b",
 			Tenant: tenant, Endpoint: endpoint, Attempt: 1, Body: []byte("{}")})
 	}
+	g := &gate{}
 	first := make(chan posthorn.Attempt, 1)
 	go func() { first <- send(1, 1) }()
 	<-asked
 	if a := send(1, 2); a.Class != posthorn.ClassLocal || a.Detail == "" {
 		t.Errorf("an attempt over the number: %v %q", a.Class, a.Detail)
+	}
+	// A gate is told: then it has not taken place.
+	c.Send(t.Context(), Request{URL: receiver.URL, Signers: []*webhook.Signer{signer}, EventRef: "evt_1", EventType: "a.b",
+		Tenant: 1, Endpoint: 2, Attempt: 1, Body: []byte("{}"), Gate: g})
+	if g.crowded != 1 {
+		t.Errorf("the gate of an attempt over the number was told %d times", g.crowded)
 	}
 	close(answer)
 	if a := send(2, 3); !a.Succeeded() {

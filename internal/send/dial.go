@@ -235,7 +235,8 @@ func (x *exchange) dialShare(ctx context.Context, a netip.AddrPort, left int) (n
 // dialCounted dials an address unless too many of the tenant's connections lead there.
 func (x *exchange) dialCounted(ctx context.Context, a netip.AddrPort) (net.Conn, error) {
 	pool := &x.client.pool
-	crowd := pool.enter(crowdKey{x.request.Tenant, a.Addr()})
+	first := x.request.Gate == nil || x.request.Gate.First()
+	crowd := pool.enter(crowdKey{x.request.Tenant, a.Addr()}, first)
 	if crowd == nil {
 		return nil, crowded(a.Addr())
 	}

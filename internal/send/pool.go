@@ -41,8 +41,8 @@ type conn struct {
 	// The pool's: where the connection stands in the order of use, since when, and
 	// what its watcher found when it was taken; nil while it has none.
 	older, newer *conn
-	// crowd is whose it is, nil where the address is not known, with its place there.
-	crowd                *crowd
+	// place is its place among its tenant's at the address; nil where that is not known.
+	place                *counted
 	olderHere, newerHere *conn
 
 	idle    bool
@@ -53,7 +53,7 @@ type conn struct {
 func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
 	c := &conn{Conn: nc, endpoint: endpoint, origin: origin, left: math.MaxInt64}
 	if n, ok := raw.(*counted); ok {
-		raw, c.crowd = n.Conn, n.crowd
+		raw, c.place = n.Conn, n
 	}
 	c.socket = newSocket(raw)
 	c.takeReader()
@@ -289,8 +289,8 @@ func (p *pool) add(c *conn) {
 		p.oldest = c
 	}
 	p.newest = c
-	if c.crowd != nil {
-		c.crowd.addIdle(c)
+	if c.place != nil {
+		c.place.crowd.addIdle(c)
 	}
 	p.count++
 	c.idle = true
@@ -315,8 +315,8 @@ func (p *pool) remove(c *conn) {
 		p.newest = c.older
 	}
 	c.older, c.newer = nil, nil
-	if c.crowd != nil {
-		c.crowd.removeIdle(c)
+	if c.place != nil {
+		c.place.crowd.removeIdle(c)
 	}
 	p.count--
 	c.idle = false

@@ -96,6 +96,12 @@ type Gate interface {
 	// [Client.Send] returns at once.
 	Enter() bool
 	Leave()
+	// First reports whether no other attempt of the endpoint was under way when this one
+	// started. A part of the tenant's connections to an address is kept for those.
+	First() bool
+	// Crowded is called when the tenant has as many connections to the address as it
+	// may. Nothing was written, and [Client.Send] returns at once.
+	Crowded()
 }
 
 // Client makes attempts. It is safe for concurrent use, and starts no attempt
@@ -173,6 +179,9 @@ func (c *Client) Send(ctx context.Context, r Request) posthorn.Attempt {
 	x.deadline = x.began.Add(r.Timeout)
 	switch err := x.run(ctx); {
 	case err == nil:
+	case errors.Is(err, errCrowded) && r.Gate != nil:
+		r.Gate.Crowded()
+		fallthrough
 	case errors.Is(err, errShut):
 		x.attempt.Class, x.attempt.Duration = posthorn.ClassLocal, time.Since(x.began)
 		x.attempt.Detail = "the attempt was not begun: something changed before"
