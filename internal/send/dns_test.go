@@ -48,7 +48,7 @@ func TestNames(t *testing.T) {
 			dns := hell.NewNameServer(t, func(string, int) ([]string, int) { return tt.addrs, tt.rcode })
 			c := newClient(t, func(c *send.Config) { c.Resolver = dns.Resolver() })
 			req := request("http://receiver.example.com:" + portText + "/")
-			req.Timeout = time.Second
+			req.Timeout = 3 * time.Second
 			a := mustSend(t, c, req)
 			if a.Class != tt.class || a.Detail != tt.detail {
 				t.Errorf("class %v, detail %q, want %v, %q", a.Class, a.Detail, tt.class, tt.detail)

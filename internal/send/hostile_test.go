@@ -22,7 +22,7 @@ func TestAnswers(t *testing.T) {
 			r := listen(t, nil, tt.Serve)
 			c := newClient(t, nil)
 			req := request(r.URL())
-			req.Timeout = 600 * time.Millisecond
+			req.Timeout = 3 * time.Second
 			a := mustSend(t, c, req)
 			if a.Class != tt.Class || a.Status != tt.Status || a.BodyNote != tt.Note || a.Detail != tt.Detail {
 				t.Errorf("class %v, status %d, body note %q, detail %q; want %v, %d, %q, %q",

@@ -48,7 +48,7 @@ func request(url string) send.Request {
 	return send.Request{
 		URL: url, Signers: []*webhook.Signer{webhook.NewSigner(testKey)}, EventRef: "evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", EventType: "cases.updated",
 		Delivery: posthorn.MakeID(time.Date(2026, 4, 29, 9, 10, 0, 0, time.UTC), 0, 1), Attempt: 1,
-		Body: []byte(`{"id":"evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW","data":{}}`), Timeout: 2 * time.Second, Endpoint: 1,
+		Body: []byte(`{"id":"evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW","data":{}}`), Timeout: 20 * time.Second, Endpoint: 1,
 	}
 }
 

@@ -42,7 +42,7 @@ func TestTLSWithServersThatDoNotSpeakIt(t *testing.T) {
 			t.Parallel()
 			r := listen(t, nil, func(_ *receiver, c net.Conn) { tt.Serve(c) })
 			req := request(strings.Replace(r.URL(), "http:", "https:", 1))
-			req.Timeout = 500 * time.Millisecond
+			req.Timeout = 3 * time.Second
 			a := mustSend(t, newClient(t, nil), req)
 			if a.Class != tt.Class || a.Detail != tt.Detail {
 				t.Errorf("class %v, detail %q, want %v, %q", a.Class, a.Detail, tt.Class, tt.Detail)
