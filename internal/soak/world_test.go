@@ -13,12 +13,17 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn/internal/proof"
+	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/postgres/pgtest"
 )
 
-// retention is the shortest there is. It begins to take effect when the service has run for
-// an hour: before, nothing goes by its age.
-const retention = time.Hour
+// retention is the shortest there is. Nothing is judged by its age before the service has
+// run for an hour, and nothing goes before its final state stood for another: after
+// retentionShows events must have gone.
+const (
+	retention      = time.Hour
+	retentionShows = store.SureAfter + store.ExpiredShown + 10*time.Minute
+)
 
 // The retry schedule is short enough for a delivery to fail for good while the run lasts.
 var args = []string{
