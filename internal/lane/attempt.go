@@ -157,14 +157,14 @@ func (e *Engine) putBack(it *item) {
 	l := it.lane
 	e.free(it)
 	l.leave(it)
-	crowded := it.turned == turnedCrowded && it.current()
-	if it.turned == turnedCrowded {
+	crowded := it.turned == turnedCrowded
+	if crowded {
 		l.pace.crowded(l.inFlight, e.elapsed())
 	}
 	switch {
 	case l.gone:
 		e.cfg.Store.Forget(it.work.Hold())
-	case l.refuses(&it.work), it.cancels != l.cancels, l.ordered && !it.work.Aside && !crowded:
+	case l.refuses(&it.work), it.cancels != l.cancels, l.ordered && !it.work.Aside && !(crowded && it.current()):
 		e.breakLine(l, time.Time{})
 		e.giveBack(l, []parking{parkingOf(&it.work)})
 	default:

@@ -11,12 +11,10 @@ import (
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// rooms are a receiver's places for connections: so many at a time, each an endpoint's
-// until it has been idle and another one takes it.
+// rooms are a receiver's places for connections, so many at a time.
 type rooms struct {
 	mu             sync.Mutex
 	most           int
-	inUse          map[int64]int
 	all, peak      int
 	refused, taken int
 }
@@ -24,24 +22,22 @@ type rooms struct {
 // within gives the receiver so many places; kept are those that only the first
 // connection of an endpoint gets.
 func within(r *receiver, most, kept int) *rooms {
-	p := &rooms{most: most, inUse: map[int64]int{}}
-	r.connect = func(endpoint int64, first bool) bool {
+	p := &rooms{most: most}
+	r.connect = func(_ int64, first bool) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if limit := most - kept; p.all >= most || !first && p.all >= limit {
+		if p.all >= most || !first && p.all >= most-kept {
 			p.refused++
 			return false
 		}
-		p.inUse[endpoint]++
 		p.all++
 		p.taken++
 		p.peak = max(p.peak, p.all)
 		return true
 	}
-	r.release = func(endpoint int64) {
+	r.release = func(int64) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.inUse[endpoint]--
 		p.all--
 	}
 	return p

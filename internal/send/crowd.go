@@ -1,6 +1,7 @@
 package send
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -35,10 +36,7 @@ const stillUsed = time.Second
 // for longest if it must; nil when all are in use. The last eighth is for the first
 // connection of an endpoint: those that have many leave room for those that have none.
 func (p *pool) enter(key crowdKey, first bool) *crowd {
-	most := maxPerAddress
-	if p.perAddress > 0 {
-		most = p.perAddress
-	}
+	most := cmp.Or(p.perAddress, maxPerAddress)
 	if !first {
 		most -= most / 8
 	}
@@ -93,8 +91,8 @@ func (c *counted) Close() error {
 	return err
 }
 
-// crowded is a fault of our own side: the receiver was not asked. Without a gate, which
-// is told of it, the delivery is due again soon, without a step of its schedule.
+// crowded is a fault of our own side: the receiver was not asked. Without a gate to
+// notify, the delivery is due again soon, without a step of its schedule.
 func crowded(ip netip.Addr) error {
 	return &fault{posthorn.ClassLocal, "the tenant has as many connections to this address as it may", fmt.Errorf("%w: %s", errCrowded, ip)}
 }

@@ -18,8 +18,8 @@ import (
 )
 
 // retention is the shortest there is. Nothing is judged by its age before the service has
-// run for an hour, and nothing goes before its final state stood for another: after
-// retentionShows events must have gone.
+// run for an hour, and nothing is deleted until its final state has stood for another: after
+// retentionShows events must be gone.
 const (
 	retention      = time.Hour
 	retentionShows = store.SureAfter + store.ExpiredShown + 10*time.Minute
