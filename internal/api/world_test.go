@@ -20,6 +20,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
 	"github.com/posthorn/posthorn/internal/catalog"
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/publish"
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
@@ -37,7 +38,7 @@ type world struct {
 	config  Config
 	keyring *secretbox.Keyring
 	handler http.Handler
-	log     *syncBuffer
+	log     *proof.Output
 	tokens  map[string]string
 
 	mu    sync.Mutex
@@ -81,23 +82,6 @@ func (idleLanes) Recall(_ int64, id posthorn.ID) (store.Hold, bool) {
 func (idleLanes) GiveBack(int64, store.Hold) {}
 func (idleLanes) Wake()                      {}
 
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // The principals of every world: name, tenant ("" for the platform), scopes.
 var principals = []struct {
 	name, tenant string
@@ -118,7 +102,7 @@ var principals = []struct {
 // configuration before the handler is made.
 func newWorld(t testing.TB, options ...func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, clock: began, log: &syncBuffer{}, tokens: map[string]string{}, outbox: new(outboxRows)}
+	w := &world{t: t, clock: began, log: &proof.Output{}, tokens: map[string]string{}, outbox: new(outboxRows)}
 	var err error
 	w.path = filepath.Join(t.TempDir(), "posthorn.db")
 	w.store, err = sqlite.Open(t.Context(), sqlite.Options{

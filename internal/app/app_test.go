@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,27 +19,10 @@ import (
 	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/access"
 	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/store"
 )
-
-// terminal collects what a command prints.
-type terminal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (t *terminal) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.buf.Write(b)
-}
-
-func (t *terminal) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.buf.String()
-}
 
 // eventually waits for a condition; a minute, since the machine may be busy and a
 // binary may have to be built.
@@ -50,7 +32,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 // runDev starts dev in dir and returns what it prints and what ends it.
-func runDev(t *testing.T, dir string, more ...string) (out *terminal, stop func() error) {
+func runDev(t *testing.T, dir string, more ...string) (out *proof.Output, stop func() error) {
 	t.Helper()
 	cfg, err := config.LoadDev(config.Sources{Environ: append([]string{"POSTHORN_SAMPLES=50ms", "POSTHORN_OPS_LISTEN=off"}, more...)})
 	if err != nil {
@@ -58,7 +40,7 @@ func runDev(t *testing.T, dir string, more ...string) (out *terminal, stop func(
 	}
 	cfg.Dir = dir
 	ctx, cancel := context.WithCancel(t.Context())
-	out, ended := &terminal{}, make(chan error, 1)
+	out, ended := &proof.Output{}, make(chan error, 1)
 	go func() {
 		err := Dev(ctx, cfg, out, out)
 		if err != nil {
@@ -183,7 +165,7 @@ type service struct {
 	base, ops string
 	path      string
 	stop      func() error
-	log       *terminal
+	log       *proof.Output
 }
 
 func serveForTest(t *testing.T, more ...string) *service {
@@ -194,7 +176,7 @@ func serveForTest(t *testing.T, more ...string) *service {
 // serveStore starts a node on a file that may be there.
 func serveStore(t *testing.T, path string, more ...string) *service {
 	t.Helper()
-	s := &service{path: path, log: &terminal{}}
+	s := &service{path: path, log: &proof.Output{}}
 	cfg := loadServe(t, path, more...)
 	s.base, s.ops = "http://"+cfg.Listen, "http://"+cfg.OpsListen
 	ctx, cancel := context.WithCancel(t.Context())

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/tally"
 )
 
@@ -34,7 +35,7 @@ func hostile(t *testing.T, more ...string) (s *service, n *node) {
 func exposed(t *testing.T, shorten bool, more ...string) (s *service, n *node) {
 	t.Helper()
 	cfg := loadServe(t, filepath.Join(t.TempDir(), "posthorn.db"), more...)
-	s = &service{path: cfg.StorePath, base: "http://" + cfg.Listen, ops: "http://" + cfg.OpsListen, log: &terminal{}}
+	s = &service{path: cfg.StorePath, base: "http://" + cfg.Listen, ops: "http://" + cfg.OpsListen, log: &proof.Output{}}
 	log, flush := newLogger(s.log, &cfg)
 	t.Cleanup(flush)
 	n, err := newNode(t.Context(), cfg, log, nil)

@@ -14,6 +14,7 @@ import (
 	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/hell"
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/internal/store"
@@ -43,7 +44,7 @@ func networkForTest(t *testing.T, zone hell.Zone, more ...string) *network {
 // changed.
 func networkOn(t *testing.T, path string, change []func(*send.Config), more ...string) *network {
 	t.Helper()
-	w := &network{at: &service{path: path, log: &terminal{}}}
+	w := &network{at: &service{path: path, log: &proof.Output{}}}
 	if !strings.Contains(path, "://") {
 		path = "sqlite:" + path
 	}

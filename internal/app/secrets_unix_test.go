@@ -21,6 +21,7 @@ import (
 	"testing"
 
 	"github.com/posthorn/posthorn/internal/access"
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/tally"
 	"github.com/posthorn/posthorn/webhook"
@@ -117,12 +118,12 @@ func TestTheScannerFindsWhatItLooksFor(t *testing.T) {
 // program is a process of its own.
 type program struct {
 	*exec.Cmd
-	out, log *terminal
+	out, log *proof.Output
 }
 
 func run(t *testing.T, umask string, env []string, args ...string) *program {
 	t.Helper()
-	p := &program{Cmd: exec.Command(os.Args[0]), out: &terminal{}, log: &terminal{}}
+	p := &program{Cmd: exec.Command(os.Args[0]), out: &proof.Output{}, log: &proof.Output{}}
 	p.Env = append([]string{childArgs + "=" + strings.Join(args, "\n"), childUmask + "=" + umask, "GOTRACEBACK=system"}, env...)
 	p.Stdout, p.Stderr = p.out, p.log
 	if err := p.Start(); err != nil {

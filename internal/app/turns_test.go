@@ -17,6 +17,7 @@ import (
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/catalog"
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/internal/store"
 	"github.com/posthorn/posthorn/internal/store/sqlite"
 )
@@ -158,7 +159,7 @@ func (forgetful) ForgetTurn(context.Context, int64) error { return errors.New("k
 // quietNode is a node that was not started: the test does what it would.
 func quietNode(t *testing.T) *node {
 	t.Helper()
-	log := &terminal{}
+	log := &proof.Output{}
 	logger, flush := newLogger(log, new(loadServe(t, filepath.Join(t.TempDir(), "posthorn.db"))))
 	t.Cleanup(flush)
 	n, err := newNode(t.Context(), loadServe(t, filepath.Join(t.TempDir(), "posthorn.db")), logger, nil)

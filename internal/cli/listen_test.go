@@ -1,7 +1,6 @@
 package cli_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -18,31 +17,14 @@ import (
 
 	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/cli"
+	"github.com/posthorn/posthorn/internal/proof"
 	"github.com/posthorn/posthorn/webhook"
 )
-
-// output is what a command that runs prints.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
 
 // running is a command that runs until it is interrupted.
 type running struct {
 	t         *testing.T
-	out, talk output
+	out, talk proof.Output
 	interrupt func()
 	exit      chan int
 }

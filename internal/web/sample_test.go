@@ -1,23 +1,23 @@
 package web
 
 import (
-	"bytes"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/posthorn/posthorn/internal/proof"
 )
 
 // TestRefusedRequestsAreSampled has thousands refused within a second. Those of a
 // caller who is known keep their lines, but for those beyond its share.
 func TestRefusedRequestsAreSampled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log lines
+		var log proof.Output
 		h := Wrap(slog.New(slog.NewTextHandler(&log, nil)), time.Now, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Authorization") != "" {
 				Known(r.Context())
@@ -60,28 +60,4 @@ func TestRefusedRequestsAreSampled(t *testing.T) {
 		<-time.After(sampleFor)
 		want("no more than have a line", "refused", 0)
 	})
-}
-
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *lines) Reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Reset()
 }
