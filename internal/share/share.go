@@ -75,8 +75,11 @@ func (p Party) IsPlatform() bool { return p.kind == kindPlatform }
 // part of the last quarter of all: less than an eighth of all divided by the
 // parties that hold something, itself among them. One unit always is little.
 func Reserve(all, held int64, parties int) bool {
-	return held <= 1 || held < all/8/int64(max(parties, 1))
+	return held <= 1 || held < Part(all, parties)
 }
+
+// Part is what a party holds at most with a part of the last quarter.
+func Part(all int64, parties int) int64 { return all / 8 / int64(max(parties, 1)) }
 
 // Scarce reports whether no more than the last quarter is left once that much of
 // all is taken.

@@ -129,7 +129,7 @@ type publisher struct {
 }
 
 func newPublisher(ctx context.Context, s *Store) (*publisher, error) {
-	p := &publisher{s: s, within: make(chan struct{}, withinAtOnce), queue: newQueue(false, func(o *publication) (int, int) { return o.rows, o.bytes })}
+	p := &publisher{s: s, within: make(chan struct{}, withinAtOnce), queue: newQueue(false, func(o *publication) (int64, int, int) { return o.Tenant, o.rows, o.bytes })}
 	if err := p.readLast(ctx); err != nil {
 		return nil, err
 	}
@@ -169,6 +169,7 @@ func (p *publisher) run() {
 		}
 		p.moves.Begin()
 		done := p.write(group)
+		p.queue.written()
 		p.moves.End(done || p.queue.empty())
 	}
 }

@@ -2,60 +2,55 @@ package postgres
 
 import (
 	"sync"
+	"time"
 
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// A group takes at most groupCallers operations and groupRows deliveries; one
-// with more commits alone.
-const (
-	groupCallers = 1024
-	groupRows    = 5000
-)
-
-// What may wait to be written before publishes are refused and results block.
-const (
-	maxWaiting      = 8192
-	maxWaitingBytes = 64 << 20
-)
+// maxResults may wait to be written before further ones block.
+const maxResults = 8192
 
 // queue holds what waits for one of the writers.
 type queue[T any] struct {
-	size   func(*T) (rows, bytes int)
-	blocks bool // add waits for room instead of refusing
+	size    func(*T) (tenant int64, rows, bytes int)
+	waiting *store.WaitingRoom // nil when add waits for room instead of refusing
 
 	mu     sync.Mutex
 	work   sync.Cond
 	room   sync.Cond
-	ops    []*T
-	bytes  int
+	groups store.Groups[*T]
 	closed bool
 }
 
-func newQueue[T any](blocks bool, size func(*T) (rows, bytes int)) *queue[T] {
-	q := &queue[T]{size: size, blocks: blocks}
+func newQueue[T any](blocks bool, size func(*T) (tenant int64, rows, bytes int)) *queue[T] {
+	q := &queue[T]{size: size}
+	if !blocks {
+		q.waiting = store.NewWaitingRoom()
+	}
+	q.groups = store.NewGroups(func(o *T) (int64, int) {
+		tenant, rows, _ := size(o)
+		return tenant, rows
+	})
 	q.work.L, q.room.L = &q.mu, &q.mu
 	return q
 }
 
 func (q *queue[T]) add(o *T) error {
-	_, bytes := q.size(o)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	full := func() bool {
-		return len(q.ops) > 0 && (len(q.ops) >= maxWaiting || q.bytes+bytes > maxWaitingBytes)
-	}
-	for q.blocks && full() && !q.closed {
+	for q.waiting == nil && q.groups.Len() >= maxResults && !q.closed {
 		q.room.Wait()
 	}
-	switch {
-	case q.closed:
+	if q.closed {
 		return store.ErrClosed
-	case full():
-		return store.ErrOverloaded
 	}
-	q.ops = append(q.ops, o)
-	q.bytes += bytes
+	if q.waiting != nil {
+		tenant, _, bytes := q.size(o)
+		if err := q.waiting.Enter(tenant, bytes); err != nil {
+			return err
+		}
+	}
+	q.groups.Add(o)
 	q.work.Signal()
 	return nil
 }
@@ -65,31 +60,49 @@ func (q *queue[T]) add(o *T) error {
 func (q *queue[T]) take() []*T {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.ops) == 0 && !q.closed {
+	group := q.next()
+	for len(group) == 0 && (!q.closed || q.groups.Len() > 0) {
 		q.work.Wait()
+		group = q.next()
 	}
-	n, sum := 0, 0
-	for n < len(q.ops) && n < groupCallers {
-		rows, bytes := q.size(q.ops[n])
-		if sum += rows; n > 0 && sum > groupRows {
-			break
+	if q.waiting != nil {
+		for _, o := range group {
+			tenant, _, bytes := q.size(o)
+			q.waiting.Leave(tenant, bytes)
 		}
-		q.bytes -= bytes
-		n++
-	}
-	group := q.ops[:n:n]
-	if q.ops = q.ops[n:]; len(q.ops) == 0 {
-		q.ops = nil
 	}
 	q.room.Broadcast()
 	return group
+}
+
+// next is the next group, if it need not wait.
+func (q *queue[T]) next() []*T {
+	if q.closed {
+		return q.groups.All()
+	}
+	group, wait := q.groups.Take()
+	if wait > 0 {
+		time.AfterFunc(wait, func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.work.Broadcast()
+		})
+	}
+	return group
+}
+
+// written tells that the group that was taken last is written.
+func (q *queue[T]) written() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.groups.Written()
 }
 
 // empty reports whether nothing waits.
 func (q *queue[T]) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.ops) == 0
+	return q.groups.Len() == 0
 }
 
 // close refuses further work; what is queued will still be taken.

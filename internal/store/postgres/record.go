@@ -44,7 +44,7 @@ type recorder struct {
 }
 
 func newRecorder(s *Store) *recorder {
-	return &recorder{s: s, mark: mark{key: randomKey()}, queue: newQueue(true, func(r *result) (int, int) { return 1, len(r.Attempt.Snippet) })}
+	return &recorder{s: s, mark: mark{key: randomKey()}, queue: newQueue(true, func(r *result) (int64, int, int) { return r.Tenant, 1, 0 })}
 }
 
 func (w *recorder) run() {
@@ -55,6 +55,7 @@ func (w *recorder) run() {
 		}
 		w.moves.Begin()
 		done := w.write(group)
+		w.queue.written()
 		w.moves.End(done || w.queue.empty())
 	}
 }

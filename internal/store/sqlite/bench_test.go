@@ -75,6 +75,30 @@ func benchmarkPublishRecord(b *testing.B, tenants, endpoints int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deliveries/s")
 }
 
+// BenchmarkFanOut is an event that goes to a thousand endpoints, on disk when it is
+// answered: what another tenant waits for that comes meanwhile.
+func BenchmarkFanOut(b *testing.B) {
+	s := open(b, sqlite.Options{Path: filepath.Join(b.TempDir(), "bench.db"), Synchronous: "FULL"})
+	made := fixtures(b, s, 1, 1000)
+	targets := make([]store.PublishTarget, len(made))
+	for i, t := range made {
+		targets[i].Endpoint = t.endpoint
+	}
+	for b.Loop() {
+		now := time.Now()
+		if _, err := s.Publish(b.Context(), store.Publication{
+			Tenant: made[0].tenant, SetVersion: made[0].version, At: now,
+			Events: []store.NewEvent{{
+				Type: "cases.updated", OccurredAt: now, Targets: targets,
+				Body: posthorn.AppendBody(nil, "", "cases.updated", now, []byte(`{"case":7}`)),
+			}},
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(targets)), "µs/delivery")
+}
+
 type benchTarget struct{ tenant, endpoint, version int64 }
 
 func fixtures(b *testing.B, s store.Store, tenants, endpoints int) (targets []benchTarget) {

@@ -72,7 +72,7 @@ func (s *Store) ClaimDue(ctx context.Context, now time.Time, limit int) (work []
 	if err := s.serving(); err != nil {
 		return nil, time.Time{}, err
 	}
-	err = s.writer.do(ctx, func(tx *txn) error {
+	err = s.writer.doMuch(ctx, limit, func(tx *txn) error {
 		work, next = nil, time.Time{}
 		claims, err := tx.claims(claimDue, nanos(now), limit)
 		if err != nil {
@@ -98,7 +98,7 @@ func (s *Store) ClaimParked(ctx context.Context, endpoint int64, limit int) (wor
 	if err := s.serving(); err != nil {
 		return nil, false, next, err
 	}
-	err = s.writer.do(ctx, func(tx *txn) (err error) {
+	err = s.writer.doMuch(ctx, limit, func(tx *txn) (err error) {
 		work, more, next, err = tx.claimParked(endpoint, limit)
 		return err
 	})
@@ -242,7 +242,7 @@ func (s *Store) Park(ctx context.Context, holds []store.Hold) error {
 	if len(holds) == 0 {
 		return nil
 	}
-	return s.writer.do(ctx, func(tx *txn) error {
+	return s.writer.doMuch(ctx, len(holds), func(tx *txn) error {
 		for _, h := range holds {
 			var tenant, endpoint int64
 			found, err := tx.row(`UPDATE deliveries SET place = 3, next_at = next_at - ? WHERE id = ? AND place = 1

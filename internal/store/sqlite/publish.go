@@ -14,7 +14,7 @@ func (s *Store) Publish(ctx context.Context, p store.Publication) ([]store.Accep
 	if err := s.serving(); err != nil {
 		return nil, err
 	}
-	o := &op{kind: opPublish, ctx: ctx, rows: len(p.Events)}
+	o := &op{kind: opPublish, tenant: p.Tenant, ctx: ctx, rows: len(p.Events)}
 	for i := range p.Events {
 		e := &p.Events[i]
 		if err := store.CheckText(e.Key, e.Type, e.Source, e.Subject, e.SourceID); err != nil {

@@ -3,29 +3,19 @@ package sqlite
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/posthorn/posthorn/internal/store"
 )
 
-// A group takes at most groupCallers operations and groupRows deliveries; one
-// with more commits alone.
-const (
-	groupCallers = 1024
-	groupRows    = 5000
-)
-
-// What may wait to be written before publishes are refused and results block.
-const (
-	maxPublishes    = 8192
-	maxPublishBytes = 64 << 20
-	maxResults      = 8192
-)
+// maxResults may wait to be written before further ones block.
+const maxResults = 8192
 
 type opKind uint8
 
 const (
 	opChange  opKind = iota // of a tenant, token, endpoint or the queue's places
-	opPublish               // refused when too much waits
+	opPublish               // refused when too much waits: see [store.WaitingRoom]
 	opResult                // blocks when too much waits
 	opSweep                 // gives way to all others
 	opKinds
@@ -35,13 +25,14 @@ const (
 // in a transaction that starts from the same state. done is called once, from
 // the writer's goroutine.
 type op struct {
-	kind  opKind
-	ctx   context.Context
-	rows  int
-	bytes int
-	apply func(*txn) error
-	done  func(error)
-	err   error // what apply refused with
+	kind   opKind
+	tenant int64 // whose it is; 0 for the engine's and the operators'
+	ctx    context.Context
+	rows   int // about what it costs: deliveries that are stored
+	bytes  int // of a publish's bodies
+	apply  func(*txn) error
+	done   func(error)
+	err    error // what apply refused with
 
 	notices  []store.Notice
 	settling store.Settling // what the answer waits for
@@ -51,18 +42,22 @@ type op struct {
 type queue struct {
 	wake chan struct{} // cap 1: there is work, or the queue was closed
 
-	mu     sync.Mutex
-	room   sync.Cond // results were taken
-	ops    []*op
-	sweeps []*op
-	passed int // groups taken since a sweep had its turn
-	count  [opKinds]int
-	bytes  int
-	closed bool
+	mu      sync.Mutex
+	room    sync.Cond // results were taken
+	groups  store.Groups[*op]
+	sweeps  []*op
+	passed  int // groups taken since a sweep had its turn
+	count   [opKinds]int
+	waiting *store.WaitingRoom // of publishes
+	resting *time.Timer        // wakes the writer; nil before the first time
+	closed  bool
 }
 
 func newQueue() *queue {
-	q := &queue{wake: make(chan struct{}, 1)}
+	q := &queue{
+		wake: make(chan struct{}, 1), waiting: store.NewWaitingRoom(),
+		groups: store.NewGroups(func(o *op) (int64, int) { return o.tenant, o.rows }),
+	}
 	q.room.L = &q.mu
 	return q
 }
@@ -73,19 +68,19 @@ func (q *queue) add(o *op) error {
 	for o.kind == opResult && q.count[opResult] >= maxResults && !q.closed {
 		q.room.Wait()
 	}
-	switch {
-	case q.closed:
+	if q.closed {
 		return store.ErrClosed
-	case o.kind == opPublish && q.count[opPublish] > 0 &&
-		(q.count[opPublish] >= maxPublishes || q.bytes+o.bytes > maxPublishBytes):
-		return store.ErrOverloaded
+	}
+	if o.kind == opPublish {
+		if err := q.waiting.Enter(o.tenant, o.bytes); err != nil {
+			return err
+		}
 	}
 	q.count[o.kind]++
-	q.bytes += o.bytes
 	if o.kind == opSweep {
 		q.sweeps = append(q.sweeps, o)
 	} else {
-		q.ops = append(q.ops, o)
+		q.groups.Add(o)
 	}
 	q.signal()
 	return nil
@@ -106,37 +101,47 @@ const sweepTurn = 16
 func (q *queue) take() (group []*op, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.sweeps) > 0 && (len(q.ops) == 0 || q.passed >= sweepTurn) {
-		group, q.sweeps, q.passed = q.sweeps[:1:1], q.sweeps[1:], 0
-	} else {
-		n := groupSize(q.ops)
-		group, q.ops = q.ops[:n:n], q.ops[n:]
+	if len(q.sweeps) == 0 || q.groups.Len() > 0 && q.passed < sweepTurn {
+		group = q.next()
 		q.passed++
+	}
+	if len(group) == 0 && len(q.sweeps) > 0 {
+		group, q.sweeps, q.passed = q.sweeps[:1:1], q.sweeps[1:], 0
 	}
 	for _, o := range group {
 		q.count[o.kind]--
-		q.bytes -= o.bytes
+		if o.kind == opPublish {
+			q.waiting.Leave(o.tenant, o.bytes)
+		}
 	}
-	if len(q.ops) == 0 {
-		q.ops = nil
-	}
-	if len(q.ops)+len(q.sweeps) > 0 || q.closed { // the writer has to see that, too
+	if len(group) > 0 && q.groups.Len()+len(q.sweeps) > 0 || q.closed { // the writer has to see that, too
 		q.signal()
 	}
 	q.room.Broadcast()
 	return group, q.closed
 }
 
-// groupSize is how many of the first ops go together.
-func groupSize(ops []*op) int {
-	rows := 0
-	for i, o := range ops {
-		rows += o.rows
-		if i == groupCallers || i > 0 && rows > groupRows {
-			return i
+// next is the next group of what is no sweep. Where it has to wait, the writer is woken.
+func (q *queue) next() []*op {
+	if q.closed {
+		return q.groups.All()
+	}
+	group, wait := q.groups.Take()
+	if wait > 0 {
+		if q.resting == nil {
+			q.resting = time.AfterFunc(wait, q.signal)
+		} else {
+			q.resting.Reset(wait)
 		}
 	}
-	return len(ops)
+	return group
+}
+
+// written tells that the group that was taken last is written.
+func (q *queue) written() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.groups.Written()
 }
 
 // close refuses further work; what is queued will still be taken.

@@ -16,24 +16,6 @@ func ops(kind opKind, n, rows int) []*op {
 	return list
 }
 
-func TestGroupsAreBounded(t *testing.T) {
-	for name, c := range map[string]struct {
-		ops  []*op
-		want int
-	}{
-		"none":                       {nil, 0},
-		"all that waits":             {ops(opPublish, 3, 2), 3},
-		"by callers":                 {ops(opResult, 5000, 1), groupCallers},
-		"by deliveries":              {ops(opPublish, 100, 1000), 5},
-		"a large one goes alone":     {append(ops(opPublish, 1, 20_000), ops(opPublish, 9, 1)...), 1},
-		"a large one waits its turn": {append(ops(opPublish, 9, 1), ops(opPublish, 1, 20_000)...), 9},
-	} {
-		if got := groupSize(c.ops); got != c.want {
-			t.Errorf("%s: a group of %d, want %d", name, got, c.want)
-		}
-	}
-}
-
 func TestTooManyPublishesAreRefusedAndOthersAreNot(t *testing.T) {
 	for name, o := range map[string]op{"by count": {kind: opPublish}, "by bytes": {kind: opPublish, bytes: 1 << 20}} {
 		q := newQueue()
@@ -42,7 +24,7 @@ func TestTooManyPublishesAreRefusedAndOthersAreNot(t *testing.T) {
 		for ; err == nil; n++ {
 			err = q.add(&op{kind: o.kind, bytes: o.bytes})
 		}
-		if !errors.Is(err, store.ErrOverloaded) || n < 64 || n > maxPublishes+1 {
+		if !errors.Is(err, store.ErrOverloaded) || n < 48 || n > 8192 {
 			t.Errorf("%s: %v after %d", name, err, n)
 		}
 		for _, kind := range []opKind{opResult, opChange, opSweep} {
@@ -58,7 +40,7 @@ func TestTooManyPublishesAreRefusedAndOthersAreNot(t *testing.T) {
 }
 
 func TestAPublishLargerThanTheBoundIsTakenWhenNothingElseWaits(t *testing.T) {
-	if err := newQueue().add(&op{kind: opPublish, bytes: 2 * maxPublishBytes}); err != nil {
+	if err := newQueue().add(&op{kind: opPublish, bytes: 128 << 20}); err != nil {
 		t.Error(err)
 	}
 }
@@ -82,7 +64,7 @@ func TestResultsBlockWhileTheQueueIsFull(t *testing.T) {
 		if len(added) != 1 || <-added != nil {
 			t.Error("still blocked with room again")
 		}
-		for range groupCallers - 1 {
+		for q.count[opResult] < maxResults {
 			q.add(&op{kind: opResult})
 		}
 		go func() { added <- q.add(&op{kind: opResult}) }()
@@ -98,7 +80,7 @@ func TestSweepGivesWayButHasItsTurn(t *testing.T) {
 	q := newQueue()
 	q.add(&op{kind: opSweep})
 	for range sweepTurn {
-		q.add(&op{kind: opPublish, rows: 2 * groupRows})
+		q.add(&op{kind: opPublish, rows: 10_000})
 	}
 	q.add(&op{kind: opPublish})
 	for i := range sweepTurn {

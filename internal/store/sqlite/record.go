@@ -15,7 +15,7 @@ func (s *Store) Record(r store.Result, done func(store.Recorded, error)) {
 	}
 	var rec store.Recorded
 	o := &op{
-		kind: opResult, rows: 1, bytes: len(r.Attempt.Snippet),
+		kind: opResult, tenant: r.Tenant, rows: 1,
 		apply: func(tx *txn) (err error) {
 			rec, err = tx.record(&r)
 			return err

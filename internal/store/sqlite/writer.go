@@ -109,6 +109,7 @@ func (w *writer) loop() {
 				return
 			}
 			w.write(group)
+			w.queue.written()
 			w.tidyStats()
 			w.tidyKept()
 		case <-tick:
@@ -264,7 +265,12 @@ func (w *writer) execute(query string) error {
 // do has the writer run apply and waits for the commit. An error that apply
 // made with refuse comes back as it was; it must not have changed anything.
 func (w *writer) do(ctx context.Context, apply func(*txn) error) error {
-	return w.submit(&op{kind: opChange, ctx: ctx, apply: apply})
+	return w.doMuch(ctx, 1, apply)
+}
+
+// doMuch is do for what changes so many rows.
+func (w *writer) doMuch(ctx context.Context, rows int, apply func(*txn) error) error {
+	return w.submit(&op{kind: opChange, ctx: ctx, rows: rows, apply: apply})
 }
 
 func (w *writer) submit(o *op) error {
