@@ -22,13 +22,13 @@ func (e *Engine) attend() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for {
-		for e.services.head == nil && e.phase == phaseRunning {
+		for e.services.Len() == 0 && e.phase == phaseRunning {
 			e.attendant.Wait()
 		}
 		if e.phase != phaseRunning {
 			return
 		}
-		l := e.services.pop()
+		l := e.services.Pop()
 		l.inService, l.attended = false, true
 		var err error
 		switch {
@@ -88,6 +88,7 @@ func (e *Engine) aim(l *lane, t *store.Target) {
 	joins := l.owned && resettled
 	l.sends = sendsOf(t)
 	e.joinTenant(l, &t.Endpoint.Tenant)
+	l.owner = t.Endpoint.Tenant
 	e.joinHost(l, t.Endpoint.URL)
 	// A lane knows its pace better than the stored health does, unless it was just
 	// made or resumed: then the store has reset the health.
@@ -136,17 +137,17 @@ func (e *Engine) refill(l *lane) error {
 		room = maxManual - l.manual.n
 	}
 	// One is always fetched: a lane must not starve because others fill the memory.
-	limit, coming := 1, int64(itemOverhead)
-	if fit := min(room, int((e.cfg.QueueBytes-e.bytes)/claimCost)); fit > 0 {
+	limit, coming, owner := 1, int64(itemOverhead), l.owner
+	if fit := min(room, int(e.held.left(l.owner)/claimCost)); fit > 0 {
 		limit, coming = fit, int64(fit)*claimCost
 	}
-	e.bytes += coming
+	e.held.add(owner, coming)
 	l.fresh, l.asked, l.blockedUntil = false, false, time.Time{}
 	returns := l.returns
 	e.mu.Unlock()
 	works, more, next, err := e.cfg.Store.ClaimParked(e.ctx, l.endpoint, limit)
 	e.mu.Lock()
-	e.bytes -= coming
+	e.held.add(owner, -coming)
 	var claimed itemList
 	for i := range works {
 		it := &item{work: works[i], cost: int64(len(works[i].Body)) + itemOverhead}

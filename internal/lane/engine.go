@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -60,7 +61,8 @@ type Config struct {
 	QueuePerLane int
 	QueueBurst   int
 	// QueueBytes bounds what all queues keep in memory, bodies included (64 MiB);
-	// each lane may have one delivery more.
+	// each lane may have one delivery more. The last quarter is kept for tenants that
+	// hold little.
 	QueueBytes int64
 	Now        func() time.Time
 	Random     func() float64 // in [-1, 1)
@@ -145,10 +147,10 @@ type Engine struct {
 	seen       time.Duration // the age when the clock was last asked
 	unrecorded int
 	queued     int
-	bytes      int64 // held by queues and reservations
+	held       heldBytes // of queues and reservations
 	resting    restingList
-	wakes      wakeHeap // lanes that wait for a time
-	services   laneList // lanes that wait for an attendant
+	wakes      wakeHeap                  // lanes that wait for a time
+	services   share.Queue[int64, *lane] // lanes that wait for an attendant, by tenant
 	attendant  sync.Cond
 	parking    []parking // to be given back to the store
 	parked     sync.Cond // signals both ways between the parker and those that wait for it
@@ -203,6 +205,7 @@ func New(c Config) *Engine {
 	}
 	e := &Engine{
 		cfg:      c,
+		held:     newHeldBytes(c.QueueBytes),
 		made:     time.Now(),
 		lanes:    make(map[int64]*lane),
 		tenants:  make(map[int64]*tenant),
@@ -345,7 +348,7 @@ func (e *Engine) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.markOverdue(e.tick())
-	s := Stats{InFlight: e.inFlight, Unproven: e.unproven, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded, QueuedBytes: e.bytes}
+	s := Stats{InFlight: e.inFlight, Unproven: e.unproven, Queued: e.queued, Lanes: len(e.lanes), Unrecorded: e.unrecorded, QueuedBytes: e.held.taken}
 	for _, l := range e.lanes {
 		if l.waitsForHost() {
 			s.WaitForHost++

@@ -50,7 +50,7 @@ func (g *grant) observe(ok, wasOpen, open bool, most int) {
 // wait for long, or memory is scarce. now is a time of the engine's life.
 func (l *lane) failingRows(now time.Duration) int {
 	c := &l.e.cfg
-	if l.pace.holdUntil-now > shortHold || l.e.bytes > c.QueueBytes/2 {
+	if l.pace.holdUntil-now > shortHold || l.e.held.taken > c.QueueBytes/2 {
 		return min(failingQueue, c.QueuePerLane)
 	}
 	return l.grant.rows

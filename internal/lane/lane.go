@@ -24,8 +24,11 @@ type lane struct {
 	// owned and ordered are the target's settings; see line.go.
 	owned, ordered bool
 	gone           bool // deleted: nothing is kept and nothing is sent any more
-	tenant         *tenant
-	host           *host // of its url; nil without one, or without limits
+	// owner is whose the lane is, as far as that is known before its target is; tenant
+	// follows the target.
+	owner  int64
+	tenant *tenant
+	host   *host // of its url; nil without one, or without limits
 
 	queue itemList
 	// behind are deliveries taken while the backlog was closing: they follow what
@@ -73,7 +76,6 @@ type lane struct {
 	// Places in the engine's lists.
 	turn         place // among its tenant's lanes, or those that wait for its host
 	seat         *seat // whose lane it is while it is in turn; else nil
-	serviceNext  *lane
 	inService    bool
 	wakeAt       time.Time
 	wakeIndex    int // in the heap; -1 when absent
@@ -243,14 +245,14 @@ func (l *lane) fetches() int { return min(l.capacity(), l.grant.rows) }
 
 // takes reports whether a delivery of that cost may join the lane in memory. A
 // lane that works may grow into the half of the memory that nobody else uses.
-func (l *lane) takes(cost int64) bool {
+func (l *lane) takes(tenant, cost int64) bool {
 	switch c := &l.e.cfg; {
 	case l.room() > 0:
-		return l.e.bytes+cost <= c.QueueBytes
+		return l.e.held.fits(tenant, cost)
 	case l.capacity() < c.QueuePerLane:
 		return false
 	default:
-		return l.kept() < c.QueueBurst && l.e.bytes+cost <= c.QueueBytes/2
+		return l.kept() < c.QueueBurst && l.e.held.taken+cost <= c.QueueBytes/2
 	}
 }
 
@@ -334,7 +336,7 @@ func (e *Engine) settleWork(l *lane) {
 			return
 		}
 		l.inService = true
-		e.services.push(l)
+		e.services.Push(l.owner, l)
 		e.attendant.Signal()
 	}
 }
@@ -361,7 +363,7 @@ func (l *lane) needsRefill() bool {
 	case sendsByHand:
 		return l.manual.n <= maxManual/2 && l.queue.n == 0
 	case sendsAll:
-		return l.queue.n <= l.fetches()/2 && (l.queue.n == 0 || l.e.bytes+claimCost <= l.e.cfg.QueueBytes)
+		return l.queue.n <= l.fetches()/2 && (l.queue.n == 0 || l.e.held.fits(l.owner, claimCost))
 	}
 	return false
 }
@@ -417,12 +419,12 @@ func (e *Engine) letGo(list []parking) {
 // count and uncount keep the figures of what is queued.
 func (e *Engine) count(it *item) {
 	e.queued++
-	e.bytes += it.cost
+	e.held.add(it.work.Tenant, it.cost)
 }
 
 func (e *Engine) uncount(it *item) {
 	e.queued--
-	e.bytes -= it.cost
+	e.held.add(it.work.Tenant, -it.cost)
 }
 
 // restingList is a list of lanes with nothing to do, the longest first.
@@ -455,27 +457,6 @@ func (r *restingList) remove(l *lane) {
 	}
 	l.restingState, l.restingPrev, l.restingNext = false, nil, nil
 	r.n--
-}
-
-// laneList is a queue of lanes that wait for an attendant.
-type laneList struct{ head, tail *lane }
-
-func (q *laneList) push(l *lane) {
-	if l.serviceNext = nil; q.tail == nil {
-		q.head = l
-	} else {
-		q.tail.serviceNext = l
-	}
-	q.tail = l
-}
-
-func (q *laneList) pop() *lane {
-	l := q.head
-	if q.head = l.serviceNext; q.head == nil {
-		q.tail = nil
-	}
-	l.serviceNext = nil
-	return l
 }
 
 // empty takes the deliveries out of the queue, to be given back.

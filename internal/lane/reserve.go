@@ -10,6 +10,7 @@ import (
 // keeps its lane's backlog open for good.
 type Slot struct {
 	lane   *lane
+	tenant int64
 	cost   int64
 	parked bool
 	// returns is the lane's count when the slot was granted.
@@ -27,14 +28,15 @@ func (e *Engine) Reserve(tenant, endpoint int64, size int) Slot {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l := e.lane(endpoint)
+	l.owner = tenant
 	cost := int64(size) + itemOverhead
-	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && l.sends != sendsAll || !l.takes(cost) {
+	if e.phase != phaseRunning || l.backlog == backlogDraining || l.target != nil && l.sends != sendsAll || !l.takes(tenant, cost) {
 		return e.reserveParked(l)
 	}
 	l.reserved++
-	e.bytes += cost
+	e.held.add(tenant, cost)
 	e.settle(l)
-	return Slot{lane: l, cost: cost, returns: l.returns}
+	return Slot{lane: l, tenant: tenant, cost: cost, returns: l.returns}
 }
 
 // ReserveParked takes the place of a delivery that is stored parked in any case:
@@ -111,7 +113,7 @@ func (s Slot) vacate() {
 		l.fresh = true
 	} else {
 		l.reserved--
-		l.e.bytes -= s.cost
+		l.e.held.add(s.tenant, -s.cost)
 	}
 	l.e.settle(l)
 }

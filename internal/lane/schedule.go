@@ -250,7 +250,7 @@ func (e *Engine) receive(w *store.Work) {
 		// To its place in the line, or to where the next claim finds it.
 		e.giveBack(l, []parking{parkingOf(w)})
 		e.unblock(l)
-	case l.backlog == backlogDraining, !l.takes(it.cost):
+	case l.backlog == backlogDraining, !l.takes(w.Tenant, it.cost):
 		e.giveBack(l, []parking{parkingOf(w)})
 	case l.backlog == backlogClosing:
 		e.count(it)
