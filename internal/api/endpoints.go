@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"net/http"
@@ -105,10 +106,15 @@ func (s *server) listEndpoints(q *request) (*reply, error) {
 const endpointsAtOnce = 100
 
 // allEndpoints lists them without a limit. The answer may be large, so it is read as it
-// is written; what is made meanwhile is not in it.
+// is written; what is made meanwhile is not in it. Each part is a slice of a walk, so that
+// many who read much do not keep another tenant's reads waiting.
 func (s *server) allEndpoints(q *request) (*reply, error) {
-	read := func(before string) ([]posthorn.Endpoint, error) {
-		return s.Store.EndpointsOf(q.Context(), q.tenant.ID, before, endpointsAtOnce)
+	read := func(before string) (rows []posthorn.Endpoint, err error) {
+		err = s.Store.Walks().Slice(q.Context(), q.tenant.ID, func(ctx context.Context) error {
+			rows, err = s.Store.EndpointsOf(ctx, q.tenant.ID, before, endpointsAtOnce)
+			return err
+		})
+		return rows, err
 	}
 	rows, err := read("")
 	if err != nil {

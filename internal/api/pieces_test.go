@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/share"
@@ -233,6 +235,42 @@ func TestAWholeListOfEndpointsIsItsPages(t *testing.T) {
 		}
 		if len(whole) != n || !slices.Equal(whole, paged) {
 			t.Errorf("of %d endpoints the whole list has %d, the pages %d", n, len(whole), len(paged))
+		}
+	}
+}
+
+// TestWholeListsAreReadByTurns: whoever reads all endpoints, many at a time, waits for its
+// own reads, and no other tenant does.
+func TestWholeListsAreReadByTurns(t *testing.T) {
+	w := newWorld(t)
+	over, read := make(chan struct{}), make(chan struct{})
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		if err := w.store.Walks().Slice(t.Context(), w.tenant("acme").ID, func(context.Context) error {
+			close(read)
+			<-over
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+	<-read
+	answered := make(chan int, 8)
+	for range cap(answered) {
+		reading.Go(func() { answered <- w.do("acme", "GET", "/endpoints", "").status })
+	}
+	w.do("other", "GET", "/endpoints", "").want(200)
+	w.do("acme", "GET", "/endpoints?limit=10", "").want(200)
+	select {
+	case <-answered:
+		t.Error("the tenant reads all of its endpoints beside another long read")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(over)
+	reading.Wait()
+	for range cap(answered) {
+		if status := <-answered; status != 200 {
+			t.Errorf("answered %d", status)
 		}
 	}
 }

@@ -183,7 +183,7 @@ func (s *Store) EndpointsOf(ctx context.Context, tenant int64, before string, li
 	if limit <= 0 {
 		limit = math.MaxInt32
 	}
-	return all(ctx, s, s.other, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
+	return all(ctx, s, s.reader(ctx), scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
 		WHERE tenant = $1 AND deleted_at = 0 AND id < $2 ORDER BY id DESC LIMIT $3`, tenant, bound, limit)
 }
 

@@ -174,7 +174,7 @@ func (s *Store) EndpointsOf(ctx context.Context, tenant int64, before string, li
 	if limit <= 0 {
 		limit = -1
 	}
-	return all(ctx, s.readers, scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
+	return all(ctx, s.reader(ctx), scanEndpoint, `SELECT `+endpointColumns+` FROM endpoints
 		WHERE tenant = ? AND deleted_at = 0 AND id < ? ORDER BY id DESC LIMIT ?`, tenant, bound, limit)
 }
 
