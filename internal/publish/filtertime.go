@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"math"
+	"runtime"
 	"time"
 
 	"github.com/posthorn/posthorn/internal/share"
@@ -87,6 +88,7 @@ func (m *meter) ready(ctx context.Context, patient bool) bool {
 		return true
 	}
 	m.book()
+	runtime.Gosched() // a processor is not kept from others for longer than a slice
 	if m.time.untilReady(m.tenant) > 0 {
 		m.over = !patient || !m.wait(ctx)
 	}
