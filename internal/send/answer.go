@@ -16,14 +16,14 @@ import (
 const maxHeaderValue = 256
 
 // classify says what an answer means. Only 2xx acknowledges.
-func classify(resp *http.Response) (class posthorn.Class, detail string) {
-	switch code := resp.StatusCode; {
+func classify(a *answer) (class posthorn.Class, detail string) {
+	switch code := a.status; {
 	case code >= 200 && code <= 299:
 		return posthorn.ClassOK, ""
 	case code == http.StatusSwitchingProtocols:
 		return posthorn.ClassProtocol, "it switches to another protocol"
-	case code >= 300 && code <= 399 && resp.Header.Get("Location") != "":
-		return posthorn.ClassRedirect, redirectDetail(resp.Header.Get("Location"))
+	case code >= 300 && code <= 399 && a.value("location") != "":
+		return posthorn.ClassRedirect, redirectDetail(a.value("location"))
 	}
 	return posthorn.ClassHTTPStatus, ""
 }
@@ -44,11 +44,11 @@ func redirectDetail(location string) string {
 }
 
 // headersOf returns the headers that are kept, in order of name.
-func headersOf(h http.Header) []posthorn.Header {
+func headersOf(a *answer) []posthorn.Header {
 	var kept []posthorn.Header
 	for _, name := range keptHeaders {
-		if values := h[name.canonical]; len(values) > 0 {
-			kept = append(kept, posthorn.Header{Name: name.shown, Value: headerText(strings.Join(values, ", "))})
+		if values := a.values(name); len(values) > 0 {
+			kept = append(kept, posthorn.Header{Name: name, Value: headerText(strings.Join(values, ", "))})
 		}
 	}
 	return kept
@@ -65,11 +65,11 @@ func headerText(value string) string {
 // retryAfter reads what a 429 or 503 asks for: seconds, or an HTTP date that is
 // measured by our own clock. All that is not exactly one such value in the
 // future is 0; what goes beyond [posthorn.MaxRetryAfter] is cut to it.
-func retryAfter(resp *http.Response, now func() time.Time) time.Duration {
-	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+func retryAfter(a *answer, now func() time.Time) time.Duration {
+	if a.status != http.StatusTooManyRequests && a.status != http.StatusServiceUnavailable {
 		return 0
 	}
-	values := resp.Header.Values("Retry-After")
+	values := a.values("retry-after")
 	if len(values) != 1 {
 		return 0
 	}

@@ -1,11 +1,13 @@
 package send
 
 import (
-	"net/http"
+	"net/textproto"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/posthorn/posthorn"
 )
 
 func TestRetryAfter(t *testing.T) {
@@ -30,8 +32,11 @@ func TestRetryAfter(t *testing.T) {
 		{429, []string{"5", "6"}, 0}, {429, []string{"5, 6"}, 0}, {429, nil, 0},
 		{500, []string{"120"}, 0}, {200, []string{"120"}, 0}, {301, []string{"120"}, 0},
 	} {
-		resp := &http.Response{StatusCode: tt.status, Header: http.Header{"Retry-After": tt.values}}
-		if got := retryAfter(resp, func() time.Time { return now }); got != tt.want {
+		a := &answer{status: tt.status}
+		for _, value := range tt.values {
+			a.fields = append(a.fields, posthorn.Header{Name: "retry-after", Value: value})
+		}
+		if got := retryAfter(a, func() time.Time { return now }); got != tt.want {
 			t.Errorf("%d %q: %v, want %v", tt.status, tt.values, got, tt.want)
 		}
 	}
@@ -75,10 +80,13 @@ func FuzzText(f *testing.F) {
 	})
 }
 
-func TestKeptHeadersAreCanonical(t *testing.T) {
-	for _, name := range keptHeaders {
-		if name.canonical != http.CanonicalHeaderKey(name.shown) {
-			t.Errorf("%s will not be found", name.shown)
+// Headers are found whatever the case of their names.
+func TestHeadersAreFound(t *testing.T) {
+	for name := range readNames {
+		for _, written := range []string{name, strings.ToUpper(name), textproto.CanonicalMIMEHeaderKey(name)} {
+			if known([]byte(written)) != name {
+				t.Errorf("%s will not be found", written)
+			}
 		}
 	}
 }

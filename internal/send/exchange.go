@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net/http"
-	"net/textproto"
 	"sync"
 	"time"
 
@@ -25,6 +23,8 @@ const (
 	// smallRequest is what goes out in one write, without waiting for a receiver
 	// to read: every socket buffer holds it.
 	smallRequest = 4 << 10
+	// unframedTime is how long a failure's body is read for whose end is unknown.
+	unframedTime = time.Second
 	// afterBreak is how long an answer is looked for after the connection broke
 	// while the request was written.
 	afterBreak = 100 * time.Millisecond
@@ -122,19 +122,19 @@ func (x *exchange) speak(c *conn, head []byte) (keep bool, err error) {
 		return false, readFault(err, false)
 	}
 	answered := time.Now()
-	resp, err := readHead(c)
+	a, err := readHead(c)
 	if err != nil {
 		w.interrupt(c)
 		return false, err
 	}
-	x.take(resp)
-	if resp.StatusCode < 200 {
+	x.take(a)
+	if a.status < 200 {
 		// Nothing follows, or, after 101, another protocol: reading on could
 		// hang, and a later answer must not be taken for the next request's.
 		w.interrupt(c)
 		return false, nil
 	}
-	ended := x.readBody(c, resp)
+	ended := x.readBody(c, a)
 	if !x.attempt.Succeeded() {
 		w.interrupt(c) // a receiver that refuses need not read on
 	}
@@ -142,7 +142,7 @@ func (x *exchange) speak(c *conn, head []byte) (keep bool, err error) {
 	if w.err == nil {
 		x.attempt.Timings.FirstByte = max(answered.Sub(w.at), 0)
 	}
-	return ended && w.err == nil && !resp.Close && c.br.Buffered() == 0, nil
+	return ended && w.err == nil && a.keep && c.br.Buffered() == 0, nil
 }
 
 // writing is a request on its way out. Its other fields may be read once it is
@@ -235,61 +235,38 @@ func (w *writing) put(c *conn, begun func(), parts ...[]byte) {
 	}
 }
 
-// readHead reads the answer's status and headers, past interim answers.
-func readHead(c *conn) (*http.Response, error) {
-	for interim := 0; ; interim++ {
-		resp, err := http.ReadResponse(c.br, nil)
-		if err != nil {
-			return nil, readFault(headError(c, err), interim > 0)
-		}
-		if resp.ProtoMajor != 1 {
-			return nil, &fault{posthorn.ClassProtocol, "it is not HTTP/1.1", errors.New(resp.Proto)}
-		}
-		if resp.StatusCode < 100 || resp.StatusCode > 199 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, nil
-		}
-		if interim == maxInterim {
-			return nil, &fault{posthorn.ClassProtocol, "interim answers without end", nil}
-		}
-	}
-}
-
-// headError returns what kept the head from being complete, rather than what the
-// parser thought of its last, cut line.
-func headError(c *conn, err error) error {
-	if c.failed == nil {
-		return err
-	}
-	// What is no HTTP at all is told as such though the connection ended too.
-	if _, header := errors.AsType[textproto.ProtocolError](err); header || !broken(c.failed) {
-		return c.failed
-	}
-	return err
-}
-
 // take records the answer: from here on the attempt has one.
-func (x *exchange) take(resp *http.Response) {
+func (x *exchange) take(came *answer) {
 	a := &x.attempt
 	a.Duration = time.Since(x.began)
-	a.Status = resp.StatusCode
-	a.Class, a.Detail = classify(resp)
-	a.Headers = headersOf(resp.Header)
-	a.RetryAfter = retryAfter(resp, x.client.wall)
+	a.Status = came.status
+	a.Class, a.Detail = classify(came)
+	a.Headers = headersOf(came)
+	a.RetryAfter = retryAfter(came, x.client.wall)
 }
 
 // readBody keeps the beginning of the answer's body, and reports whether the
 // body ended within what is read of it. Whatever happens here does not change
-// the attempt's class. The body is never closed: closing would read on.
-func (x *exchange) readBody(c *conn, resp *http.Response) (ended bool) {
+// the attempt's class.
+func (x *exchange) readBody(c *conn, came *answer) (ended bool) {
 	a := &x.attempt
 	c.left = math.MaxInt64 // the body has bounds of its own
+	body := came.body
+	switch {
+	case came.unframed && a.Succeeded(): // its end may never come, and says nothing more
+		body = io.LimitReader(body, int64(c.br.Buffered()))
+	case came.unframed:
+		if soon := time.Now().Add(unframedTime); soon.Before(x.deadline) {
+			c.SetReadDeadline(soon)
+		}
+	}
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
 	b, n := (*buffer)[:posthorn.MaxSnippet+1], 0
 	var err error
 	for err == nil && n < len(b) {
 		var m int
-		m, err = resp.Body.Read(b[n:])
+		m, err = body.Read(b[n:])
 		n += m
 	}
 	limit := posthorn.MaxSnippet

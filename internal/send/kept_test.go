@@ -19,7 +19,10 @@ import (
 func TestConnectionIsKept(t *testing.T) {
 	answers := []string{
 		accepted, "HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 500 Oh\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("x", 4096),
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", accepted,
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nExpires: never\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok",
+		"HTTP/1.1 200 OK\r\nX-Größe: 1\r\nContent-Length : 2\r\n\r\nok", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", accepted,
 	}
 	for _, config := range []string{"plain", "TLS"} {
 		t.Run(config, func(t *testing.T) {
@@ -70,6 +73,11 @@ func TestConnectionIsNotKept(t *testing.T) {
 		"connection: close": "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
 		"HTTP/1.0":          "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
 		"more than is read": "HTTP/1.1 200 OK\r\nContent-Length: 4097\r\n\r\n" + strings.Repeat("x", 4097),
+		"no length":         "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+		"two lengths":       "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 0\r\n\r\n",
+		"length and chunks": "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"encoding unknown":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: br\r\nContent-Length: 0\r\n\r\n",
+		"no colon":          "HTTP/1.1 200 OK\r\nContent-Length 5\r\nContent-Length: 0\r\n\r\n",
 		"bytes beyond":      "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
 	} {
 		r := listen(t, nil, answering(answer))

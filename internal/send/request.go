@@ -1,7 +1,6 @@
 package send
 
 import (
-	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,20 +56,14 @@ func givenAgain(later []posthorn.Header, name string) bool {
 	return slices.ContainsFunc(later, func(h posthorn.Header) bool { return strings.EqualFold(h.Name, name) })
 }
 
-// keptHeader is a header of an answer that is kept.
-type keptHeader struct{ canonical, shown string }
-
 // keptHeaders are those of an answer that are kept, in order of name: what helps
 // to find a request in the receiver's logs, and nothing that may hold secrets.
-var keptHeaders = func() (kept []keptHeader) {
+var keptHeaders = func() []string {
 	names := []string{
 		"content-type", "date", "retry-after", "server",
 		"request-id", "x-request-id", "x-correlation-id", "x-amzn-requestid", "x-amzn-trace-id", "x-amz-cf-id",
 		"cf-ray", "x-cloud-trace-context", "x-vercel-id", "fly-request-id", "x-github-request-id",
 	}
 	slices.Sort(names)
-	for _, n := range names {
-		kept = append(kept, keptHeader{textproto.CanonicalMIMEHeaderKey(n), n})
-	}
-	return kept
+	return names
 }()
