@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"math"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -13,6 +14,10 @@ import (
 const (
 	// idleTime is how long a connection is kept without use.
 	idleTime = 60 * time.Second
+	// maxAge is how long a connection is used at most, so that a name that moves to
+	// another address is followed while the old one goes on answering. Each lasts up to
+	// a fifth less, or those that were made together would be made again together.
+	maxAge = 5 * time.Minute
 	// watchAfter is how long a connection is idle before a goroutine watches it. A
 	// busy endpoint's next attempt comes earlier and looks for itself.
 	watchAfter = 2 * time.Second
@@ -37,6 +42,7 @@ type conn struct {
 	endpoint int64
 	origin   string
 	reused   bool
+	until    time.Time // when it is used no more
 
 	// The pool's: where the connection stands in the order of use, since when, and
 	// what its watcher found when it was taken; nil while it has none.
@@ -52,6 +58,7 @@ type conn struct {
 
 func newConn(nc, raw net.Conn, endpoint int64, origin string) *conn {
 	c := &conn{Conn: nc, endpoint: endpoint, origin: origin, left: math.MaxInt64}
+	c.until = time.Now().Add(maxAge - rand.N(maxAge/5))
 	if n, ok := raw.(*counted); ok {
 		raw, c.place = n.Conn, n
 	}
@@ -103,7 +110,7 @@ var longAgo = time.Unix(1, 0)
 // pool keeps idle connections, each for the endpoint and origin that it was
 // made for. An endpoint cannot take another's, and needs no bound of its own:
 // it leaves no more than it had attempts in flight, and each goes after
-// idleTime. An idle connection takes a descriptor and, once it is watched,
+// idleTime, and none is used for longer than maxAge. An idle connection takes a descriptor and, once it is watched,
 // about 8 KiB (a buffer, a waiting goroutine), 12 KiB more with TLS; an endpoint
 // without one takes nothing.
 type pool struct {
@@ -137,7 +144,7 @@ func (p *pool) get(endpoint int64, origin string) *conn {
 		} else {
 			c.takeReader()
 		}
-		if silent && c.origin == origin && c.socket.open() {
+		if silent && c.origin == origin && time.Now().Before(c.until) && c.socket.open() {
 			c.reused = true
 			return c
 		}
@@ -225,7 +232,11 @@ func (p *pool) watchIdle() {
 func (p *pool) startWatch(c *conn) {
 	c.watched = make(chan bool, 1)
 	c.takeReader()
-	c.SetDeadline(c.since.Add(idleTime))
+	ends := c.since.Add(idleTime)
+	if c.until.Before(ends) {
+		ends = c.until
+	}
+	c.SetDeadline(ends)
 	p.watchers.Go(func() { p.watch(c) })
 }
 

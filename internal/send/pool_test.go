@@ -145,3 +145,37 @@ func TestAFreshConnectionIsLookedAtAndAnIdleOneWatched(t *testing.T) {
 		}
 	}
 }
+
+// A busy endpoint's connection has no watcher: its age is looked at when it is taken.
+func TestAConnectionPastItsAgeIsNotHandedOut(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p pool
+	defer p.close()
+	c := newConn(nc, nc, 1, "http://x")
+	if life := time.Until(c.until); life > maxAge || life < maxAge*7/10 {
+		t.Errorf("a new connection is to be used for %v", life)
+	}
+	p.put(c)
+	if c.watched != nil {
+		t.Skip("sockets cannot be looked into here: each connection is watched")
+	}
+	if p.get(1, "http://x") != c {
+		t.Error("a young connection was not handed out")
+	}
+	c.until = time.Now()
+	p.put(c)
+	if p.get(1, "http://x") != nil {
+		t.Error("a connection was handed out that had lived its time")
+	}
+	if _, err := nc.Write([]byte("x")); err == nil {
+		t.Error("the connection is still open")
+	}
+}
