@@ -129,7 +129,7 @@ func explain(a *Attempt) string {
 	case ClassTimeout:
 		return fmt.Sprintf("No answer within %s; answer 2xx first and work afterwards", took)
 	case ClassConnect:
-		return "The receiver's server did not accept the connection; check that it runs and that its firewall lets us in"
+		return "No connection to the receiver's server could be made; check that it runs, that its firewall lets us in, and that its name leads to it"
 	case ClassReset:
 		return "The connection broke before an answer came; look into the receiver's and its proxy's logs at this time"
 	case ClassTLS:

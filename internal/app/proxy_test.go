@@ -141,3 +141,22 @@ func TestEgressProxyThatIsDown(t *testing.T) {
 		t.Errorf("the proxy's password is in the log: %s", log)
 	}
 }
+
+// A proxy that says of one host that it cannot be reached is up: the delivery ends as
+// failed, and the endpoint's health says so, though it is the only one.
+func TestEgressProxyThatCannotReachOneHost(t *testing.T) {
+	for _, answer := range []string{"503 Service Unavailable", "500 Internal Server Error", "404 Not Found", "530 Origin DNS Error"} {
+		proxy := hell.Listen(t, nil, hell.Answering("HTTP/1.1 "+answer+"\r\nContent-Length: 0\r\n\r\n"))
+		w := networkForTest(t, nil, "POSTHORN_EGRESS_PROXY=http://"+proxy.Addr().String())
+		id := w.endpoint(t, "https://partner.example.com/hooks")
+		for end, d := range w.deliver(t, `{}`) {
+			if a := d.Attempts[0]; end != id || a.Class != "connect" || d.State != "failed" || d.AttemptsMade != 1 {
+				t.Errorf("%s: %s, %s after %d attempts made", answer, a.Class, d.State, d.AttemptsMade)
+			}
+			addressFree(t, answer, d.Attempts[0].Explanation)
+		}
+		if h, err := w.partner.EndpointHealth(t.Context(), id); err != nil || h.Condition == "healthy" {
+			t.Errorf("%s: health %+v, %v", answer, h, err)
+		}
+	}
+}

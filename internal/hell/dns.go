@@ -16,6 +16,9 @@ import (
 // that is 0 and the list nil, nothing is.
 type Zone func(name string, n int) (addrs []string, rcode int)
 
+// TooLarge is no address: see [Zone].
+const TooLarge = "too large for UDP"
+
 // NameServer answers DNS questions on a loopback UDP socket.
 type NameServer struct {
 	net.PacketConn
@@ -42,7 +45,7 @@ func NewNameServer(t testing.TB, zone Zone) *NameServer {
 func (s *NameServer) Resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "udp", s.LocalAddr().String())
+		return d.DialContext(ctx, network, s.LocalAddr().String())
 	}}
 }
 
@@ -90,6 +93,11 @@ func (s *NameServer) reply(q []byte) []byte {
 	m := append([]byte{}, q[:end]...)
 	binary.BigEndian.PutUint16(m[2:], 0x8180|uint16(rcode))
 	binary.BigEndian.PutUint16(m[10:], 0) // no additional records
+	if len(addrs) == 1 && addrs[0] == TooLarge {
+		m[2] |= 2 // TC: truncated
+		binary.BigEndian.PutUint16(m[6:], 0)
+		return m
+	}
 	count := uint16(0)
 	owner := []byte{0xc0, 12}
 	for _, text := range addrs {

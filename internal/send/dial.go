@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,8 +32,9 @@ func (x *exchange) connect(ctx context.Context, t *target) (*conn, error) {
 		return nil, err
 	}
 	if err != nil {
-		return nil, connectFault(err)
+		return nil, c.connectFault(err, t.host)
 	}
+	c.outage.pass(t.host)
 	nc := raw
 	if t.tls {
 		began := time.Now()
@@ -45,7 +47,9 @@ func (x *exchange) connect(ctx context.Context, t *target) (*conn, error) {
 		}
 		nc = secured
 	}
-	return newConn(nc, raw, x.request.Endpoint, t.origin), nil
+	made := newConn(nc, raw, x.request.Endpoint, t.origin)
+	made.passed = x.began
+	return made, nil
 }
 
 func (c *Client) tlsFor(host string) *tls.Config {
@@ -77,7 +81,10 @@ func (x *exchange) reach(ctx context.Context, t *target) (net.Conn, error) {
 	if c.dial != nil {
 		nc, err := c.dial(ctx, "tcp", t.address())
 		timings.Connect = time.Since(began)
-		return nc, err
+		if err != nil {
+			return nil, c.wayless(err, netip.AddrPortFrom(t.ip, t.port))
+		}
+		return nc, nil
 	}
 	addrs := []netip.Addr{t.ip}
 	if !t.ip.IsValid() {
@@ -108,7 +115,7 @@ func (c *Client) resolve(ctx context.Context, host string, port uint16) ([]netip
 	addrs, err := c.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		if dns, ok := errors.AsType[*net.DNSError](err); ok {
-			return nil, dnsFault(dns)
+			return nil, c.dnsFault(dns, strings.TrimSuffix(host, "."))
 		}
 		return nil, &fault{posthorn.ClassDNS, "", err}
 	}
@@ -197,12 +204,24 @@ func (x *exchange) dialRace(ctx context.Context, primary, fallback []netip.Addr,
 }
 
 // worse picks the error that says more: what the receiver's side did rather
-// than what ours could not do, such as IPv6 without a route.
+// than what ours could not do, such as IPv6 without a route; and of ours, what may
+// be otherwise at the next attempt.
 func worse(a, b error) error {
-	if a == nil || isLocal(a) && !isLocal(b) {
+	if a == nil || weight(b) > weight(a) {
 		return b
 	}
 	return a
+}
+
+func weight(err error) int {
+	_, no := errors.AsType[*noWay](err)
+	switch {
+	case no || forbidden(err):
+		return 0
+	case isLocal(err):
+		return 1
+	}
+	return 2
 }
 
 // dialEach dials one address after the other, each with its share of the time.
@@ -243,7 +262,7 @@ func (x *exchange) dialCounted(ctx context.Context, a netip.AddrPort) (net.Conn,
 	nc, err := x.client.dialOne(ctx, a)
 	if err != nil {
 		pool.exit(crowd)
-		return nil, err
+		return nil, x.client.wayless(err, a)
 	}
 	return &counted{Conn: nc, crowd: crowd, exit: pool.exit}, nil
 }

@@ -31,6 +31,7 @@ func TestNames(t *testing.T) {
 		{name: "NXDOMAIN", rcode: 3, class: posthorn.ClassDNS, detail: "no such host"},
 		{name: "SERVFAIL", rcode: 2, class: posthorn.ClassDNS, detail: "the name servers did not give an answer"},
 		{name: "REFUSED", rcode: 5, class: posthorn.ClassDNS, detail: "the name servers did not give an answer"},
+		{name: "an answer too large for UDP, and none by TCP", addrs: []string{hell.TooLarge}, class: posthorn.ClassDNS, detail: "the name servers did not give an answer"},
 		{name: "no address", addrs: []string{}, class: posthorn.ClassDNS, detail: "no such host"},
 		{name: "no answer", class: posthorn.ClassDNS, detail: "the name servers did not answer in time"},
 		{name: "private", addrs: []string{"10.0.0.1"}, class: posthorn.ClassRefused},
@@ -122,7 +123,7 @@ func TestResolverUnreachable(t *testing.T) {
 func TestDialErrors(t *testing.T) {
 	for errno, class := range map[error]posthorn.Class{
 		syscall.EMFILE: posthorn.ClassLocal, syscall.ENFILE: posthorn.ClassLocal, syscall.EADDRNOTAVAIL: posthorn.ClassLocal,
-		syscall.ENETUNREACH: posthorn.ClassLocal, syscall.ENOBUFS: posthorn.ClassLocal, syscall.EPERM: posthorn.ClassLocal,
+		syscall.ENOBUFS: posthorn.ClassLocal, syscall.EPERM: posthorn.ClassConnect,
 		syscall.EHOSTUNREACH: posthorn.ClassConnect, syscall.ECONNREFUSED: posthorn.ClassConnect,
 		syscall.ETIMEDOUT: posthorn.ClassTimeout, syscall.ECONNRESET: posthorn.ClassReset,
 		context.DeadlineExceeded:           posthorn.ClassTimeout,

@@ -64,7 +64,11 @@ func (x *exchange) run(ctx context.Context) error {
 	// request was written has spent nothing: one more is dialled. This is the
 	// only place where a request is begun a second time.
 	if c := x.client.pool.get(x.request.Endpoint, t.origin); c != nil {
+		reaches := x.reaches(c)
 		err := x.on(ctx, c, head)
+		if err == nil && reaches {
+			x.client.outage.pass(t.host)
+		}
 		if !errors.Is(err, errNothingWritten) {
 			return err
 		}

@@ -63,7 +63,8 @@ func (x *exchange) fail(ctx context.Context, err error) {
 // daily life. The URL's path and query stay out: they may hold secrets.
 func (c *Client) logFault(ctx context.Context, r *Request, a *posthorn.Attempt, err error) {
 	level := slog.LevelDebug
-	if a.Class == posthorn.ClassLocal && ctx.Err() == nil && !errors.Is(err, errCrowded) || a.Class == posthorn.ClassRefused {
+	own := a.Class == posthorn.ClassLocal && ctx.Err() == nil && !errors.Is(err, errCrowded)
+	if own || a.Class == posthorn.ClassRefused || isObstacle(err) {
 		level = slog.LevelWarn
 	}
 	if !c.log.Enabled(ctx, level) {
@@ -89,15 +90,12 @@ func isTimeout(err error) bool {
 }
 
 // isLocal reports whether the operating system refused for a reason on our
-// side: no descriptors, ports, memory or route, or our own firewall; or we did.
+// side: no descriptors, ports or memory; or we did. A noWay is another matter.
 func isLocal(err error) bool {
 	if errors.Is(err, errCrowded) {
 		return true
 	}
-	for _, errno := range []syscall.Errno{
-		syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENETUNREACH, syscall.ENETDOWN,
-		syscall.ENOBUFS, syscall.ENOMEM, syscall.EACCES, syscall.EPERM,
-	} {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, errno) {
 			return true
 		}
@@ -105,19 +103,24 @@ func isLocal(err error) bool {
 	return false
 }
 
-// connectFault classifies an error of dialling.
-func connectFault(err error) error {
+// connectFault classifies an error of dialling a host.
+func (c *Client) connectFault(err error, host string) error {
 	if _, ok := errors.AsType[*fault](err); ok {
 		return err
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return dnsFault(dns)
+		return c.dnsFault(dns, host)
+	}
+	if w, ok := errors.AsType[*noWay](err); ok {
+		return c.noWayFault(w, host)
 	}
 	switch {
 	case isTimeout(err) || errors.Is(err, syscall.ETIMEDOUT):
 		return &fault{posthorn.ClassTimeout, "while connecting", err}
 	case isLocal(err):
 		return &fault{posthorn.ClassLocal, "", err}
+	case forbidden(err):
+		return c.forbiddenFault(err, host)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &fault{posthorn.ClassConnect, "connection refused", err}
 	case errors.Is(err, syscall.EHOSTUNREACH):
@@ -130,24 +133,27 @@ func connectFault(err error) error {
 
 // dnsFault tells a name without an address, which is the endpoint's fault, from
 // a resolver that cannot be reached, which is ours.
-func dnsFault(err *net.DNSError) error {
+func (c *Client) dnsFault(err *net.DNSError, host string) error {
 	switch {
 	case err.IsNotFound:
 		return &fault{posthorn.ClassDNS, "no such host", err}
 	case isTimeout(err):
 		return &fault{posthorn.ClassDNS, "the name servers did not answer in time", err}
-	case socketFailed(err):
+	case socketFailed(err, "udp"):
+		return &fault{posthorn.ClassLocal, "", err}
+	case socketFailed(err, "tcp") && c.outage.fail(host):
 		return &fault{posthorn.ClassLocal, "", err}
 	}
 	return &fault{posthorn.ClassDNS, "the name servers did not give an answer", err}
 }
 
-// socketFailed reports whether the way to the resolver is what failed. Go keeps
-// only the text of that error, and it is net.OpError's: "read udp …: connection
-// refused". A test holds it.
-func socketFailed(err *net.DNSError) bool {
+// socketFailed reports whether the way to the resolver is what failed. TCP is asked
+// for what is too large for UDP, so a resolver that takes none fails for some names
+// only. Go keeps only the text of that error, and it is net.OpError's: "read udp …:
+// connection refused". A test holds it.
+func socketFailed(err *net.DNSError, network string) bool {
 	for _, op := range []string{"dial ", "read ", "write "} {
-		if strings.HasPrefix(err.Err, op) {
+		if strings.HasPrefix(err.Err, op+network) {
 			return true
 		}
 	}

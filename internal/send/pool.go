@@ -43,6 +43,7 @@ type conn struct {
 	origin   string
 	reused   bool
 	until    time.Time // when it is used no more
+	passed   time.Time // when it was last noted as a way that works
 
 	// The pool's: where the connection stands in the order of use, since when, and
 	// what its watcher found when it was taken; nil while it has none.

@@ -1,7 +1,6 @@
 package send
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -11,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/posthorn/posthorn"
 )
@@ -54,7 +54,7 @@ func (c *Client) tunnel(ctx context.Context, t *target) (net.Conn, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(longAgo) })
 	defer stop()
-	if err := c.requestTunnel(nc, t.address()); err != nil {
+	if err := c.requestTunnel(nc, t); err != nil {
 		nc.Close()
 		return nil, err
 	}
@@ -78,36 +78,65 @@ func (c *Client) dialProxy(ctx context.Context) (net.Conn, error) {
 	return secured, nil
 }
 
-func (c *Client) requestTunnel(nc net.Conn, address string) error {
+func (c *Client) requestTunnel(nc net.Conn, t *target) error {
+	address := t.address()
 	_, err := io.WriteString(nc, "CONNECT "+address+" HTTP/1.1\r\nHost: "+address+"\r\nUser-Agent: "+c.userAgent+"\r\n"+c.proxy.authorization+"\r\n")
-	var resp *http.Response
+	var a *answer
 	if err == nil {
 		// The proxy says nothing more until we speak, so nothing is read too far.
-		resp, err = http.ReadResponse(bufio.NewReader(io.LimitReader(nc, maxHead)), &http.Request{Method: http.MethodConnect})
+		reader := &conn{Conn: nc, left: maxHead}
+		reader.takeReader()
+		a, err = readHead(reader)
+		reader.leaveReader()
 	}
-	switch {
-	case isTimeout(err):
-		// The proxy accepted us and waits for the receiver.
-		return &fault{posthorn.ClassTimeout, "while connecting", err}
-	case err != nil:
-		return &fault{posthorn.ClassLocal, "", fmt.Errorf("egress proxy: %w", err)}
+	if err != nil {
+		return c.noTunnel(err, t.host)
 	}
-	return tunnelFault(resp)
+	return c.tunnelFault(a, t.host)
 }
 
-// tunnelFault says what a proxy's answer to CONNECT means; nil for a tunnel.
-func tunnelFault(resp *http.Response) error {
-	err := fmt.Errorf("egress proxy answered %d to CONNECT", resp.StatusCode)
-	switch code := resp.StatusCode; {
+// noTunnel says whose fault it is that the proxy did not answer.
+func (c *Client) noTunnel(err error, host string) error {
+	if f, ok := errors.AsType[*fault](err); ok && f.class == posthorn.ClassTimeout || isTimeout(err) {
+		// The proxy accepted us and waits for the receiver.
+		c.outage.pass(host)
+		return &fault{posthorn.ClassTimeout, "while connecting", err}
+	}
+	err = fmt.Errorf("egress proxy: %w", err)
+	if c.outage.others(host) {
+		// It serves others: there are proxies that hang up on a destination.
+		return &fault{posthorn.ClassConnect, "the egress proxy broke off", &proxyError{err}}
+	}
+	return &fault{posthorn.ClassLocal, "", err}
+}
+
+// proxyError is what a proxy did that was reached, instead of making a connection.
+type proxyError struct{ error }
+
+func (e *proxyError) Unwrap() error { return e.error }
+
+// tunnelFault says what a proxy's answer to CONNECT means; nil for a tunnel. A proxy
+// that answers was reached, so what it says is about the destination, unless it
+// says the same of all of them.
+func (c *Client) tunnelFault(a *answer, host string) error {
+	code := a.status
+	out := false
+	if code >= 500 && code <= 599 {
+		out = c.outage.fail(host)
+	} else {
+		c.outage.pass(host)
+	}
+	err := &proxyError{fmt.Errorf("egress proxy answered %d to CONNECT", code)}
+	switch {
 	case code >= 200 && code <= 299:
 		return nil
-	case code == http.StatusForbidden, code == http.StatusProxyAuthRequired && resp.Header.Get("Proxy-Authenticate") == "":
+	case out, code == http.StatusProxyAuthRequired && a.value("proxy-authenticate") != "":
+		return &fault{posthorn.ClassLocal, "", err}
+	case code == http.StatusForbidden, code == http.StatusProxyAuthRequired:
 		// Smokescreen refuses a destination with 407, and asks for no password.
 		return &fault{posthorn.ClassRefused, "", err}
-	case code == http.StatusBadGateway:
-		return &fault{posthorn.ClassConnect, "", err}
 	case code == http.StatusGatewayTimeout:
 		return &fault{posthorn.ClassTimeout, "while connecting", err}
 	}
-	return &fault{posthorn.ClassLocal, "", err}
+	return &fault{posthorn.ClassConnect, "the egress proxy answered " + strconv.Itoa(code), err}
 }

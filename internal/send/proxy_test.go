@@ -112,8 +112,14 @@ func TestProxyFaults(t *testing.T) {
 		{"wants a password", "HTTP/1.1 407 Auth\r\nProxy-Authenticate: Basic\r\n\r\n", posthorn.ClassLocal},
 		{"cannot reach", "HTTP/1.1 502 Bad Gateway\r\n\r\n", posthorn.ClassConnect},
 		{"in time", "HTTP/1.1 504 Timeout\r\n\r\n", posthorn.ClassTimeout},
-		{"overloaded", "HTTP/1.1 503 Busy\r\n\r\n", posthorn.ClassLocal},
-		{"broken", "HTTP/1.1 500 Oops\r\n\r\n", posthorn.ClassLocal},
+		{"cannot reach, says Squid", "HTTP/1.1 503 Service Unavailable\r\nX-Squid-Error: ERR_CONNECT_FAIL 111\r\n\r\n", posthorn.ClassConnect},
+		{"broken", "HTTP/1.1 500 Oops\r\n\r\n", posthorn.ClassConnect},
+		{"does not know it", "HTTP/1.1 404 Not Found\r\n\r\n", posthorn.ClassConnect},
+		{"does not make tunnels", "HTTP/1.1 405 Method Not Allowed\r\n\r\n", posthorn.ClassConnect},
+		{"too many", "HTTP/1.1 429 Too Many Requests\r\n\r\n", posthorn.ClassConnect},
+		{"redirects", "HTTP/1.1 302 Found\r\nLocation: https://login.example/\r\n\r\n", posthorn.ClassConnect},
+		{"another status", "HTTP/1.1 599 Hm\r\n\r\n", posthorn.ClassConnect},
+		{"odd headers", "HTTP/1.1 503 Busy\r\nContent-Length:\r\nX\r\n\r\n", posthorn.ClassConnect},
 		{"not a proxy", "SSH-2.0-x\r\n", posthorn.ClassLocal},
 		{"closes", "", posthorn.ClassLocal},
 	} {
@@ -148,6 +154,53 @@ func TestProxyFaults(t *testing.T) {
 		}
 		if _, err := send.New(send.Config{Proxy: u}); err == nil {
 			t.Errorf("proxy %s is accepted", bad)
+		}
+	}
+}
+
+// What a proxy answers to all destinations is our own side's fault; what it answers to
+// some is theirs, be they three.
+func TestProxyFaultsOfAll(t *testing.T) {
+	for _, tt := range []struct{ name, answer string }{
+		{"503", "HTTP/1.1 503 Busy\r\n\r\n"}, {"500", "HTTP/1.1 500 Oops\r\n\r\n"}, {"502", "HTTP/1.1 502 Bad\r\n\r\n"},
+		{"504", "HTTP/1.1 504 Late\r\n\r\n"}, {"breaks off", ""},
+	} {
+		receiver := listen(t, nil, answering(accepted))
+		proxy := listen(t, nil, func(_ *hell.Receiver, c net.Conn) {
+			req, err := http.ReadRequest(bufio.NewReader(c))
+			if err != nil {
+				return
+			}
+			if !strings.HasPrefix(req.Host, "good") {
+				io.WriteString(c, tt.answer)
+				return
+			}
+			onward, err := net.Dial("tcp", receiver.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer onward.Close()
+			io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
+			go func() { io.Copy(onward, c); onward.Close() }()
+			io.Copy(c, onward)
+		})
+		c := throughProxy(t, "http://"+proxy.Addr().String(), newAuthority(t))
+		to := func(host string) posthorn.Class { return mustSend(t, c, request("http://"+host+"/")).Class }
+		if tt.answer != "" && (to("a.example") == posthorn.ClassLocal || to("b.example") == posthorn.ClassLocal || to("a.example") == posthorn.ClassLocal) {
+			t.Errorf("%s: two destinations are taken for all", tt.name)
+		}
+		to("b.example")
+		if got := to("c.example"); got != posthorn.ClassLocal {
+			t.Errorf("%s: the third of three is %v", tt.name, got)
+		}
+		if got := to("good.example"); got != posthorn.ClassOK {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+		for _, host := range []string{"a.example", "b.example", "c.example", "d.example"} {
+			if got := to(host); got == posthorn.ClassLocal {
+				t.Errorf("%s: %s is local, though the proxy serves another", tt.name, host)
+			}
 		}
 	}
 }

@@ -112,6 +112,8 @@ type Client struct {
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	dialOne  func(ctx context.Context, a netip.AddrPort) (net.Conn, error)
 	proxy    *proxy
+	routes   routes
+	outage   outage
 	resolver *net.Resolver
 	// search lets names be completed by the machine's search domains. That is for
 	// private names; a public one must not turn into a private one, nor cost a
@@ -130,7 +132,7 @@ func New(c Config) (*Client, error) {
 		return nil, err
 	}
 	client := &Client{
-		guard: NewGuard(c), dial: c.Dial, resolver: c.Resolver, search: len(c.AllowPrivate) > 0,
+		guard: NewGuard(c), dial: c.Dial, routes: systemRoutes(), resolver: c.Resolver, search: len(c.AllowPrivate) > 0,
 		tls: &tls.Config{
 			RootCAs: c.CAs, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 			// A handshake taken up again saves both sides the certificates.
