@@ -1,6 +1,7 @@
 package posthorn
 
 import (
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -52,13 +53,17 @@ func ValidHeaderValue(s string) bool {
 // SameOrigin reports whether two URLs lead to the same scheme, host and port
 // (RFC 6454, 5). One that cannot be read has an origin of its own.
 func SameOrigin(a, b string) bool {
-	if a == b {
-		return true
+	return a == b || Origin(a) != "" && Origin(a) == Origin(b)
+}
+
+// Origin returns a URL's origin as one text, "https://partner.example.com:443": in
+// lower case, with its port. It returns "" for a URL that cannot be read or has no host.
+func Origin(of string) string {
+	u, err := url.Parse(of)
+	if err != nil || u.Hostname() == "" {
+		return ""
 	}
-	x, errA := url.Parse(a)
-	y, errB := url.Parse(b)
-	return errA == nil && errB == nil && strings.EqualFold(x.Scheme, y.Scheme) &&
-		strings.EqualFold(x.Hostname(), y.Hostname()) && port(x) == port(y)
+	return strings.ToLower(u.Scheme) + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port(u))
 }
 
 func port(u *url.URL) string {

@@ -34,9 +34,6 @@ const Base = "/v2.3/webhooks"
 // name the same. What is sealed is the key itself, not its text.
 const SecretKind = "secret"
 
-// HeaderKind binds the boxes of header values.
-const HeaderKind = "header"
-
 // AnswerKind binds the boxes of remembered answers.
 const AnswerKind = "answer"
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
-	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -104,12 +103,14 @@ func (s *server) checkFilter(q *request, in *input, f *field[string]) error {
 	return nil
 }
 
+// sealHeaders seals the values for where the endpoint leads now: one whose url is
+// changed to another origin meanwhile is not sent there.
 func (s *server) sealHeaders(q *request, e *posthorn.Endpoint, changes headerPatch) (sealed []store.SealedHeader) {
 	for _, c := range changes {
 		if c.remove {
 			continue
 		}
-		keyID, box := s.Keyring.Seal([]byte(c.value), secretbox.Bind{Kind: HeaderKind, Tenant: e.Tenant, Endpoint: e.ID})
+		keyID, box := s.Keyring.SealHeader(c.value, posthorn.Origin(e.URL), e.Tenant, e.ID)
 		sealed = append(sealed, store.SealedHeader{Name: c.name, Sealed: store.Sealed{KeyID: keyID, Box: box, CreatedAt: q.at}})
 	}
 	return sealed

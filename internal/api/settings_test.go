@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/posthorn/posthorn/internal/secretbox"
+	"github.com/posthorn/posthorn"
 )
 
 const defaultSettings = `{"data":{"headers":{},"rate_per_second":null,"max_in_flight":null,"timeout_seconds":null,"retry_schedule":null,"filter":null,"ordered":false}}`
@@ -26,11 +26,11 @@ func (w *world) headerValues(id string) map[string]string {
 	}
 	values := map[string]string{}
 	for _, h := range target.Headers {
-		v, err := w.keyring.Open(h.KeyID, h.Box, secretbox.Bind{Kind: "header", Tenant: e.Tenant, Endpoint: e.ID})
-		if err != nil {
-			w.t.Fatal(err)
+		value, origin, err := w.keyring.OpenHeader(h.KeyID, h.Box, e.Tenant, e.ID)
+		if err != nil || origin != posthorn.Origin(e.URL) {
+			w.t.Fatalf("%s is bound to %q, %v", h.Name, origin, err)
 		}
-		values[h.Name] = string(v)
+		values[h.Name] = value
 	}
 	return values
 }

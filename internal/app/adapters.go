@@ -44,7 +44,8 @@ type sender struct {
 // of a header.
 type opening struct {
 	signer *webhook.Signer
-	value  string
+	value  string // of a header
+	origin string // that the value was set for; "" if it does not say
 }
 
 const maxOpened = 20_000
@@ -62,7 +63,7 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work, g lan
 		if expires := t.Secrets[i].ExpiresAt; !expires.IsZero() && !s.now().Before(expires) {
 			continue // the overlap of a rotation is over
 		}
-		secret, err := s.open(t, &t.Secrets[i], api.SecretKind)
+		secret, err := s.open(t, &t.Secrets[i], s.openSecret)
 		if err != nil {
 			s.log.Error("cannot open an endpoint's secret; is its key still in POSTHORN_ENCRYPTION_KEYS?",
 				"endpoint", t.Endpoint.Ref, "key_id", t.Secrets[i].KeyID, "err", err)
@@ -70,15 +71,9 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work, g lan
 		}
 		signers = append(signers, secret.signer)
 	}
-	headers := make([]posthorn.Header, 0, len(t.Headers))
-	for i := range t.Headers {
-		header, err := s.open(t, &t.Headers[i].Sealed, api.HeaderKind)
-		if err != nil {
-			s.log.Error("cannot open the value of an endpoint's header; is its key still in POSTHORN_ENCRYPTION_KEYS?",
-				"endpoint", t.Endpoint.Ref, "key_id", t.Headers[i].KeyID, "err", err)
-			return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "the value of one of the endpoint's headers cannot be read"}
-		}
-		headers = append(headers, posthorn.Header{Name: t.Headers[i].Name, Value: header.value})
+	headers, err := s.headers(t)
+	if err != nil {
+		return posthorn.Attempt{Number: number, At: s.now(), Class: posthorn.ClassLocal, Detail: "the value of one of the endpoint's headers cannot be read"}
 	}
 	return s.client.Send(ctx, send.Request{
 		URL:       t.Endpoint.URL,
@@ -97,21 +92,43 @@ func (s *sender) Send(ctx context.Context, t *store.Target, w *store.Work, g lan
 	})
 }
 
-func (s *sender) open(t *store.Target, sealed *store.Sealed, kind string) (opening, error) {
+// headers opens the endpoint's own headers. A value goes to the origin that it was set
+// for and to no other, however the url came to be another one: by a change at the same time,
+// or by somebody who writes the store. A change of the url by the API takes values away.
+func (s *sender) headers(t *store.Target) ([]posthorn.Header, error) {
+	if len(t.Headers) == 0 {
+		return nil, nil
+	}
+	headers := make([]posthorn.Header, 0, len(t.Headers))
+	origin := posthorn.Origin(t.Endpoint.URL)
+	for i := range t.Headers {
+		h, err := s.open(t, &t.Headers[i].Sealed, s.openHeader)
+		if err != nil {
+			s.log.Error("cannot open the value of an endpoint's header; is its key still in POSTHORN_ENCRYPTION_KEYS?",
+				"endpoint", t.Endpoint.Ref, "key_id", t.Headers[i].KeyID, "err", err)
+			return nil, err
+		}
+		if h.origin != "" && h.origin != origin {
+			s.log.Warn("a header is left out: its value was set for another origin than the endpoint's url has; set it again",
+				"endpoint", t.Endpoint.Ref, "header", t.Headers[i].Name)
+			continue
+		}
+		headers = append(headers, posthorn.Header{Name: t.Headers[i].Name, Value: h.value})
+	}
+	return headers, nil
+}
+
+// open opens what is sealed, and remembers it.
+func (s *sender) open(t *store.Target, sealed *store.Sealed, first func(*store.Target, *store.Sealed) (opening, error)) (opening, error) {
 	s.mu.RLock()
 	o, ok := s.opened[sealed.ID]
 	s.mu.RUnlock()
 	if ok {
 		return o, nil
 	}
-	text, err := s.keys.Open(sealed.KeyID, sealed.Box, secretbox.Bind{Kind: kind, Tenant: t.Endpoint.Tenant, Endpoint: t.Endpoint.ID})
+	o, err := first(t, sealed)
 	if err != nil {
 		return opening{}, err
-	}
-	if kind == api.SecretKind {
-		o.signer = webhook.NewSigner(text)
-	} else {
-		o.value = string(text)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,4 +137,17 @@ func (s *sender) open(t *store.Target, sealed *store.Sealed, kind string) (openi
 	}
 	s.opened[sealed.ID] = o
 	return o, nil
+}
+
+func (s *sender) openSecret(t *store.Target, sealed *store.Sealed) (opening, error) {
+	text, err := s.keys.Open(sealed.KeyID, sealed.Box, secretbox.Bind{Kind: api.SecretKind, Tenant: t.Endpoint.Tenant, Endpoint: t.Endpoint.ID})
+	if err != nil {
+		return opening{}, err
+	}
+	return opening{signer: webhook.NewSigner(text)}, nil
+}
+
+func (s *sender) openHeader(t *store.Target, sealed *store.Sealed) (o opening, err error) {
+	o.value, o.origin, err = s.keys.OpenHeader(sealed.KeyID, sealed.Box, t.Endpoint.Tenant, t.Endpoint.ID)
+	return o, err
 }

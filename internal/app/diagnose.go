@@ -152,7 +152,7 @@ func tryBoxes(ctx context.Context, s store.Sealing, ring *secretbox.Keyring) (lo
 			kind := fmt.Sprint(keyID, " ", b.Kind)
 			good, known := tried[kind]
 			if !known {
-				plain, err := ring.Open(keyID, box, secretbox.Bind{Kind: bindKinds[b.Kind], Tenant: b.Tenant, Endpoint: b.Endpoint})
+				plain, _, err := openBox(ring, b, keyID, box)
 				clear(plain)
 				good = err == nil
 				tried[kind] = good

@@ -130,8 +130,7 @@ func resealed(b *store.Box, ring *secretbox.Keyring) (r store.Resealed, needed b
 	case !ok:
 		return r, false, errors.New("a remembered answer is damaged; it is forgotten within a day")
 	}
-	bind := secretbox.Bind{Kind: bindKinds[b.Kind], Tenant: b.Tenant, Endpoint: b.Endpoint}
-	plain, err := ring.Open(keyID, box, bind)
+	plain, bind, err := openBox(ring, b, keyID, box)
 	if err != nil {
 		return r, false, fmt.Errorf("not everything could be opened, and what could not stays as it was: %w", err)
 	}
@@ -144,6 +143,11 @@ func resealed(b *store.Box, ring *secretbox.Keyring) (r store.Resealed, needed b
 	return r, true, nil
 }
 
-var bindKinds = map[store.BoxKind]string{
-	store.BoxSecret: api.SecretKind, store.BoxHeader: api.HeaderKind, store.BoxAnswer: api.AnswerKind,
+// openBox opens what is sealed of one row, in whatever form it is.
+func openBox(ring *secretbox.Keyring, b *store.Box, keyID string, box []byte) ([]byte, secretbox.Bind, error) {
+	return ring.OpenAny(keyID, box, secretbox.Bind{Tenant: b.Tenant, Endpoint: b.Endpoint}, boxKinds[b.Kind]...)
+}
+
+var boxKinds = map[store.BoxKind][]string{
+	store.BoxSecret: {api.SecretKind}, store.BoxHeader: secretbox.HeaderKinds, store.BoxAnswer: {api.AnswerKind},
 }
