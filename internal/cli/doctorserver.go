@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/posthorn/posthorn/internal/access"
@@ -25,6 +29,7 @@ type serverCheck struct {
 	target
 	own   bool // it is the service of the settings
 	http  *http.Client
+	here  *http.Client // reaches this machine only, and by no proxy
 	now   func() time.Time
 	cfg   *config.Config
 	up    bool
@@ -34,10 +39,7 @@ type serverCheck struct {
 // serverChecks look at the server that commands would call, or else at the one of
 // the settings.
 func (r *runner) serverChecks(cfg *config.Config, installed bool) []doctor.Check {
-	s := &serverCheck{now: r.now, cfg: cfg, http: &http.Client{
-		Timeout:       doctor.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	s := &serverCheck{now: r.now, cfg: cfg, http: askingClient(nil), here: askingClient(onlyHere(isHere))}
 	s.target, s.noTok = r.target()
 	if installed && r.remote.server == "" && r.getenv("POSTHORN_SERVER") == "" && s.server == defaultServer {
 		s.server, s.own = ownServer(cfg), true
@@ -46,6 +48,42 @@ func (r *runner) serverChecks(cfg *config.Config, installed bool) []doctor.Check
 	return []doctor.Check{
 		{Name: "server", Run: s.reach}, {Name: "token", Run: s.tryToken}, {Name: "metrics", Run: s.reachOps},
 	}
+}
+
+func askingClient(t http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport: t, Timeout: doctor.Timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// errElsewhere: the address is not one of this machine's.
+var errElsewhere = errors.New("it is not on this machine")
+
+// onlyHere dials addresses that isHere, of this machine, only: what settings name may have moved, or
+// be a mistake, and a token must not follow it.
+func onlyHere(isHere func(netip.Addr) bool) http.RoundTripper {
+	dialer := net.Dialer{Control: func(_, address string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil || !isHere(a.Addr()) {
+			return errElsewhere
+		}
+		return nil
+	}}
+	return &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
+}
+
+// isHere reports whether the address is loopback or one of an interface.
+func isHere(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if a.IsLoopback() {
+		return true
+	}
+	addrs, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(addrs, func(own net.Addr) bool {
+		p, err := netip.ParsePrefix(own.String())
+		return err == nil && p.Addr().Unmap().WithZone("") == a
+	})
 }
 
 func (s *serverCheck) reach(ctx context.Context) []doctor.Finding {
@@ -105,6 +143,8 @@ func (s *serverCheck) tryToken(ctx context.Context) []doctor.Finding {
 	for _, p := range scopeProbes {
 		resp, _, err := s.ask(ctx, p.method, s.server+"/v2.3/webhooks"+p.path, p.body)
 		switch {
+		case errors.Is(err, errElsewhere):
+			return []doctor.Finding{doctor.Skip("it is not sent to %s, which the settings name and which is not this machine; posthorn doctor --server %s sends it", s.server, s.server)}
 		case err != nil:
 			return []doctor.Finding{doctor.Fault("curl -v "+s.server+"/readyz", "the server cannot be asked: %v", err)}
 		case resp.StatusCode == http.StatusUnauthorized:
@@ -141,13 +181,18 @@ func (s *serverCheck) reachOps(ctx context.Context) []doctor.Finding {
 	return []doctor.Finding{doctor.Fine("%s/metrics answers", ops)}
 }
 
-// ask sends the token to the API only.
+// ask sends the token to the API only, and of a server that the settings name only to
+// this machine: who names another one says so (--server, POSTHORN_SERVER, a context).
 func (s *serverCheck) ask(ctx context.Context, method, target, body string) (*http.Response, string, error) {
 	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
 		return nil, "", errors.New("it is not a URL")
 	}
+	client := s.http
 	if strings.Contains(target, "/v2.3/") {
+		if s.own {
+			client = s.here
+		}
 		req.Header.Set("Authorization", "Bearer "+s.token)
 		if s.tenant != "" {
 			req.Header.Set("Posthorn-Tenant", s.tenant)
@@ -156,7 +201,7 @@ func (s *serverCheck) ask(ctx context.Context, method, target, body string) (*ht
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := s.http.Do(req)
+	resp, err := client.Do(req)
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // the rest repeats the URL
 	}

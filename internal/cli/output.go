@@ -12,6 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -138,8 +140,34 @@ func (r *runner) printJSON(v jsontext.Value, indent bool) error {
 	if err != nil {
 		return err
 	}
+	if isTerminal(r.Out) {
+		out = harmless(out)
+	}
 	_, err = r.Out.Write(append(out, '\n'))
 	return err
+}
+
+// harmless escapes what a terminal would obey or reorder in the strings of a JSON text
+// (RFC 8259, section 7): controls, also those of one byte from 0x80 on, and marks of
+// direction. The value stays the same. The text is well-formed, so that outside of
+// strings there is nothing of the kind but line feeds.
+func harmless(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for len(text) > 0 {
+		c, size := utf8.DecodeRune(text)
+		switch {
+		case c == utf8.RuneError && size == 1:
+			out = append(out, `\ufffd`...)
+		case c == '\n' || unicode.IsGraphic(c):
+			out = append(out, text[:size]...)
+		default:
+			for _, unit := range utf16.Encode([]rune{c}) {
+				out = fmt.Appendf(out, `\u%04x`, unit)
+			}
+		}
+		text = text[size:]
+	}
+	return out
 }
 
 // printOne writes a single result as JSON.
