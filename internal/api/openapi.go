@@ -167,6 +167,9 @@ func (s *server) describe(mux *web.Mux) {
 	mux.Handle("GET /{$}", static(htmlType, func() ([]byte, error) { return indexPage(s.Version) }))
 }
 
+// IsPage reports whether a request asks for a page that is made for browsers.
+func IsPage(r *http.Request) bool { return r.URL.Path == "/" || r.URL.Path == "/docs" }
+
 // static answers with what is the same for everybody.
 func static(contentType string, make func() ([]byte, error)) web.Handler {
 	once := sync.OnceValues(make)

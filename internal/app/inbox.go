@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/posthorn/posthorn/internal/terminal"
+	"github.com/posthorn/posthorn/internal/web"
 	"github.com/posthorn/posthorn/webhook"
 )
 
@@ -41,7 +44,10 @@ func newInbox(out io.Writer, now func() time.Time) *inbox {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /inbox", in.receive)
 	mux.HandleFunc("POST /fail", in.fail)
-	in.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	// It is called by programs of this machine: no page of another site has it fail, or
+	// reads what it answers.
+	guarded := web.NewHosts().Guard(slog.New(slog.DiscardHandler), now, web.Always, http.NewCrossOriginProtection().Handler(mux))
+	in.server = &http.Server{Handler: guarded, ReadHeaderTimeout: 10 * time.Second}
 	return in
 }
 
@@ -83,8 +89,8 @@ func (in *inbox) receive(w http.ResponseWriter, r *http.Request) {
 	}
 	status, verdict := in.judge(r.Header, body)
 	fmt.Fprintf(in.out, "%s  %s  attempt %s  %-26s %s  %d B  %s\n",
-		in.now().Format("15:04:05.000"), outcomeMark(status), r.Header.Get("posthorn-attempt"),
-		r.Header.Get("posthorn-event-type"), r.Header.Get("webhook-id"), len(body), verdict)
+		in.now().Format("15:04:05.000"), outcomeMark(status), terminal.Brief(r.Header.Get("posthorn-attempt"), 10),
+		terminal.Brief(r.Header.Get("posthorn-event-type"), 100), terminal.Brief(r.Header.Get("webhook-id"), 150), len(body), terminal.Printable(verdict))
 	w.WriteHeader(status)
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/internal/store"
+	"github.com/posthorn/posthorn/internal/web"
 )
 
 // node is one running service. Its parts are made by newNode, started by start
@@ -234,7 +235,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 		Now:            n.now,
 		Log:            n.log,
 		MaxEndpoints:   n.cfg.MaxEndpoints,
-		PublicURL:      n.cfg.PublicURL,
+		PublicURL:      n.cfg.PublicURL(),
 		TrustedProxies: n.cfg.TrustedProxies,
 		Retention:      n.cfg.Retention,
 		Stopping:       n.stopping,
@@ -244,7 +245,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 		return err
 	}
 	n.api = &http.Server{
-		Handler:           marking(n.parting(n.probes(handler))),
+		Handler:           n.guarded(n.listener, marking(n.parting(n.probes(handler)))),
 		ConnContext:       n.listener.remember,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -256,7 +257,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 	}
 	if n.opsLn != nil {
 		n.ops = &http.Server{
-			Handler:           n.opsHandler(),
+			Handler:           n.guarded(n.opsLn, n.opsHandler()),
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       10 * time.Second,
 			WriteTimeout:      time.Minute,
@@ -266,6 +267,16 @@ func (n *node) serveAPI(guard send.Guard) error {
 		}
 	}
 	return nil
+}
+
+// guarded looks at the host of each request that comes to a listener on loopback, and
+// of each that asks for a page.
+func (n *node) guarded(ln net.Listener, next http.Handler) http.Handler {
+	asks := api.IsPage
+	if web.OnLoopback(ln.Addr()) {
+		asks = web.Always
+	}
+	return web.NewHosts(n.cfg.PublicURLs...).Guard(n.log, n.now, asks, next)
 }
 
 // With HTTP/2 a connection is one place among max-connections: it has few requests

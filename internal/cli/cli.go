@@ -101,9 +101,9 @@ func (r *runner) getenv(name string) string {
 	return ""
 }
 
-// say writes a line of talk.
+// say writes lines of talk. Whatever others wrote in them steers no terminal.
 func (r *runner) say(format string, args ...any) {
-	fmt.Fprintf(r.Err, format+"\n", args...)
+	fmt.Fprintln(r.Err, steady(fmt.Sprintf(format, args...)))
 }
 
 func (r *runner) root() *cobra.Command {

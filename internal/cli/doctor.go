@@ -135,8 +135,8 @@ func (r *runner) checkFile(cmd *cobra.Command, path string) []doctor.Finding {
 
 // ownServer is where the service of the settings is reached from here.
 func ownServer(cfg *config.Config) string {
-	if cfg.PublicURL != "" {
-		return cfg.PublicURL
+	if cfg.PublicURL() != "" {
+		return cfg.PublicURL()
 	}
 	host, port, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {

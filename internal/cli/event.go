@@ -11,6 +11,7 @@ import (
 
 	"github.com/posthorn/posthorn/client"
 	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/terminal"
 )
 
 func (r *runner) eventCommand() *cobra.Command {
@@ -127,7 +128,7 @@ func (r *runner) send(ctx context.Context, eventType string, data jsontext.Value
 		return r.printOne(accepted.JSON())
 	}
 	r.say("Accepted %s, to be delivered to %s.", accepted.Type, count(accepted.Deliveries, "endpoint"))
-	_, err = fmt.Fprintln(r.Out, accepted.ID)
+	_, err = fmt.Fprintln(r.Out, printable(accepted.ID))
 	return err
 }
 
@@ -186,7 +187,7 @@ var errWaited = fmt.Errorf("waited long enough")
 func (r *runner) awaited(e *client.Published, failed int) error {
 	var err error
 	if r.wantsTable() {
-		_, err = fmt.Fprintln(r.Out, e.ID)
+		_, err = fmt.Fprintln(r.Out, printable(e.ID))
 	} else {
 		err = r.printOne(e.JSON())
 	}
@@ -290,6 +291,9 @@ func (r *runner) eventGet() *cobra.Command {
 				return err
 			case raw && e.Data == nil:
 				return &fault{exit: ExitNotFound, message: "The event's data was erased."}
+			case raw && isTerminal(r.Out):
+				_, err = r.Out.Write(terminal.JSON(e.Data))
+				return err
 			case raw:
 				_, err = r.Out.Write(e.Data)
 				return err

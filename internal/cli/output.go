@@ -6,17 +6,17 @@ import (
 	"io"
 	"iter"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/posthorn/posthorn/internal/terminal"
 )
 
 func (r *runner) checkOutput() error {
@@ -141,33 +141,10 @@ func (r *runner) printJSON(v jsontext.Value, indent bool) error {
 		return err
 	}
 	if isTerminal(r.Out) {
-		out = harmless(out)
+		out = terminal.JSON(out)
 	}
 	_, err = r.Out.Write(append(out, '\n'))
 	return err
-}
-
-// harmless escapes what a terminal would obey or reorder in the strings of a JSON text
-// (RFC 8259, section 7): controls, also those of one byte from 0x80 on, and marks of
-// direction. The value stays the same. The text is well-formed, so that outside of
-// strings there is nothing of the kind but line feeds.
-func harmless(text []byte) []byte {
-	out := make([]byte, 0, len(text))
-	for len(text) > 0 {
-		c, size := utf8.DecodeRune(text)
-		switch {
-		case c == utf8.RuneError && size == 1:
-			out = append(out, `\ufffd`...)
-		case c == '\n' || unicode.IsGraphic(c):
-			out = append(out, text[:size]...)
-		default:
-			for _, unit := range utf16.Encode([]rune{c}) {
-				out = fmt.Appendf(out, `\u%04x`, unit)
-			}
-		}
-		text = text[size:]
-	}
-	return out
 }
 
 // printOne writes a single result as JSON.
@@ -200,9 +177,9 @@ func (r *runner) printFault(f *fault) {
 	if f.requestID != "" {
 		b.RequestID = &f.requestID
 	}
-	r.say("%s", toJSON(struct {
+	r.say("%s", terminal.JSON(toJSON(struct {
 		Error body `json:"error"`
-	}{b}))
+	}{b})))
 }
 
 func (r *runner) printVersion(version string) error {
@@ -253,13 +230,26 @@ func isTerminal(stream any) bool {
 }
 
 // printable keeps text that others wrote from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(c rune) rune {
-		if c == ' ' || unicode.IsGraphic(c) {
-			return c
+func printable(s string) string { return terminal.Printable(s) }
+
+// painted are the codes that paint writes, and tabs.
+var painted = regexp.MustCompile("\x1b\\[(0|1|31|32|33)m|\t")
+
+// steady is printable for whole lines, which may be painted.
+func steady(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		var b strings.Builder
+		at := 0
+		for _, code := range painted.FindAllStringIndex(line, -1) {
+			b.WriteString(printable(line[at:code[0]]))
+			b.WriteString(line[code[0]:code[1]])
+			at = code[1]
 		}
-		return '\uFFFD'
-	}, s)
+		b.WriteString(printable(line[at:]))
+		lines[i] = b.String()
+	}
+	return strings.Join(lines, "\n")
 }
 
 // shown writes a time; empty for the zero one.

@@ -37,7 +37,7 @@ func (r *runner) deliveryRetry() *cobra.Command {
 				return r.printOne(d.JSON())
 			}
 			r.say("Queued: it is attempted now. \"posthorn delivery get %s\" shows what came of it.", d.ID)
-			_, err = fmt.Fprintln(r.Out, d.ID)
+			_, err = fmt.Fprintln(r.Out, printable(d.ID))
 			return err
 		},
 	}
@@ -63,7 +63,7 @@ func (r *runner) deliveryCancel() *cobra.Command {
 				return r.printOne(d.JSON())
 			}
 			r.say("Canceled; no new attempt begins.")
-			_, err = fmt.Fprintln(r.Out, d.ID)
+			_, err = fmt.Fprintln(r.Out, printable(d.ID))
 			return err
 		},
 	}

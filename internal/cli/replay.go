@@ -63,7 +63,7 @@ func (r *runner) replayCreate() *cobra.Command {
 				return r.printOne(made.JSON())
 			}
 			r.say("%s will be sent again. \"posthorn replay get %s\" shows how it goes on.", count(made.Counts.Total, "delivery"), made.ID)
-			_, err = fmt.Fprintln(r.Out, made.ID)
+			_, err = fmt.Fprintln(r.Out, printable(made.ID))
 			return err
 		},
 	}
@@ -143,7 +143,7 @@ func (r *runner) awaitReplay(ctx context.Context, api *client.Client, p *client.
 func (r *runner) replayOver(p *client.Replay) (err error) {
 	r.say("%s", replayLineOf(p))
 	if r.wantsTable() {
-		_, err = fmt.Fprintln(r.Out, p.ID)
+		_, err = fmt.Fprintln(r.Out, printable(p.ID))
 	} else {
 		err = r.printOne(p.JSON())
 	}

@@ -80,7 +80,7 @@ func (r *runner) awaitRetried(ctx context.Context, api *client.Client, queued *c
 	}
 	if r.wantsTable() {
 		r.sayRetried(d, a)
-		_, err = fmt.Fprintln(r.Out, d.ID)
+		_, err = fmt.Fprintln(r.Out, printable(d.ID))
 	} else {
 		err = r.printOne(d.JSON())
 	}

@@ -10,9 +10,9 @@ import (
 	"unsafe"
 )
 
-// terminal opens a pseudo terminal; what is written to the second file is read from
+// pseudoTerminal opens a pseudo terminal; what is written to the second file is read from
 // the first.
-func terminal(t *testing.T) (master, slave *os.File) {
+func pseudoTerminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -36,7 +36,7 @@ func terminal(t *testing.T) (master, slave *os.File) {
 // A terminal gets escapes, a pipe the bytes as they are.
 func TestJSONOnATerminal(t *testing.T) {
 	const said = "{\"a\":\"\u009b2J\u202e\"}"
-	master, slave := terminal(t)
+	master, slave := pseudoTerminal(t)
 	for _, output := range []string{"json", "jsonl"} {
 		r := &runner{output: output}
 		r.Out = slave

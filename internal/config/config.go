@@ -33,9 +33,9 @@ type Config struct {
 	// EgressCA is a PEM file with more authorities; empty for none.
 	EgressCA string
 
-	// PublicURL is where users reach the service, without a slash at its end;
-	// empty if that is not known.
-	PublicURL      string
+	// PublicURLs are where users reach the service, without a slash at the end; the
+	// first makes links.
+	PublicURLs     []string
 	TrustedProxies []netip.Prefix
 	// TLSCert and TLSKey are PEM files; both or neither.
 	TLSCert, TLSKey string
@@ -188,4 +188,12 @@ func redactURL(text string) string {
 		u.User = url.User("***")
 	}
 	return u.String()
+}
+
+// PublicURL makes links; empty if it is not known.
+func (c *Config) PublicURL() string {
+	if len(c.PublicURLs) == 0 {
+		return ""
+	}
+	return c.PublicURLs[0]
 }

@@ -232,6 +232,19 @@ func parseProxy(v string, to **url.URL) error {
 	return nil
 }
 
+func parsePublicURLs(v string, to *[]string) error {
+	var all []string
+	for _, item := range items(v) {
+		var one string
+		if err := parsePublicURL(item, &one); err != nil {
+			return err
+		}
+		all = append(all, one)
+	}
+	*to = all
+	return nil
+}
+
 func parsePublicURL(v string, to *string) error {
 	u, err := url.Parse(v)
 	switch {

@@ -27,12 +27,15 @@ func (k *Keyring) SealHeader(value, origin string, tenant, endpoint int64) (keyI
 // OpenHeader decrypts a header's value, and returns the origin that it was set for: "" if
 // the box is of the older form, which names none. Errors are those of [Keyring.Open].
 func (k *Keyring) OpenHeader(keyID string, box []byte, tenant, endpoint int64) (value, origin string, err error) {
-	plain, bind, err := k.OpenAny(keyID, box, Bind{Tenant: tenant, Endpoint: endpoint}, HeaderKinds...)
-	switch {
-	case err != nil:
+	b := Bind{Kind: originKind, Tenant: tenant, Endpoint: endpoint}
+	plain, err := k.Open(keyID, box, b)
+	if errors.Is(err, ErrForged) {
+		b.Kind = headerKind
+		plain, err = k.Open(keyID, box, b)
+		return string(plain), "", err
+	}
+	if err != nil {
 		return "", "", err
-	case bind.Kind == headerKind:
-		return string(plain), "", nil
 	}
 	origin, value, found := strings.Cut(string(plain), "\n")
 	if !found {
