@@ -48,7 +48,7 @@ type Principal struct {
 	// still read; publishing refuses it.
 	Tenant posthorn.Tenant
 	// TokenRef tells principals apart: the token's id, or "jwt_" and a hash of who
-	// the JWT is about.
+	// the JWT is about: tenant, issuer and subject.
 	TokenRef string
 	Scopes   []string
 	// ExpiresAt is zero for never.

@@ -185,17 +185,15 @@ func subject(sub string) string {
 	return string(clean[:min(len(clean), maxSubject)])
 }
 
-// principal makes a Principal of what a token says.
+// principal makes a Principal of what a token says. Its tenant and its reference are
+// still to be found.
 func (o *OIDC) principal(c claims, p *provider) (Principal, error) {
 	sub := subject(c.text("sub"))
 	if sub == "" {
 		return Principal{}, refused("The token names nobody (sub).")
 	}
-	// The reference tells users apart in logs and memory without naming them.
-	sum := sha256.Sum256([]byte(p.issuer + "\x00" + c.text("sub")))
 	expires, _ := c.moment("exp") // checked before
 	return Principal{
-		TokenRef:  "jwt_" + hex.EncodeToString(sum[:8]),
 		Scopes:    o.scopes(c),
 		ExpiresAt: expires,
 		Actor:     "jwt:" + sub + "@" + p.issuer,
@@ -275,9 +273,18 @@ func (a *Authenticator) checkJWT(ctx context.Context, text string, now time.Time
 	if e.principal.Tenant, err = a.tenantOf(ctx, c); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(e.principal.TokenRef))
-	e.token = -1 - int64(binary.BigEndian.Uint64(sum[:8])>>1) // below all rows of tokens
+	who := speaker(e.principal.Tenant.ID, p.issuer, c.text("sub"))
+	e.principal.TokenRef = "jwt_" + hex.EncodeToString(who[:8])
+	e.token = -1 - int64(binary.BigEndian.Uint64(who[8:])>>1) // below all rows of tokens
 	return e, nil
+}
+
+// speaker tells those who JWTs speak for apart, in logs and memory, without naming
+// them. A subject means one user within an issuer only (OpenID Connect Core, section 2),
+// and who may choose subjects at an issuer may do so for one tenant: the same subject of
+// two tenants is two speakers, and neither uses up what is the other's.
+func speaker(tenant int64, issuer, subject string) [32]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "%d\x00%s\x00%s", tenant, issuer, subject)) // an issuer is a URL, without NUL
 }
 
 // tenantOf finds the tenant that a token names. A token that is good but names none
