@@ -134,8 +134,8 @@ func New(c Config) *Authenticator {
 // errors are *posthorn.Error: Unauthorized ([ErrNoToken] when there is no
 // header), Forbidden for a JWT that names no tenant of ours, RateLimited once the
 // address has failed 20 times within a minute or the token is used more often than
-// it may be, Unavailable when the store cannot be asked or an identity provider's
-// keys were never fetched. A valid token is never refused for the failures of others
+// it may be, Unavailable when the store cannot be asked, or an identity provider not
+// soon enough whether the key of a JWT is its own. A valid token is never refused for the failures of others
 // behind the same address; one that is not known yet may wait for them: see strangers.
 func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, remote netip.Addr) (*Principal, error) {
 	switch len(authorization) {

@@ -20,6 +20,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/store"
 )
 
@@ -99,9 +100,12 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
+// notSigned is said of a token whose signature is nobody's here.
+const notSigned = refused("The token is not signed by its issuer with an algorithm that is taken here, or its key is not the issuer's any more.")
+
 // verify returns what a token says, and who says it. It adds to tried how many
 // signatures it tried. What a token says of itself is judged first: that costs less. The
-// errors are refused, errNoKeys, or the context's.
+// errors are refused, unvouched, or the context's. It waits for nobody.
 func (o *OIDC) verify(ctx context.Context, text string, now time.Time, tried *int) (claims, *provider, error) {
 	if len(text) > maxJWT {
 		return nil, nil, refused("The token is too long.")
@@ -121,22 +125,20 @@ func (o *OIDC) verify(ctx context.Context, text string, now time.Time, tried *in
 	if err := checkTimes(c, now); err != nil {
 		return nil, nil, err
 	}
-	const notSigned = refused("The token is not signed by its issuer with an algorithm that is taken here, or its key is not the issuer's any more.")
 	if !p.ready() { // found out here, for the verifier hides why it fails
 		if _, err := jose.ParseSigned(text, algorithms); err != nil {
 			return nil, nil, notSigned
 		}
-		if err := p.refetch(ctx); err != nil {
-			return nil, nil, err
-		}
-		if !p.ready() {
-			return nil, nil, errNoKeys
-		}
+		return nil, nil, unvouched{p, 0}
 	}
-	_, err = p.verifier(tried).Verify(ctx, text)
+	var t trial
+	_, err = p.verifier(&t).Verify(ctx, text)
+	*tried += t.signatures
 	switch {
 	case ctx.Err() != nil:
 		return nil, nil, ctx.Err()
+	case err != nil && t.unknown:
+		return nil, nil, unvouched{p, t.had}
 	case err != nil:
 		return nil, nil, notSigned
 	}
@@ -219,12 +221,37 @@ func (o *OIDC) scopes(c claims) []string {
 func TenantScopes() []string { return []string{ScopeRead, ScopeWrite, ScopePublish} }
 
 // lookupJWT finds who a JWT speaks for, in memory or else by checking it. What is
-// remembered never outlives the token's own end.
+// remembered never outlives the token's own end. A token whose key is not known waits
+// for the provider a moment, and in nobody's way: others of its address go on.
 func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip.Addr) (*entry, error) {
 	hash := sha256.Sum256([]byte(text))
 	if e, _ := a.recall(hash); e != nil && a.now().Before(e.principal.ExpiresAt) {
 		return e, nil
 	}
+	tried := 0
+	e, err := a.tryJWT(ctx, text, hash, remote, &tried)
+	lacks, lacked := errors.AsType[unvouched](err)
+	if lacked {
+		if err = a.awaitKeys(ctx, lacks, remote); err == nil {
+			e, err = a.tryJWT(ctx, text, hash, remote, &tried)
+		}
+	}
+	if _, still := errors.AsType[unvouched](err); still || errors.Is(err, errUnsigned) {
+		err = notSigned
+	}
+	_, bad := errors.AsType[refused](err)
+	switch {
+	case bad, lacked && posthorn.ErrorCode(err) == posthorn.Unavailable:
+		a.strangers.failed(remote, readWork+time.Duration(tried)*signatureWork)
+	case posthorn.ErrorCode(err) == posthorn.Forbidden:
+		a.strangers.failed(remote, readWork+lookWork+time.Duration(tried)*signatureWork)
+	}
+	return e, err
+}
+
+// tryJWT checks a JWT with the keys that there are, when the address may have work
+// done, and remembers it if it is good.
+func (a *Authenticator) tryJWT(ctx context.Context, text string, hash [32]byte, remote netip.Addr, tried *int) (*entry, error) {
 	leave, err := a.strangers.enter(ctx, remote)
 	if err != nil {
 		return nil, err
@@ -235,20 +262,7 @@ func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip
 	if e != nil && now.Before(e.principal.ExpiresAt) {
 		return e, nil
 	}
-	tried := 0
-	e, err = a.checkJWT(ctx, text, now, &tried)
-	_, bad := errors.AsType[refused](err)
-	switch {
-	case bad:
-		a.strangers.failed(remote, readWork+time.Duration(tried)*signatureWork)
-		return nil, err
-	case posthorn.ErrorCode(err) == posthorn.Forbidden:
-		a.strangers.failed(remote, readWork+lookWork+time.Duration(tried)*signatureWork)
-		return nil, err
-	case errors.Is(err, errNoKeys):
-		return nil, &posthorn.Error{Code: posthorn.Unavailable, RetryAfter: fetchPause,
-			Message: "The keys of the token's identity provider cannot be fetched now; try again."}
-	case err != nil:
+	if e, err = a.checkJWT(ctx, text, now, tried); err != nil {
 		return nil, err
 	}
 	a.mu.Lock()
@@ -257,6 +271,32 @@ func (a *Authenticator) lookupJWT(ctx context.Context, text string, remote netip
 		a.remember(hash, e)
 	}
 	return e, nil
+}
+
+// awaitKeys waits until the provider has other keys than those that a token was tried
+// with: until a second after their fetch began, and as one of few. The error is
+// errUnsigned when there are no others, Unavailable when that is not known.
+func (a *Authenticator) awaitKeys(ctx context.Context, lacks unvouched, remote netip.Addr) error {
+	running, wait, err := lacks.provider.seek(lacks.had)
+	if running == nil {
+		return err
+	}
+	who := share.Address(remote)
+	if a.strangers.waiting.Take(who, 1) != nil {
+		return keysAway(fetchWait)
+	}
+	defer a.strangers.waiting.Give(who, 1)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-running:
+		_, _, err := lacks.provider.seek(lacks.had)
+		return err
+	case <-timer.C:
+		return keysAway(fetchWait)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // checkJWT makes an entry of a JWT that is good. It adds to tried how many signatures

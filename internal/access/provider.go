@@ -15,6 +15,8 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/posthorn/posthorn"
 )
 
 // When keys are fetched. A token with an unknown key makes for a fetch, for
@@ -24,7 +26,9 @@ const (
 	fetchEvery = 15 * time.Minute
 	fetchPause = 10 * time.Second
 	fetchRetry = time.Second // after a failure, doubled up to a minute
-	maxKeys    = 100
+	// fetchWait is how long after the beginning of a fetch tokens wait for it.
+	fetchWait = time.Second
+	maxKeys   = 100
 )
 
 // provider is an issuer and its keys.
@@ -54,10 +58,9 @@ func newProvider(issuer, jwksURL string, client *http.Client, now func() time.Ti
 	return p
 }
 
-// verifier checks tokens against the provider's keys. It adds to tried how many
-// signatures it tried.
-func (p *provider) verifier(tried *int) *oidc.IDTokenVerifier {
-	return oidc.NewVerifier(p.issuer, keySet{p, tried}, &oidc.Config{
+// verifier checks tokens against the provider's keys, and writes into t what it did.
+func (p *provider) verifier(t *trial) *oidc.IDTokenVerifier {
+	return oidc.NewVerifier(p.issuer, keySet{p, t}, &oidc.Config{
 		SupportedSigningAlgs: algorithmNames(),
 		SkipClientIDCheck:    true, // there may be several audiences: see OIDC.verify
 		SkipExpiryCheck:      true, // with another leeway: see checkTimes
@@ -79,20 +82,36 @@ func algorithmNames() (names []string) {
 	return names
 }
 
-// errNoKeys: nothing can be said of a token, for the keys were never fetched.
-var errNoKeys = errors.New("access: the provider's keys are not known yet")
-
 // errUnsigned: no key of the provider made the signature.
 var errUnsigned = errors.New("access: the signature is not the provider's")
+
+// unvouched: none of the keys that the provider's fetch number had brought vouches for
+// a token, and it names none of them. Those of a later fetch may.
+type unvouched struct {
+	provider *provider
+	had      int
+}
+
+func (unvouched) Error() string { return "access: the token's key is not known yet" }
+
+// trial is what was done to check a token.
+type trial struct {
+	signatures int // that were tried
+	// unknown says that the token names none of the keys that the fetch number had
+	// brought.
+	unknown bool
+	had     int
+}
 
 // keySet is a provider's keys as [oidc.KeySet].
 type keySet struct {
 	*provider
-	tried *int
+	trial *trial
 }
 
-// VerifySignature implements [oidc.KeySet].
-func (set keySet) VerifySignature(ctx context.Context, text string) ([]byte, error) {
+// VerifySignature implements [oidc.KeySet]. It waits for nothing: a key that is known
+// and did not sign is no reason to ask for others, and who lacks one asks outside.
+func (set keySet) VerifySignature(_ context.Context, text string) ([]byte, error) {
 	jws, err := jose.ParseSigned(text, algorithms)
 	if err != nil {
 		return nil, err
@@ -102,21 +121,7 @@ func (set keySet) VerifySignature(ctx context.Context, text string) ([]byte, err
 	if payload != nil {
 		return payload, nil
 	}
-	// A key that is known and did not sign it is no reason to ask for others.
-	if known {
-		return nil, errUnsigned
-	}
-	if err := set.refetch(ctx); err != nil {
-		return nil, err
-	}
-	// The same keys are not tried twice.
-	keys, latest := set.current()
-	if latest == fetch {
-		return nil, errUnsigned
-	}
-	if _, payload = set.verify(jws, keys); payload != nil {
-		return payload, nil
-	}
+	set.trial.unknown, set.trial.had = !known, fetch
 	return nil, errUnsigned
 }
 
@@ -133,7 +138,7 @@ func (set keySet) verify(jws *jose.JSONWebSignature, keys []jose.JSONWebKey) (kn
 		if k.Algorithm != "" && k.Algorithm != h.Algorithm {
 			continue // RFC 7517, section 4.4: the key is for that algorithm
 		}
-		*set.tried++
+		set.trial.signatures++
 		if payload, err := jws.Verify(k.Key); err == nil {
 			return true, payload
 		}
@@ -154,25 +159,13 @@ func (p *provider) ready() bool {
 	return p.keys != nil
 }
 
-// refetch fetches the keys for a token that needs others, unless that was done
-// just now; it waits for a fetch that is under way. It fails only when ctx ends.
-func (p *provider) refetch(ctx context.Context) error {
-	running := p.begin(false)
-	if running == nil {
-		return nil
-	}
-	select {
-	case <-running:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // fetch gets the keys and returns why that failed; they stay as they were then.
 func (p *provider) fetch(ctx context.Context) error {
+	p.mu.Lock()
+	running := p.begin(true)
+	p.mu.Unlock()
 	select {
-	case <-p.begin(true):
+	case <-running:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -184,10 +177,8 @@ func (p *provider) fetch(ctx context.Context) error {
 // begin returns a channel that is closed when the fetch that is under way ends,
 // and begins one if there is none. It returns nil when one is not due: a fetch that
 // somebody insists on always is. A fetch is for all that wait for it, so it does
-// not end with the request that began it.
+// not end with the request that began it. It is called with mu held.
 func (p *provider) begin(insist bool) <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	now := p.now()
 	switch {
 	case p.fetching != nil:
@@ -202,6 +193,36 @@ func (p *provider) begin(insist bool) <-chan struct{} {
 		p.take(keys, from, err)
 	}()
 	return p.fetching
+}
+
+// seek looks for keys other than those of the fetch number had. No error says that
+// there are some, or that there will be when running is closed, which is worth waiting
+// for until so long from now. errUnsigned says that there are none; another error that
+// it cannot be said.
+func (p *provider) seek(had int) (running <-chan struct{}, wait time.Duration, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.brought != had {
+		return nil, 0, nil
+	}
+	running = p.begin(false)
+	since := max(0, p.now().Sub(p.fetched))
+	switch {
+	case running != nil && since < fetchWait:
+		return running, fetchWait - since, nil
+	case running != nil:
+		return nil, 0, keysAway(fetchWait)
+	case p.failed != nil:
+		return nil, 0, keysAway(max(fetchPause-since, time.Second))
+	}
+	return nil, 0, errUnsigned
+}
+
+// keysAway is the answer to a token that cannot be judged: whoever has a good one
+// tries again.
+func keysAway(retry time.Duration) error {
+	return &posthorn.Error{Code: posthorn.Unavailable, RetryAfter: retry,
+		Message: "The keys of the token's identity provider cannot be fetched now; try again."}
 }
 
 // take ends a fetch with what it brought.

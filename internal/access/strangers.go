@@ -27,8 +27,11 @@ const (
 
 const (
 	// maxStrangersAtOnce bounds the addresses that have overdrawn and have work done for
-	// them at the same time; some wait for an identity provider.
+	// them at the same time.
 	maxStrangersAtOnce = 32
+	// maxWaiting and maxWaitingOfAddress bound the requests that wait for an identity
+	// provider's keys: what has no place is told to try again.
+	maxWaiting, maxWaitingOfAddress = 1024, 256
 	// maxUnknown bounds the hashes of unknown tokens that are remembered.
 	maxUnknown = 10_000
 )
@@ -43,6 +46,7 @@ const (
 type strangers struct {
 	each, all *share.Budget
 	turns     *share.Turns
+	waiting   *share.Pool // for keys
 
 	mu sync.Mutex
 	// unknown are hashes that the store was asked for in vain.
@@ -53,6 +57,7 @@ func newStrangers() *strangers {
 	return &strangers{
 		each: share.NewBudget(strangerRate, strangerBurst), all: share.NewBudget(strangersRate, strangersBurst),
 		turns:   share.NewTurns(maxStrangersAtOnce, math.MaxInt), // connections are bounded elsewhere
+		waiting: share.NewPool(maxWaiting, maxWaitingOfAddress),
 		unknown: make(map[[32]byte]struct{}),
 	}
 }

@@ -27,6 +27,7 @@ type Provider struct {
 	keys    []Key
 	clients map[string]client
 	down    bool
+	held    chan struct{} // closed when answers go on; nil while they do
 	fetches int
 	change  func(document map[string]any)
 }
@@ -36,10 +37,16 @@ type client struct {
 	claims map[string]any
 }
 
+// New makes a provider that has the keys, of which the first one signs. Whoever calls
+// it serves it at url.
+func New(url string, keys ...Key) *Provider {
+	return &Provider{URL: url, keys: keys, clients: map[string]client{}}
+}
+
 // Start starts a provider that has the keys; the first one signs.
 func Start(keys ...Key) *Provider {
-	p := &Provider{keys: keys, clients: map[string]client{}}
-	p.server = httptest.NewUnstartedServer(http.HandlerFunc(p.serve))
+	p := New("", keys...)
+	p.server = httptest.NewUnstartedServer(p)
 	p.server.Config.ErrorLog = log.New(io.Discard, "", 0) // whoever does not trust it breaks off
 	p.server.StartTLS()
 	p.URL = p.server.URL
@@ -76,6 +83,21 @@ func (p *Provider) SetDown(down bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.down = down
+}
+
+// Hold keeps all requests without an answer until release is called, which must be done
+// once, or until whoever asks goes away.
+func (p *Provider) Hold() (release func()) {
+	held := make(chan struct{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = held
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.held = nil
+		close(held)
+	}
 }
 
 // ChangeDiscovery lets a test spoil the discovery document.
@@ -118,7 +140,27 @@ func (p *Provider) Token(claims map[string]any) string {
 	return k.Sign(claims)
 }
 
-func (p *Provider) serve(w http.ResponseWriter, r *http.Request) {
+// wait returns when requests are answered, and reports whether somebody waits for it.
+func (p *Provider) wait(r *http.Request) bool {
+	p.mu.Lock()
+	held := p.held
+	p.mu.Unlock()
+	if held == nil {
+		return true
+	}
+	select {
+	case <-held:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !p.wait(r) {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.down {
