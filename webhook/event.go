@@ -6,23 +6,33 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// Event is a verified webhook, as Posthorn sends them.
+// Event is a verified webhook, as Posthorn sends them. ID and Body were signed, and
+// what comes of Body: Type, Timestamp and Data. Delivery, Attempt and Test come from
+// headers that are not signed: whoever may replay or pass on a request can write what
+// he likes there. They are for logs; let nothing that matters depend on them.
 type Event struct {
-	// ID is the webhook-id: the same each time this event is sent.
+	// ID is the webhook-id: the same each time this event is sent. It is signed.
 	ID string
-	// Type is such as "cases.updated"; Timestamp is when it happened.
+	// Type is such as "cases.updated"; Timestamp is when it happened. Both are signed.
 	Type      string
 	Timestamp time.Time
-	// Data is what the platform published, byte for byte.
+	// Data is what the platform published, byte for byte. It is signed.
 	Data json.RawMessage
+	// Endpoint is the name that [NewVerifierFor] has for the endpoint whose secret signed
+	// this; empty with [NewVerifier] and from [ParseEvent].
+	Endpoint string
 	// Delivery and Attempt name the delivery in the sender's log; empty and 0 if
-	// the sender is another product.
+	// the sender is another product. They are NOT signed.
 	Delivery string
 	Attempt  int
-	// Test marks an event that somebody sent to try the endpoint out.
+	// Test marks an event that somebody sent to try the endpoint out. That it is marked
+	// is NOT signed: do not drop an event for it, or a replay with the mark could take
+	// the place of a genuine one. Only the ids of tests of one endpoint, which begin with
+	// evt_test_, are signed: of those the mark cannot be taken away.
 	Test bool
 	// Body is the whole body, the bytes that were signed.
 	Body []byte
@@ -46,12 +56,19 @@ func ParseEvent(h http.Header, body []byte) (*Event, error) {
 		return nil, ErrNotEvent
 	}
 	e := &Event{
-		ID: h.Get(HeaderID), Type: in.Type, Timestamp: in.Timestamp, Data: in.Data, Body: body,
-		Delivery: h.Get("posthorn-delivery"), Test: h.Get("posthorn-test") == "true",
+		ID: only(h, HeaderID), Type: in.Type, Timestamp: in.Timestamp, Data: in.Data, Body: body,
+		Delivery: only(h, "posthorn-delivery"),
 	}
-	e.Attempt, _ = strconv.Atoi(h.Get("posthorn-attempt")) // 0 if there is none
+	e.Test = only(h, "posthorn-test") == "true" || strings.HasPrefix(e.ID, testPrefix)
+	if n, err := strconv.Atoi(only(h, "posthorn-attempt")); err == nil {
+		e.Attempt = max(n, 0)
+	}
 	return e, nil
 }
+
+// testPrefix begins the ids of the events that Posthorn sends to one endpoint to try
+// it out. Nobody can publish such an id.
+const testPrefix = "evt_test_"
 
 type eventKey struct{}
 

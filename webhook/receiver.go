@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
+	"time"
 )
 
 // DefaultMaxBody bounds the bodies that a [Receiver] reads. Posthorn's are at most
@@ -20,15 +22,23 @@ const DefaultMaxBody = 1 << 20
 //   - what Verify refuses is answered 401, the same for every cause;
 //   - a signed body that is no event is answered 400;
 //   - an event that was handled before is answered 200, and one that is being
-//     handled at this moment 409, so that it is sent again later.
+//     handled at this moment 409, so that it is sent again later;
+//   - where it cannot be remembered that an event is handled, it is not: the answer
+//     is 503, with Retry-After if it is known when there is room.
 //
 // The body is read once, before anything else can change it, and the handler may
 // read it again. Its fields are set before first use.
 type Receiver struct {
 	// Verifier checks the signatures; it is required.
 	Verifier *Verifier
-	// Seen remembers what was handled; nil for a [Memory] of the handler's own.
+	// Seen remembers what was handled; nil for a [Memory] of the handler's own, for each
+	// endpoint one. One Seen may serve several receivers: they share no ids unless they
+	// share a secret.
 	Seen Seen
+	// MaxSeen is how many ids the handler's own memory has room for, of each endpoint; 0
+	// for [DefaultMaxSeen]. Past it new events are answered 503 until ids are older than
+	// twice the tolerance.
+	MaxSeen int
 	// MaxBody bounds what is read of a body, in bytes; 0 for [DefaultMaxBody].
 	MaxBody int64
 	// Refused is told why a request was not let through, to log it; nil for
@@ -46,57 +56,94 @@ func (rc *Receiver) Handler(next http.Handler) http.Handler {
 	if rc.Verifier == nil {
 		panic("webhook: the Receiver has no Verifier")
 	}
-	seen := rc.Seen
-	if seen == nil {
-		seen = &Memory{}
-	}
+	takings := rc.takings()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		e, status, err := rc.admit(w, r)
+		req, status, err := rc.admit(w, r)
 		if err != nil {
 			rc.refuse(w, r, status, err)
 			return
 		}
-		claim, err := seen.Claim(r.Context(), e.ID)
-		if err != nil {
-			rc.refuse(w, r, http.StatusServiceUnavailable, err)
-			return
-		}
-		switch claim {
-		case Handled:
+		ids := takings[req.from]
+		claim, names, err := ids.take(r.Context(), req)
+		switch {
+		case err != nil:
+			rc.refuse(w, r, notTaken(w, err), err)
+		case claim == Fresh:
+			rc.handle(func(handled bool) error { return ids.release(r.Context(), names, handled) }, req.event, next, w, r)
+		case claim == Handled:
 			w.WriteHeader(http.StatusOK)
-		case Busy:
-			http.Error(w, "this event is being handled", http.StatusConflict)
 		default:
-			rc.handle(seen, e, next, w, r)
+			http.Error(w, "this event is being handled", http.StatusConflict)
 		}
 	})
 }
 
+// notTaken is the status for an event that could not be claimed.
+func notTaken(w http.ResponseWriter, err error) int {
+	if errors.Is(err, ErrTimestamp) {
+		return http.StatusUnauthorized
+	}
+	if full, ok := errors.AsType[*FullError](err); ok && full.After > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(wholeSeconds(full.After+time.Second-1), 10))
+	}
+	return http.StatusServiceUnavailable
+}
+
+// takings are where the ids of each endpoint are remembered.
+func (rc *Receiver) takings() map[*endpoint]*taking {
+	all := map[*endpoint]*taking{}
+	for _, e := range rc.Verifier.endpoints {
+		t := &taking{seen: rc.Seen, verifier: rc.Verifier, shared: true}
+		if t.seen == nil {
+			t.seen, t.shared = &Memory{Limit: rc.MaxSeen}, false
+		}
+		all[e] = t
+	}
+	return all
+}
+
+// genuine is a request that was verified.
+type genuine struct {
+	event *Event
+	from  *endpoint
+	at    time.Time // its webhook-timestamp
+}
+
 // admit reads and verifies. status is what to answer with an error.
-func (rc *Receiver) admit(w http.ResponseWriter, r *http.Request) (e *Event, status int, err error) {
+func (rc *Receiver) admit(w http.ResponseWriter, r *http.Request) (g genuine, status int, err error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return nil, http.StatusMethodNotAllowed, errors.New("webhooks come by POST, this is " + r.Method)
+		return g, http.StatusMethodNotAllowed, errors.New("webhooks come by POST, this is " + r.Method)
 	}
+	body, status, err := rc.read(w, r)
+	if err != nil {
+		return g, status, err
+	}
+	if g.from, g.at, err = rc.Verifier.verify(r.Header, body); err != nil {
+		return g, http.StatusUnauthorized, err
+	}
+	if g.event, err = ParseEvent(r.Header, body); err != nil {
+		return g, http.StatusBadRequest, err
+	}
+	g.event.Endpoint = g.from.name
+	return g, 0, nil
+}
+
+// read reads the body, and puts it back for the handler.
+func (rc *Receiver) read(w http.ResponseWriter, r *http.Request) (body []byte, status int, err error) {
 	limit := rc.MaxBody
 	if limit <= 0 {
 		limit = DefaultMaxBody
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, http.StatusRequestEntityTooLarge, err
+	}
 	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, http.StatusRequestEntityTooLarge, err
-		}
 		return nil, http.StatusBadRequest, err
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	if err := rc.Verifier.Verify(r.Header, body); err != nil {
-		return nil, http.StatusUnauthorized, err
-	}
-	if e, err = ParseEvent(r.Header, body); err != nil {
-		return nil, http.StatusBadRequest, err
-	}
-	return e, 0, nil
+	return body, 0, nil
 }
 
 func (rc *Receiver) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
@@ -106,12 +153,11 @@ func (rc *Receiver) refuse(w http.ResponseWriter, r *http.Request, status int, e
 	http.Error(w, http.StatusText(status), status)
 }
 
-func (rc *Receiver) handle(seen Seen, e *Event, next http.Handler, w http.ResponseWriter, r *http.Request) {
+func (rc *Receiver) handle(release func(handled bool) error, e *Event, next http.Handler, w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	handled := false
 	defer func() {
-		// The sender may have gone: what was done was done all the same.
-		if err := seen.Release(context.WithoutCancel(r.Context()), e.ID, handled); err != nil && rc.Refused != nil {
+		if err := release(handled); err != nil && rc.Refused != nil {
 			rc.Refused(r, err)
 		}
 	}()

@@ -228,53 +228,6 @@ type failing struct{}
 func (failing) Claim(context.Context, string) (webhook.Claim, error) { return 0, errBroken }
 func (failing) Release(context.Context, string, bool) error          { return errBroken }
 
-func TestMemoryIsBounded(t *testing.T) {
-	m, ctx := &webhook.Memory{Limit: 3}, t.Context()
-	take := func(id string, want webhook.Claim) {
-		t.Helper()
-		if got, err := m.Claim(ctx, id); got != want || err != nil {
-			t.Errorf("%s is %v, want %v (%v)", id, got, want, err)
-		}
-	}
-	for i := range 7 {
-		take(fmt.Sprint(i), webhook.Fresh)
-		take(fmt.Sprint(i), webhook.Busy)
-		m.Release(ctx, fmt.Sprint(i), true)
-	}
-	take("busy", webhook.Fresh)
-	for _, id := range []string{"4", "5", "6"} {
-		take(id, webhook.Handled)
-	}
-	for _, id := range []string{"0", "3"} {
-		take(id, webhook.Fresh)
-	}
-	take("busy", webhook.Busy)
-}
-
-func TestMemoryFromManySides(t *testing.T) {
-	m := &webhook.Memory{Limit: 50}
-	var mu sync.Mutex
-	fresh := 0
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for i := range 50 {
-				id := fmt.Sprint(i)
-				if c, _ := m.Claim(context.Background(), id); c == webhook.Fresh {
-					mu.Lock()
-					fresh++
-					mu.Unlock()
-					m.Release(context.Background(), id, true)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if fresh != 50 {
-		t.Errorf("%d of 50 were fresh", fresh)
-	}
-}
-
 func TestVerifyNowAndThen(t *testing.T) {
 	r := post(t, "evt_1", eventBody, secret)
 	if err := webhook.Verify(r.Header, []byte(eventBody), webhook.NewSecret(), secret); err != nil {

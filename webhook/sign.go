@@ -15,7 +15,8 @@
 // with the headers and the body as it came.
 //
 // A signature is the HMAC-SHA256 of "id.timestamp.body" over the exact bytes of
-// the body: verify before parsing, and never re-encode. The package depends on
+// the body: verify before parsing, and never re-encode. Other headers are not signed.
+// The package depends on
 // the standard library only.
 package webhook
 
@@ -25,6 +26,7 @@ import (
 	"encoding/base64"
 	"hash"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -43,10 +45,15 @@ const signatureLength = len(scheme) + (sha256.Size+2)/3*4
 
 // Sign appends the value of the webhook-signature header to b: "v1,<base64>"
 // for each key in the order given, separated by one space. Put the current key
-// first and those that are being rotated out behind it. id must not hold a dot,
-// else two messages could have the same signature; at counts to the second.
+// first and those that are being rotated out behind it; at counts to the second.
 // It keeps no reference to its arguments.
+//
+// An id that holds a dot is refused: b comes back as it was, without a signature. Two
+// messages could have the same one.
 func Sign(b []byte, id string, at time.Time, body []byte, keys ...[]byte) []byte {
+	if !validID(id) {
+		return b
+	}
 	for i, key := range keys {
 		if i > 0 {
 			b = append(b, ' ')
@@ -55,6 +62,10 @@ func Sign(b []byte, id string, at time.Time, body []byte, keys ...[]byte) []byte
 	}
 	return b
 }
+
+// validID reports whether an id may be signed: the dots of "id.timestamp.body" must be
+// the first two.
+func validID(id string) bool { return !strings.Contains(id, ".") }
 
 // Signer signs with one key, as [Sign] does, and keeps what is worked out of the
 // key for the next message: for whoever signs many. It is safe for concurrent
@@ -69,6 +80,9 @@ func NewSigner(key []byte) *Signer { return &Signer{key: key} }
 
 // SignWith is [Sign] with signers in the place of keys.
 func SignWith(b []byte, id string, at time.Time, body []byte, signers ...*Signer) []byte {
+	if !validID(id) {
+		return b
+	}
 	for i, s := range signers {
 		if i > 0 {
 			b = append(b, ' ')

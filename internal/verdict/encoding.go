@@ -57,8 +57,9 @@ func (j *judge) resembles(sum []byte) (how string) {
 func (j *judge) split() *Verdict {
 	var other, comma, scheme bool
 	for _, line := range j.Header.Values(webhook.HeaderSignature) {
-		for one := range strings.FieldsSeq(line) {
-			name, sig, found := strings.Cut(one, ",")
+		for one := range strings.FieldsFuncSeq(line, func(r rune) bool { return r == ' ' || r == '\t' }) {
+			// Lines that something on the way has joined have a comma behind each.
+			name, sig, found := strings.Cut(strings.TrimSuffix(one, ","), ",")
 			switch {
 			case found && name == "v1":
 				j.signatures = append(j.signatures, sig)

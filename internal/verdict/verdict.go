@@ -25,6 +25,7 @@ const (
 	Valid              Cause = "valid"
 	MissingHeader      Cause = "missing_header"
 	RepeatedHeader     Cause = "repeated_header"
+	MalformedID        Cause = "malformed_id"
 	MalformedTimestamp Cause = "malformed_timestamp"
 	MalformedSignature Cause = "malformed_signature"
 	// WrongEncoding: the right secret and body, put together in another way.
@@ -72,8 +73,20 @@ func Judge(r Request) (Verdict, error) {
 		}
 		keys[i] = key
 	}
+	r.Header = canonical(r.Header)
 	j := &judge{Request: r, keys: keys}
 	return j.judge(), nil
+}
+
+// canonical returns the headers under the names that net/http gives them; values of
+// several spellings of a name count together, as they do for [webhook.Verifier].
+func canonical(h http.Header) http.Header {
+	all := make(http.Header, len(h))
+	for name, values := range h {
+		name = http.CanonicalHeaderKey(name)
+		all[name] = append(all[name], values...)
+	}
+	return all
 }
 
 // judge is one judgement.
@@ -126,6 +139,10 @@ func (j *judge) headers() *Verdict {
 		}
 	}
 	j.id, j.stamp = j.Header.Get(webhook.HeaderID), j.Header.Get(webhook.HeaderTimestamp)
+	if strings.Contains(j.id, ".") {
+		return say(MalformedID, "The webhook-id holds a dot. What is signed is \"id.timestamp.body\", so that its signature would fit other requests too; such an id is never accepted.",
+			"Posthorn sends no such id. If the request is another sender's, it must choose ids without dots.")
+	}
 	return nil
 }
 

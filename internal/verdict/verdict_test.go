@@ -87,7 +87,22 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"no headers", func(w *world) { w.Header = http.Header{} }, verdict.MissingHeader, "None of"},
 		{"svix", func(w *world) { w.Header = http.Header{"Svix-Signature": {"v1,x"}} }, verdict.MissingHeader, "not sent by Posthorn"},
 		{"two ids", func(w *world) { w.Header.Add(webhook.HeaderID, "x") }, verdict.RepeatedHeader, "2 times"},
+		{"two ids in two cases", func(w *world) { w.Header["webhook-id"] = []string{"x"} }, verdict.RepeatedHeader, "2 times"},
+		{"names in lower case", func(w *world) { w.Header = respelled(w.Header, strings.ToLower) }, verdict.Valid, "right"},
+		{"names in upper case", func(w *world) { w.Header = respelled(w.Header, strings.ToUpper) }, verdict.Valid, "right"},
+		{"an id with a dot", func(w *world) { w.set(webhook.HeaderID, id+".1") }, verdict.MalformedID, "holds a dot"},
+		{"an id of a dot", func(w *world) { w.set(webhook.HeaderID, ".") }, verdict.MalformedID, "holds a dot"},
 
+		{"the second line fits", func(w *world) {
+			w.Header[http.CanonicalHeaderKey(webhook.HeaderSignature)] = []string{"v1,AAAA", "v1," + w.signature()}
+		}, verdict.Valid, "right"},
+		{"a line in another case fits", func(w *world) {
+			w.Header["webhook-signature"] = []string{"v1," + w.signature()}
+			w.set(webhook.HeaderSignature, "v1,AAAA")
+		}, verdict.Valid, "right"},
+		{"lines that were joined, the first fits", func(w *world) { w.set(webhook.HeaderSignature, "v1,"+w.signature()+", v1,AAAA") }, verdict.Valid, "right"},
+		{"lines that were joined, the last fits", func(w *world) { w.set(webhook.HeaderSignature, "v1,AAAA,\tv1,"+w.signature()) }, verdict.Valid, "right"},
+		{"another kind of space between them", func(w *world) { w.set(webhook.HeaderSignature, "v1,AAAA\u00a0v1,"+w.signature()) }, verdict.MalformedSignature, "commas"},
 		{"no scheme", func(w *world) { w.set(webhook.HeaderSignature, w.signature()) }, verdict.MalformedSignature, `"v1,"`},
 		{"GitHub's form", func(w *world) { w.set(webhook.HeaderSignature, "sha256="+hex.EncodeToString(raw(w))) }, verdict.MalformedSignature, "another product"},
 		{"another scheme only", func(w *world) { w.set(webhook.HeaderSignature, "v1a,"+w.signature()) }, verdict.MalformedSignature, "schemes"},
@@ -154,6 +169,15 @@ func TestMistakesAreNamed(t *testing.T) {
 			t.Errorf("%s: %s, and Verify says %v", tc.name, v.Cause, got)
 		}
 	}
+}
+
+// respelled is the headers with other names.
+func respelled(h http.Header, spell func(string) string) http.Header {
+	other := http.Header{}
+	for name, values := range h {
+		other[spell(name)] = values
+	}
+	return other
 }
 
 func TestSecretsThatAreNone(t *testing.T) {
