@@ -14,20 +14,40 @@ const (
 	MaxHeaderValue = 2048 // bytes
 )
 
+// Names are listed as [HeaderKey] has them.
 var (
 	reservedHeaders = []string{
 		"host", "user-agent", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
 		"expect", "idempotency-key", "x-idempotency-key", "accept-encoding", "traceparent", "tracestate",
+		"proxy", "forwarded", "x-real-ip",
 	}
-	reservedPrefixes = []string{"webhook-", "svix-", "posthorn-", "content-", "proxy-"}
+	reservedPrefixes = []string{"webhook-", "svix-", "posthorn-", "content-", "proxy-", "x-forwarded-"}
 )
 
-// ReservedHeader reports whether an extra header may not have the name, because
-// it belongs to the protocol (RFC 9110, 7.6.1), to us or to signatures: a
-// "svix-id" makes Svix libraries read that instead of "webhook-id", an
-// "idempotency-key" tells proxies that they may send the request again.
+// HeaderKey is what two names of headers have in common if a receiver may not tell
+// them apart: CGI and WSGI hand a header on as a variable, in upper case and with
+// "_" for "-" (RFC 3875, 4.1.18), and some servers put "_" for every other sign too.
+// It is in lower case, with "-" for all that is no ASCII letter or digit.
+func HeaderKey(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		}
+		return '-'
+	}, name)
+}
+
+// ReservedHeader reports whether an extra header may not have the name, because a
+// receiver may take it (see [HeaderKey]) for one that belongs to the protocol (RFC
+// 9110, 7.6.1), to us or to signatures: a "svix-id" makes Svix libraries read that
+// instead of "webhook-id", an "idempotency-key" tells proxies that they may send the
+// request again, "x-forwarded-for" is written by proxies, and "proxy" becomes the
+// HTTP_PROXY of a CGI program.
 func ReservedHeader(name string) bool {
-	name = strings.ToLower(name)
+	name = HeaderKey(name)
 	return slices.Contains(reservedHeaders, name) ||
 		slices.ContainsFunc(reservedPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }

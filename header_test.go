@@ -16,6 +16,34 @@ func TestReservedHeaders(t *testing.T) {
 	}
 }
 
+// Receivers behind CGI or WSGI know a header by a variable in which "-" and "_" are
+// the same: what they cannot tell apart is the same name to us.
+func TestHeadersThatReceiversCannotTellApart(t *testing.T) {
+	for _, name := range []string{"webhook_id", "Webhook_Signature", "svix_id", "Posthorn_Tenant", "POSTHORN_TEST", "Content_Type", "content_length",
+		"User_Agent", "Transfer_Encoding", "Keep_Alive", "Idempotency_Key", "x_idempotency-key", "X-Idempotency_Key", "HTTP2_Settings", "Accept_Encoding",
+		"Proxy_Authorization", "Proxy", "X-Forwarded-For", "X_Forwarded_For", "x_forwarded-proto", "Forwarded", "X_Real_IP", "webhook.id", "content~type"} {
+		if !ReservedHeader(name) {
+			t.Errorf("%s is not reserved", name)
+		}
+	}
+	for _, name := range []string{"X_Api_Key", "webhook", "webhookid", "x_webhook_id", "contents", "forwarded_by", "_", "te_"} {
+		if ReservedHeader(name) {
+			t.Errorf("%s is reserved", name)
+		}
+	}
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"X-Key", "x_key", true}, {"X-Api-Key", "X_Api-Key", true}, {"A__B", "a--b", true}, {"Authorization", "AUTHORIZATION", true},
+		{"X.Key", "X-Key", true}, {"X-Key", "XKey", false}, {"X-Key", "X-Key-", false}, {"X--Key", "X-Key", false},
+	} {
+		if got := HeaderKey(c.a) == HeaderKey(c.b); got != c.same {
+			t.Errorf("%s and %s are the same: %v", c.a, c.b, got)
+		}
+	}
+}
+
 func TestHeaderGrammar(t *testing.T) {
 	for name, want := range map[string]bool{"X-Key": true, "a!#$%&'*+-.^_`|~9": true, "": false, "a b": false, "a:": false, "a\r": false, "é": false, "a\x00": false, "(a)": false} {
 		if got := ValidHeaderName(name); got != want {

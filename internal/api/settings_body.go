@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -131,10 +132,10 @@ func takeHeaders(to *headerPatch, v jsontext.Value, at jsontext.Pointer) (faults
 			fault(detail)
 			continue
 		}
-		if lower := strings.ToLower(c.name); seen[lower] {
-			fault("is there twice: names of headers do not tell upper from lower case")
+		if key := posthorn.HeaderKey(c.name); seen[key] {
+			fault("is there twice: upper and lower case, and - and _, do not tell names of headers apart")
 		} else {
-			seen[lower] = true
+			seen[key] = true
 		}
 		if c.remove = value.Kind() == 'n'; !c.remove {
 			if wrong := takeString(&c.value, value, where); wrong != nil {
@@ -155,7 +156,7 @@ func headerNameFault(name string) string {
 	case len(name) > posthorn.MaxHeaderName:
 		return fmt.Sprintf("is %d bytes long; at most %d are allowed", len(name), posthorn.MaxHeaderName)
 	case posthorn.ReservedHeader(name):
-		return "is reserved: it belongs to HTTP or to the delivery itself; take another name"
+		return "is reserved, or read as a reserved name by receivers that take - and _ for the same: it belongs to HTTP or to the delivery itself; take another name"
 	}
 	return ""
 }
@@ -258,21 +259,18 @@ func (u *SettingsUpdate) apply(s *posthorn.Settings) error {
 	return nil
 }
 
-// apply returns the names after the change. Of a name only the last spelling
-// stays.
+// apply returns the names after the change. Of those that receivers cannot tell
+// apart only the last one stays, in the place of the first.
 func (c *headerChange) apply(names []string) []string {
-	for i, name := range names {
-		if !strings.EqualFold(name, c.name) {
-			continue
-		}
-		if c.remove {
-			return append(names[:i], names[i+1:]...)
-		}
-		names[i] = c.name
+	key := posthorn.HeaderKey(c.name)
+	same := func(name string) bool { return posthorn.HeaderKey(name) == key }
+	at := slices.IndexFunc(names, same)
+	names = slices.DeleteFunc(names, same)
+	switch {
+	case c.remove:
 		return names
+	case at < 0:
+		return append(names, c.name)
 	}
-	if c.remove {
-		return names
-	}
-	return append(names, c.name)
+	return slices.Insert(names, at, c.name)
 }

@@ -69,6 +69,11 @@ func TestSettingsAreAMergePatch(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"x-key": "three", "Authorization": "Bearer two"}, w.headerValues(id)); diff != "" {
 		t.Error(diff)
 	}
+	w.do("acme", "PATCH", path, `{"headers":{"X_Key":"four","X-Other":"v"}}`).want(200).says(`"headers":{"X_Key":null,"Authorization":null,"X-Other":null}`)
+	w.do("acme", "PATCH", path, `{"headers":{"x-key":"three","x_other":null}}`).want(200).says(`"headers":{"x-key":null,"Authorization":null}`)
+	if diff := cmp.Diff(map[string]string{"x-key": "three", "Authorization": "Bearer two"}, w.headerValues(id)); diff != "" {
+		t.Errorf("by another spelling (-want +got):\n%s", diff)
+	}
 	w.do("acme", "PATCH", path, `{"headers":{"AUTHORIZATION":null}}`).want(200)
 	if diff := cmp.Diff(map[string]string{"x-key": "three"}, w.headerValues(id)); diff != "" {
 		t.Error(diff)
@@ -111,6 +116,11 @@ func TestFaultsOfSettings(t *testing.T) {
 		{`{"headers":{"Host":"v","webhook-id":"v","Svix-Id":"v","Posthorn-Test":"v","Content-Type":"v","Idempotency-Key":null,"connection":"v","User-Agent":"v","traceparent":"v","Transfer-Encoding":"v"}}`,
 			[]string{"/headers/Host", "/headers/webhook-id", "/headers/Svix-Id", "/headers/Posthorn-Test", "/headers/Content-Type", "/headers/Idempotency-Key",
 				"/headers/connection", "/headers/User-Agent", "/headers/traceparent", "/headers/Transfer-Encoding"}, "is reserved"},
+		{`{"headers":{"webhook_id":"v","Content_Type":"v","X_Forwarded_For":"v","Posthorn_Tenant":"v","X-Idempotency_Key":"v","Transfer_Encoding":"v","svix.id":"v","User_Agent":null}}`,
+			[]string{"/headers/webhook_id", "/headers/Content_Type", "/headers/X_Forwarded_For", "/headers/Posthorn_Tenant", "/headers/X-Idempotency_Key",
+				"/headers/Transfer_Encoding", "/headers/svix.id", "/headers/User_Agent"}, "is reserved"},
+		{`{"headers":{"X-A":"1234567","X_A":"1234567","X-B-C":"v","x_b-c":"v","X_D":null,"X-D":"v","X.E":"v","X-E":"v"}}`,
+			[]string{"/headers/X_A", "/headers/x_b-c", "/headers/X-D", "/headers/X-E"}, "is there twice"},
 		{`{"headers":{"":"v","a b":"v","a:b":"v","a\r\nb":"v","é":"v","a/b":"v"}}`,
 			[]string{"/headers/", "/headers/a b", "/headers/a:b", "/headers/a\r\nb", "/headers/é", "/headers/a~1b"}, "RFC 9110"},
 		{`{"headers":{"X-A":"1234567\r\nX: y","X-B":"1234567\u0000","X-C":"1234567\n","X-D":" 1234567","X-E":"","X-F":7,"X-G":"` + long + `","X-H":true}}`,

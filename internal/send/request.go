@@ -51,9 +51,11 @@ func appendField(b []byte, name, value string) []byte {
 	return append(b, "\r\n"...)
 }
 
-// givenAgain reports whether a later header has the name: the last one counts.
+// givenAgain reports whether a later header has the name, or one that receivers
+// cannot tell from it: the last one counts.
 func givenAgain(later []posthorn.Header, name string) bool {
-	return slices.ContainsFunc(later, func(h posthorn.Header) bool { return strings.EqualFold(h.Name, name) })
+	key := posthorn.HeaderKey(name)
+	return slices.ContainsFunc(later, func(h posthorn.Header) bool { return posthorn.HeaderKey(h.Name) == key })
 }
 
 // keptHeaders are those of an answer that are kept, in order of name: what helps

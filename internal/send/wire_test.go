@@ -39,6 +39,8 @@ func TestRequestOnTheWire(t *testing.T) {
 		{Name: "content-type", Value: "text/plain"}, {Name: "Content-Length", Value: "0"}, {Name: "HOST", Value: "internal"},
 		{Name: "Transfer-Encoding", Value: "chunked"}, {Name: "Connection", Value: "close"}, {Name: "Expect", Value: "100-continue"},
 		{Name: "User-Agent", Value: "x"}, {Name: "posthorn-test", Value: "x"}, {Name: "Accept-Encoding", Value: "gzip"},
+		{Name: "Webhook_Id", Value: "forged"}, {Name: "content_type", Value: "text/plain"}, {Name: "X_Forwarded_For", Value: "127.0.0.1"},
+		{Name: "posthorn_attempt", Value: "1"}, {Name: "X_Key", Value: "1"}, {Name: "X-Key", Value: "2"}, {Name: "x.key", Value: "3"},
 		{Name: "X-Split", Value: "a\r\nX-Injected: b"}, {Name: "X-Bad\r\nX-Injected", Value: "b"}, {Name: "", Value: "x"},
 	}
 	if a := mustSend(t, c, req); !a.Succeeded() {
@@ -46,7 +48,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	}
 	signature := string(webhook.Sign(nil, req.EventRef, at, req.Body, testKey))
 	want := strings.Join([]string{
-		"POST /hooks?a=b HTTP/1.1", "Host: " + r.Addr().String(), "x-team: b", "Authorization: Bearer t",
+		"POST /hooks?a=b HTTP/1.1", "Host: " + r.Addr().String(), "x-team: b", "Authorization: Bearer t", "x.key: 3",
 		"User-Agent: Posthorn/1.2.3", "Content-Type: application/json", "Content-Length: 49",
 		"webhook-id: evt_01J1C6ZGQ6FQTH2X6M2VS3P0XW", "webhook-timestamp: 1777453800", "webhook-signature: " + signature,
 		"posthorn-delivery: " + req.Delivery.Text(posthorn.DeliveryPrefix), "posthorn-attempt: 3",
