@@ -6,8 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +26,6 @@ const (
 )
 
 func (s *server) endpointOperations() []*operation {
-	ifMatch := param{"If-Match", "Act only if the endpoint still has this ETag; else 412.", stringSchema()}
 	return []*operation{{
 		id: "list-endpoints", method: "GET", path: "/endpoints", tag: "Endpoints", scope: access.ScopeRead,
 		summary:     "List webhook endpoints",
@@ -57,7 +54,7 @@ func (s *server) endpointOperations() []*operation {
 		id: "update-endpoint", method: "PATCH", path: "/endpoints/{webhookId}", tag: "Endpoints", scope: access.ScopeWrite,
 		summary:     "Update webhook endpoint",
 		description: "Changes what the body names and leaves the rest. Pausing holds deliveries, it drops none; once this is answered, no new attempt starts. A url that 10 other endpoints of the tenant have is 409.",
-		headers:     []param{ifMatch},
+		headers:     []param{ifMatch("endpoint has")},
 		body:        jsonBody[EndpointUpdate](updateExample, "application/merge-patch+json"),
 		success:     []success{{status: 200, doc: "The endpoint.", model: reflect.TypeFor[answer[Endpoint]](), headers: []string{"ETag"}}},
 		failures:    []posthorn.Code{posthorn.NotFound, posthorn.Conflict, posthorn.PreconditionFailed},
@@ -66,7 +63,7 @@ func (s *server) endpointOperations() []*operation {
 		id: "delete-endpoint", method: "DELETE", path: "/endpoints/{webhookId}", tag: "Endpoints", scope: access.ScopeWrite,
 		summary:     "Delete webhook endpoint",
 		description: "Cancels what waits to be delivered. With Prefer: return=representation the answer is 200 with a body instead of a bare 204.",
-		headers:     []param{ifMatch, preferParam},
+		headers:     []param{ifMatch("endpoint has"), preferParam},
 		success:     deleted,
 		failures:    []posthorn.Code{posthorn.NotFound, posthorn.PreconditionFailed},
 		handle:      s.deleteEndpoint,
@@ -164,7 +161,7 @@ func (s *server) createEndpoint(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	rep.location, rep.etag, rep.secret = "/endpoints/"+e.Ref, etag(&e), true
+	rep.location, rep.etag, rep.secret = "/endpoints/"+e.Ref, etagOf(e.Version), true
 	if err := s.remember(q, rep); err != nil {
 		return nil, err
 	}
@@ -202,7 +199,7 @@ func (s *server) getEndpoint(q *request) (*reply, error) {
 
 func endpointReply(e *posthorn.Endpoint) (*reply, error) {
 	rep, err := ok(http.StatusOK, showEndpoint(e))
-	rep.etag = etag(e)
+	rep.etag = etagOf(e.Version)
 	return rep, err
 }
 
@@ -237,7 +234,7 @@ func (s *server) updateEndpoint(q *request) (*reply, error) {
 		}
 		return nil, err
 	}
-	version, err := s.wantedVersion(q)
+	match, version, err := s.wantedVersion(q)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +243,7 @@ func (s *server) updateEndpoint(q *request) (*reply, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, endpointError(err)
+		return nil, match.endpointError(err)
 	}
 	return endpointReply(&e)
 }
@@ -277,74 +274,30 @@ func (s *server) deleteEndpoint(q *request) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	version, err := s.wantedVersion(q)
+	match, version, err := s.wantedVersion(q)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.Store.DeleteEndpoint(q.Context(), q.change(), q.tenant.ID, ref, version); err != nil {
-		return nil, endpointError(err)
+		return nil, match.endpointError(err)
 	}
 	return deletedReply(q)
 }
 
-func endpointError(err error) error {
-	if errors.Is(err, store.ErrVersion) {
-		return posthorn.Errorf(posthorn.PreconditionFailed, "The endpoint has another ETag than If-Match names: it was changed in the meantime. Get it again and repeat.")
-	}
+// endpointError is what a change of an endpoint failed for, in the user's words.
+func (p *precondition) endpointError(err error) error {
+	err = p.refusal(err, "The endpoint has another ETag than If-Match names: it was changed in the meantime. Get it again and repeat.")
 	return missing(sameURL(err), "endpoint")
 }
 
-func etag(e *posthorn.Endpoint) string { return `"` + strconv.FormatInt(e.Version, 10) + `"` }
-
-// noVersion is a version that no endpoint has.
-const noVersion = -1
-
-// wantedVersion is what If-Match asks for of the endpoint: 0 for any version.
-func (s *server) wantedVersion(q *request) (version int64, err error) {
-	version = wanted(q, func() int64 {
-		var e posthorn.Endpoint
-		e, err = s.endpoint(q)
-		return e.Version
+// wantedVersion reads If-Match for an endpoint: see [precondition.version].
+func (s *server) wantedVersion(q *request) (p precondition, version int64, err error) {
+	p = readIfMatch(q.Header["If-Match"])
+	version, err = p.version(func() (int64, error) {
+		e, err := s.endpoint(q)
+		return e.Version, err
 	})
-	return version, err
-}
-
-// wanted is the version that If-Match asks for: 0 for any. Several tags match if
-// one of them is the current one.
-func wanted(q *request, current func() int64) int64 {
-	values := q.Header["If-Match"]
-	if len(values) == 0 {
-		return 0
-	}
-	var tags []int64
-	for tag := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		tag = strings.TrimSpace(tag)
-		if tag == "*" {
-			return 0
-		}
-		if v, ok := tagVersion(tag); ok {
-			tags = append(tags, v)
-		}
-	}
-	switch len(tags) {
-	case 0:
-		return noVersion
-	case 1:
-		return tags[0]
-	}
-	if now := current(); slices.Contains(tags, now) {
-		return now
-	}
-	return noVersion
-}
-
-// tagVersion reads a strong tag. Weak ones never match (RFC 9110, 13.1.1).
-func tagVersion(tag string) (int64, bool) {
-	if len(tag) < 3 || tag[0] != '"' || tag[len(tag)-1] != '"' {
-		return 0, false
-	}
-	v, err := strconv.ParseInt(tag[1:len(tag)-1], 10, 64)
-	return v, err == nil && v > 0
+	return p, version, err
 }
 
 // Deleted is the body of a deletion's answer for who prefers one.

@@ -1,10 +1,8 @@
 package api
 
 import (
-	"errors"
 	"net/http"
 	"reflect"
-	"strconv"
 
 	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
@@ -29,7 +27,7 @@ func (s *server) settingsOperations() []*operation {
 		id: "update-endpoint-settings", method: "PATCH", path: "/endpoints/{webhookId}/settings", tag: "Endpoints", scope: access.ScopeWrite,
 		summary:     "Change delivery settings",
 		description: "A merge patch (RFC 7396): changes what the body names, and null puts a default back. A filter holds for events that are published from then on, all else for what waits too.",
-		headers:     []param{{"If-Match", "Act only if the settings still have this ETag; else 412.", stringSchema()}},
+		headers:     []param{ifMatch("settings have")},
 		body:        jsonBody[SettingsUpdate](settingsExample, "application/merge-patch+json"),
 		success:     []success{{status: 200, doc: "The settings as they are now.", model: reflect.TypeFor[answer[Settings]](), headers: []string{"ETag"}}},
 		failures:    []posthorn.Code{posthorn.NotFound, posthorn.PreconditionFailed},
@@ -55,7 +53,7 @@ func (s *server) getSettings(q *request) (*reply, error) {
 
 func settingsReply(e *posthorn.Endpoint) (*reply, error) {
 	rep, err := ok(http.StatusOK, showSettings(&e.Settings))
-	rep.etag = `"` + strconv.FormatInt(e.SettingsVersion, 10) + `"`
+	rep.etag = etagOf(e.SettingsVersion)
 	return rep, err
 }
 
@@ -76,12 +74,14 @@ func (s *server) updateSettings(q *request) (*reply, error) {
 	if err := in.err(); err != nil {
 		return nil, err
 	}
-	version := wanted(q, func() int64 { return e.SettingsVersion })
-	e, err = s.Store.UpdateSettings(q.Context(), q.change(), q.tenant.ID, e.Ref, version, u.apply, s.sealHeaders(q, &e, u.Headers.V)...)
-	if errors.Is(err, store.ErrVersion) {
-		return nil, posthorn.Errorf(posthorn.PreconditionFailed, "The settings have another ETag than If-Match names: they were changed in the meantime. Get them again and repeat.")
-	}
+	match := readIfMatch(q.Header["If-Match"])
+	version, err := match.version(func() (int64, error) { return e.SettingsVersion, nil })
 	if err != nil {
+		return nil, err
+	}
+	e, err = s.Store.UpdateSettings(q.Context(), q.change(), q.tenant.ID, e.Ref, version, u.apply, s.sealHeaders(q, &e, u.Headers.V)...)
+	if err != nil {
+		err = match.refusal(err, "The settings have another ETag than If-Match names: they were changed in the meantime. Get them again and repeat.")
 		return nil, missing(err, "endpoint")
 	}
 	return settingsReply(&e)
