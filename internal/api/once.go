@@ -87,7 +87,7 @@ func idempotencyKey(values []string) (string, error) {
 	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {
 		key = key[1 : len(key)-1]
 	}
-	clean := len(values) == 1 && key != "" && len(key) <= maxKey
+	clean := key != "" && len(key) <= maxKey
 	for i := 0; i < len(key); i++ {
 		if c := key[i]; c < 0x21 || c > 0x7e || c == '"' || c == '\\' {
 			clean = false

@@ -264,6 +264,9 @@ func (s *server) admit(w http.ResponseWriter, q *request) error {
 	q.principal = p
 	web.Known(q.Context())
 	web.Annotate(q.Context(), slog.String("token", p.TokenRef))
+	if err := web.CheckSingle(q.Header); err != nil {
+		return err
+	}
 	if scope := q.op.scopeOf(p); !p.Has(scope) {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer error="insufficient_scope", scope=%q`, scope))
 		return posthorn.Errorf(posthorn.Forbidden, "This needs a token with the scope %s.", scope)
@@ -290,9 +293,6 @@ const tenantHeader = "Posthorn-Tenant"
 
 func (s *server) chooseTenant(q *request) error {
 	named := q.Header[tenantHeader]
-	if len(named) > 1 {
-		return posthorn.Errorf(posthorn.Malformed, "The header %s is there twice; send it once.", tenantHeader)
-	}
 	if !q.principal.Platform {
 		q.tenant = q.principal.Tenant
 		if len(named) == 1 && named[0] != q.tenant.Name {

@@ -127,10 +127,10 @@ var testParam = param{testHeader, "true marks the events as tests: receivers get
 func markTests(q *request, events []publish.Event) error {
 	values := q.Header[testHeader]
 	switch {
-	case len(values) == 0 || len(values) == 1 && values[0] == "false":
+	case len(values) == 0 || values[0] == "false":
 		return nil
-	case len(values) > 1 || values[0] != "true":
-		return posthorn.Errorf(posthorn.Malformed, "The header %s is true or false, and there once.", testHeader)
+	case values[0] != "true":
+		return posthorn.Errorf(posthorn.Malformed, "The header %s is true or false.", testHeader)
 	}
 	for i := range events {
 		events[i].Test = true

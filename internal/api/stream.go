@@ -166,13 +166,13 @@ func (s *server) streamCursor(tenant int64, p store.StreamPlace) string {
 // streamPlace is where the stream begins: behind Last-Event-ID, or now.
 func (s *server) streamPlace(q *request) (p store.StreamPlace, err error) {
 	values := q.Header["Last-Event-Id"]
-	if len(values) == 0 || len(values) == 1 && values[0] == "" {
+	if len(values) == 0 || values[0] == "" {
 		return s.Store.StreamEnd(q.Context())
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(values[0])
 	keyID, box, ok := secretbox.Unpack(raw)
 	var plain []byte
-	if ok && err == nil && len(values) == 1 {
+	if ok && err == nil {
 		plain, err = s.Keyring.Open(keyID, box, streamBind(q.tenant.ID))
 	}
 	var given int64

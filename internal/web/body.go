@@ -99,8 +99,10 @@ func size(n int64) string {
 // which. Parameters and case count for nothing, but a charset must be UTF-8. A
 // compressed body is refused.
 func ContentType(r *http.Request, types ...string) (string, error) {
-	if e := r.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return "", posthorn.Errorf(posthorn.UnsupportedMedia, "A body with a Content-Encoding is not taken; send it uncompressed.")
+	for _, e := range r.Header["Content-Encoding"] { // a list
+		if e != "" && !strings.EqualFold(e, "identity") {
+			return "", posthorn.Errorf(posthorn.UnsupportedMedia, "A body with a Content-Encoding is not taken; send it uncompressed.")
+		}
 	}
 	raw := r.Header.Get("Content-Type")
 	for _, t := range types { // no parsing for what nearly everybody sends
