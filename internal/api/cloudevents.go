@@ -33,7 +33,7 @@ type CloudEvent struct {
 	Data            jsonObject `json:"data,omitempty" doc:"About what; delivered as the bytes that came in."`
 	DataBase64      string     `json:"data_base64,omitempty" doc:"The base64 of a JSON object, in place of data."`
 	Tenant          string     `json:"tenant,omitempty" doc:"Whose event it is; for platform tokens."`
-	DeliverAt       string     `json:"deliverat,omitempty" format:"date-time" doc:"Deliver then, not at once."`
+	DeliverAt       string     `json:"deliverat,omitempty" format:"date-time" doc:"Deliver then, not at once; as deliver_at elsewhere."`
 	_               struct{}   `additionalProperties:"true"`
 }
 

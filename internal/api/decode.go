@@ -124,11 +124,11 @@ func takeTime(to *time.Time, v jsontext.Value, at jsontext.Pointer) []posthorn.F
 	if faults := takeString(&s, v, at); faults != nil {
 		return faults
 	}
-	t, err := time.Parse(time.RFC3339Nano, s)
+	t, err := posthorn.ParseTime(s)
 	if err != nil {
-		return []posthorn.Fault{{Pointer: string(at), Detail: "must be a time of RFC 3339, as 2026-04-29T09:10:00Z"}}
+		return []posthorn.Fault{{Pointer: string(at), Detail: err.Error()}}
 	}
-	*to = t.UTC()
+	*to = t
 	return nil
 }
 

@@ -35,7 +35,7 @@ type PublishEvent struct {
 	ID        string     `json:"id,omitempty" pattern:"^[A-Za-z0-9_-]{1,128}$" doc:"Makes publishing idempotent: the same id again delivers nothing new. Not beginning with evt_."`
 	Timestamp *string    `json:"timestamp,omitempty" format:"date-time" doc:"When it happened; now by default."`
 	Tenant    string     `json:"tenant,omitempty" doc:"Whose event it is; for platform tokens."`
-	DeliverAt *string    `json:"deliver_at,omitempty" format:"date-time" doc:"Deliver then, not at once; up to half the retention ahead."`
+	DeliverAt *string    `json:"deliver_at,omitempty" format:"date-time" doc:"Deliver then, not at once; up to half the retention ahead; a past one sends now, one before 1970 is refused."`
 	_         struct{}   `additionalProperties:"false"`
 }
 

@@ -114,12 +114,17 @@ func (q *query) time(name string) time.Time {
 	if !q.has(name) {
 		return time.Time{}
 	}
-	t, err := time.Parse(time.RFC3339Nano, q.text(name))
+	t, err := posthorn.ParseTime(q.text(name))
+	switch {
+	case err == posthorn.ErrTimeForm:
+		q.fault("%s %s (write + as %%2B)", name, err)
+	case err != nil:
+		q.fault("%s %s", name, err)
+	}
 	if err != nil {
-		q.fault("%s must be a time of RFC 3339, as 2026-04-29T09:10:00Z (write + as %%2B)", name)
 		return time.Time{}
 	}
-	return t.UTC()
+	return t
 }
 
 // pattern is an event type or pattern, or empty when it is not given.

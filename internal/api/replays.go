@@ -175,7 +175,7 @@ func (s *server) readReplay(q *request) (sel posthorn.ReplaySelection, dryRun bo
 	case !sel.Missing && len(sel.States) == 0:
 		sel.States = posthorn.ReplayStates()
 	}
-	if body.Since.Set && body.Until.Set && !sel.Since.Before(sel.Until) {
+	if body.Since.Set && body.Until.Set && in.sound("/since") && in.sound("/until") && !sel.Since.Before(sel.Until) {
 		in.fault("/until", "must be after since")
 	}
 	if r := sel.RatePerSecond; body.RatePerSecond.Set && in.sound("/rate_per_second") && !(r >= 0.1 && r <= 1000) {

@@ -58,7 +58,7 @@ func TestStats(t *testing.T) {
 	w.do("other", "GET", "/stats", "").want(200).says(`"attempts":{"succeeded":0,"failed":0}`)
 	w.do("other", "GET", "/endpoints/"+endpoint+"/stats", "").faults(404)
 	for query, why := range map[string]string{
-		"since=yesterday":            "since must be a time",
+		"since=yesterday":            "since must be an RFC 3339 time",
 		"since=2026-04-29T12:00:00Z": "since must lie in the past",
 		"since=2025-01-01T00:00:00Z": "within the last 366 days",
 		"until=2026-04-29T09:00:00Z": "not a query parameter",

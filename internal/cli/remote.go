@@ -253,14 +253,19 @@ func (r *runner) moment(flag, text string, sign time.Duration) (time.Time, error
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if t, err := time.Parse(time.RFC3339, text); err == nil {
-		return t, nil
+	t, err := posthorn.ParseTime(text)
+	if err == posthorn.ErrTimeForm {
+		d, wrong := config.ParseDuration(text)
+		if wrong != nil {
+			return time.Time{}, usage("--%s %q is neither a time such as 2026-04-29T09:10:00Z nor a duration such as 2h or 7d.", flag, text)
+		}
+		t = r.now().Add(sign * d)
+		err = posthorn.CheckTime(t)
 	}
-	d, err := config.ParseDuration(text)
 	if err != nil {
-		return time.Time{}, usage("--%s %q is neither a time such as 2026-04-29T09:10:00Z nor a duration such as 2h or 7d.", flag, text)
+		return time.Time{}, usage("--%s %s: the time %v.", flag, text, err)
 	}
-	return r.now().Add(sign * d), nil
+	return t, nil
 }
 
 // period reads --since and --until.

@@ -56,10 +56,10 @@ func (c *cloud) attribute(name, value string) {
 			c.fault(name, "must not be empty; leave it out for none")
 		}
 	case "time", "deliverat":
-		t, ok := parseTime(strings.ToUpper(value))
-		if !ok {
+		t, err := posthorn.ParseTime(value)
+		if err != nil {
 			c.spoil(name)
-			c.fault(name, timeRule)
+			c.fault(name, err.Error())
 		} else if name == "time" {
 			e.Timestamp = t
 		} else {

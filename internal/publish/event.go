@@ -59,11 +59,13 @@ func (e *Event) checkForm(at place, skip members, f *faults) {
 	if skip&memberID == 0 && e.ID != "" && !derived && !posthorn.ValidKey(e.ID) {
 		f.add(at, "id", idRule)
 	}
-	if skip&memberTimestamp == 0 && !plausible(e.Timestamp) {
-		f.add(at, e.called("timestamp"), timeRule)
+	if skip&memberTimestamp == 0 && !e.Timestamp.IsZero() {
+		checkTimestamp(e.Timestamp, e.called("timestamp"), at, f)
 	}
-	if skip&memberDeliverAt == 0 && !plausible(e.DeliverAt) {
-		f.add(at, e.called("deliver_at"), timeRule)
+	if skip&memberDeliverAt == 0 && !e.DeliverAt.IsZero() {
+		if err := posthorn.CheckTime(e.DeliverAt); err != nil {
+			f.add(at, e.called("deliver_at"), err.Error())
+		}
 	}
 	for _, attribute := range [...]struct{ name, value string }{
 		{"source", e.Source}, {"subject", e.Subject}, {"source_id", e.SourceID},
@@ -74,19 +76,16 @@ func (e *Event) checkForm(at place, skip members, f *faults) {
 	}
 }
 
-const (
-	idRule   = "must be 1 to 128 of A-Z, a-z, 0-9, _ and -, and must not begin with evt_; leave it out to be given one"
-	timeRule = "must be an RFC 3339 time such as 2026-04-29T09:10:00Z"
-)
+const idRule = "must be 1 to 128 of A-Z, a-z, 0-9, _ and -, and must not begin with evt_; leave it out to be given one"
 
-// plausible reports whether a time can be written with four digits of year, in
-// UTC, and told from an absent one.
-func plausible(t time.Time) bool {
-	if t.IsZero() {
-		return true
+// checkTimestamp refuses the epoch itself, too: a store has it for no time.
+func checkTimestamp(t time.Time, name string, at place, f *faults) {
+	switch err := posthorn.CheckTime(t); {
+	case err != nil:
+		f.add(at, name, err.Error())
+	case t.UnixMilli() == 0:
+		f.add(at, name, "must be later than 1970-01-01T00:00:00Z")
 	}
-	year := t.UTC().Year()
-	return year > 1 && year < 10_000
 }
 
 // place is where an event stands in its request.

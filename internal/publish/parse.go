@@ -3,7 +3,6 @@ package publish
 import (
 	"bytes"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -223,22 +222,11 @@ func (p *parser) time(at place, member string) (t time.Time, ok bool, err error)
 	if err != nil || !ok {
 		return t, false, err
 	}
-	t, ok = parseTime(strings.ToUpper(s)) // RFC 3339 lets t and z be small
-	if !ok {
-		p.faults.add(at, member, timeRule)
+	t, wrong := posthorn.ParseTime(s)
+	if wrong != nil {
+		p.faults.add(at, member, wrong.Error())
 	}
-	return t, ok, nil
-}
-
-// parseTime is time.Parse without what that tolerates: hours of one digit and a
-// comma before the fraction. The zero time is refused: it stands for none.
-func parseTime(s string) (time.Time, bool) {
-	const seconds = len("2026-04-29T09:10:00")
-	if len(s) <= seconds || s[13] != ':' || s[seconds] == ',' {
-		return time.Time{}, false
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	return t, err == nil && !t.IsZero()
+	return t, wrong == nil, nil
 }
 
 // data reads the value of data: an object, whose bytes are kept as they are.
