@@ -19,9 +19,8 @@ var (
 	reservedHeaders = []string{
 		"host", "user-agent", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings",
 		"expect", "idempotency-key", "x-idempotency-key", "accept-encoding", "traceparent", "tracestate",
-		"proxy", "forwarded", "x-real-ip",
 	}
-	reservedPrefixes = []string{"webhook-", "svix-", "posthorn-", "content-", "proxy-", "x-forwarded-"}
+	reservedPrefixes = []string{"webhook-", "svix-", "posthorn-", "content-", "proxy-"}
 )
 
 // HeaderKey is what two names of headers have in common if a receiver may not tell
@@ -44,8 +43,7 @@ func HeaderKey(name string) string {
 // receiver may take it (see [HeaderKey]) for one that belongs to the protocol (RFC
 // 9110, 7.6.1), to us or to signatures: a "svix-id" makes Svix libraries read that
 // instead of "webhook-id", an "idempotency-key" tells proxies that they may send the
-// request again, "x-forwarded-for" is written by proxies, and "proxy" becomes the
-// HTTP_PROXY of a CGI program.
+// request again.
 func ReservedHeader(name string) bool {
 	name = HeaderKey(name)
 	return slices.Contains(reservedHeaders, name) ||

@@ -10,7 +10,7 @@ import (
 // into a whole number of nanoseconds since the epoch, which is how stores keep times;
 // one beyond would wrap around to another.
 var (
-	earliestTime = time.Unix(0, 0).UTC()
+	earliestTime = time.Date(1678, time.January, 1, 0, 0, 0, 0, time.UTC)
 	endOfTimes   = time.Date(2262, time.January, 1, 0, 0, 0, 0, time.UTC)
 )
 
@@ -18,7 +18,8 @@ var (
 // member or the parameter.
 var (
 	ErrTimeForm  = errors.New("must be an RFC 3339 time such as 2026-04-29T09:10:00Z")
-	ErrTimeEarly = errors.New("must be 1970-01-01T00:00:00Z or later")
+	ErrTimeEarly = errors.New("must be 1678-01-01T00:00:00Z or later")
+	ErrTimeEpoch = errors.New("must be 1970-01-01T00:00:00Z or later")
 	ErrTimeLate  = errors.New("must be before 2262-01-01T00:00:00Z")
 )
 

@@ -53,12 +53,11 @@ func TestTimesThatCannotBeKeptAreRefusedEverywhere(t *testing.T) {
 		return c.do()
 	}
 	for at, sentence := range map[string]string{
-		"1969-12-31T23:59:59Z":      "must be 1970-01-01T00:00:00Z or later",
-		"1970-01-01T00:30:00+01:00": "must be 1970-01-01T00:00:00Z or later",
-		"1677-09-21T00:12:43Z":      "must be 1970-01-01T00:00:00Z or later", // the first that an int64 of nanoseconds holds
-		"1385-06-11T00:00:00Z":      "must be 1970-01-01T00:00:00Z or later", // wraps around to 1969 and later
-		"0001-01-01T00:00:00Z":      "must be 1970-01-01T00:00:00Z or later",
-		"0000-01-01T00:00:00Z":      "must be 1970-01-01T00:00:00Z or later",
+		"1677-09-21T00:12:43Z":      "must be 1678-01-01T00:00:00Z or later", // the first that an int64 of nanoseconds holds
+		"1678-01-01T00:30:00+01:00": "must be 1678-01-01T00:00:00Z or later",
+		"1385-06-11T00:00:00Z":      "must be 1678-01-01T00:00:00Z or later", // wraps around to 1969 and later
+		"0001-01-01T00:00:00Z":      "must be 1678-01-01T00:00:00Z or later",
+		"0000-01-01T00:00:00Z":      "must be 1678-01-01T00:00:00Z or later",
 		"2262-04-12T00:00:00Z":      "must be",
 		"2610-11-23T00:00:00Z":      "must be", // wraps around to about now
 		"9999-12-31T23:59:59Z":      "must be",
@@ -80,7 +79,14 @@ func TestTimesThatCannotBeKeptAreRefusedEverywhere(t *testing.T) {
 	if ids := w.do("acme", "GET", "/events", "").ids(); len(ids) > 0 {
 		t.Errorf("kept were %v", ids)
 	}
-	w.do("acme", "POST", "/events", `{"type":"cases.updated","data":{},"timestamp":"1970-01-01T00:00:00Z"}`).faults(422, "/timestamp").says("must be later than 1970")
+	for i, in := range timesIn {
+		if strings.Contains(in.pointer, "deliver") {
+			for _, at := range []string{"1969-12-31T23:59:59Z", "1970-01-01T00:30:00+01:00", "1900-01-01T00:00:00Z"} {
+				ask(i, at).faults(422, in.pointer).says("must be 1970-01-01T00:00:00Z or later")
+			}
+		}
+	}
+	w.do("acme", "POST", "/events", `{"type":"cases.updated","data":{},"timestamp":"1970-01-01T00:00:00Z"}`).faults(422, "/timestamp").says("must be another time")
 	w.do("acme", "POST", "/events", `{"type":"cases.updated","data":{},"deliver_at":-1,"timestamp":0}`).faults(422, "/deliver_at", "/timestamp")
 }
 
@@ -96,7 +102,9 @@ func TestPastTimesAreTaken(t *testing.T) {
 			t.Errorf("%s: deliver at %s, %v", at, e.DeliverAt, err)
 		}
 	}
-	at := "1970-01-01T00:00:00.001Z"
-	got := w.do("acme", "POST", "/events", `{"type":"cases.updated","data":{},"timestamp":"`+at+`"}`).want(202)
-	w.do("acme", "GET", "/events/"+got.text("data.id"), "").want(200).says(`"timestamp":"` + at + `"`)
+	for _, at := range []string{"1970-01-01T00:00:00.001Z", "1969-12-31T23:59:59.999Z", "1678-01-01T00:00:00.000Z"} {
+		got := w.do("acme", "POST", "/events", `{"type":"cases.updated","data":{},"timestamp":"`+at+`"}`).want(202)
+		w.do("acme", "GET", "/events/"+got.text("data.id"), "").want(200).says(`"timestamp":"` + at + `"`)
+		w.do("acme", "GET", "/events?since="+at, "").want(200)
+	}
 }

@@ -10,11 +10,10 @@ func TestTimesThatCannotBeKeptAreUsageErrors(t *testing.T) {
 	now := time.Date(2026, 4, 29, 9, 10, 0, 0, time.UTC)
 	r := &runner{now: func() time.Time { return now }}
 	for text, want := range map[string]string{
-		"1969-12-31T23:59:59Z": "must be 1970",
-		"0001-01-01T00:00:00Z": "must be 1970",
+		"1677-12-31T23:59:59Z": "must be 1678",
+		"0001-01-01T00:00:00Z": "must be 1678",
 		"9999-12-31T00:00:00Z": "must be before 2262",
 		"-5":                   "neither a time",
-		"36500d":               "must be 1970",
 		"yesterday":            "neither a time",
 	} {
 		_, err := r.moment("since", text, -1)

@@ -63,9 +63,7 @@ func (e *Event) checkForm(at place, skip members, f *faults) {
 		checkTimestamp(e.Timestamp, e.called("timestamp"), at, f)
 	}
 	if skip&memberDeliverAt == 0 && !e.DeliverAt.IsZero() {
-		if err := posthorn.CheckTime(e.DeliverAt); err != nil {
-			f.add(at, e.called("deliver_at"), err.Error())
-		}
+		checkDeliverAt(e.DeliverAt, e.called("deliver_at"), at, f)
 	}
 	for _, attribute := range [...]struct{ name, value string }{
 		{"source", e.Source}, {"subject", e.Subject}, {"source_id", e.SourceID},
@@ -84,7 +82,19 @@ func checkTimestamp(t time.Time, name string, at place, f *faults) {
 	case err != nil:
 		f.add(at, name, err.Error())
 	case t.UnixMilli() == 0:
-		f.add(at, name, "must be later than 1970-01-01T00:00:00Z")
+		f.add(at, name, "must be another time than 1970-01-01T00:00:00Z")
+	}
+}
+
+// checkDeliverAt refuses what is before the epoch: a past time sends now, and one of
+// so long ago is a mistake, such as a number that was taken for another.
+func checkDeliverAt(t time.Time, name string, at place, f *faults) {
+	err := posthorn.CheckTime(t)
+	if err == nil && t.Unix() < 0 {
+		err = posthorn.ErrTimeEpoch
+	}
+	if err != nil {
+		f.add(at, name, err.Error())
 	}
 }
 
