@@ -42,7 +42,7 @@ var comparisons = map[string]string{
 	"internal/access/jwt.go: slices.Contains(mine, name)":              "names of scopes",
 	"internal/access/jwt.go: r != unicode.ReplacementChar":             "a character of a subject, which is no secret",
 	"internal/access/keys.go: bytes.Equal(print, other)":               "fingerprints of public keys",
-	"internal/access/provider.go: latest == fetch":                     "counts fetches",
+	"internal/access/provider.go: p.brought != had":                    "counts fetches",
 	"internal/access/provider.go: k.KeyID != h.KeyID":                  "ids of public keys",
 	"internal/access/provider.go: k.Algorithm != h.Algorithm":          "names of algorithms; a signature is compared by none of ours: it is checked with a public key",
 	"internal/access/provider.go: resp.StatusCode != http.StatusOK":    "the status of a provider's answer",
@@ -62,7 +62,8 @@ var comparisons = map[string]string{
 	"webhook/seen.go: known == Handled":                                "what is known of an id is no secret",
 	"webhook/receiver.go: r.Method != http.MethodPost":                 "the method is no secret",
 
-	"internal/access/jwt.go: posthorn.ErrorCode(err) == posthorn.Forbidden": "kinds of faults",
+	"internal/access/jwt.go: posthorn.ErrorCode(err) == posthorn.Forbidden":   "kinds of faults",
+	"internal/access/jwt.go: posthorn.ErrorCode(err) == posthorn.Unavailable": "kinds of faults",
 }
 
 // comparing are functions that end at the first difference.
