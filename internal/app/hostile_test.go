@@ -123,7 +123,7 @@ func (s *service) servedWithin(t *testing.T, token string, atMost time.Duration)
 }
 
 func head(token, method, path, more string) string {
-	return method + " /v2.3/webhooks" + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + token + "\r\n" + more + "\r\n"
+	return method + " /v2.3/webhooks" + path + " HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n" + more + "\r\n"
 }
 
 // Clients that drip their headers are cut off in time, and others do not notice.
@@ -136,7 +136,7 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 	var conns []net.Conn
 	for range clients {
 		c := s.dial(t)
-		io.WriteString(c, "GET /v2.3/webhooks/endpoints HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+		io.WriteString(c, "GET /v2.3/webhooks/endpoints HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 		conns = append(conns, c)
 		go func() {
 			tick := time.NewTicker(n.api.ReadHeaderTimeout / 10)
@@ -243,13 +243,13 @@ func TestOversizedHeadsAreRefused(t *testing.T) {
 		{"a long query", head(token, "GET", "/endpoints?q="+strings.Repeat("a", 10_000), ""), 414},
 		{"a long path", head(token, "GET", "/endpoints/"+strings.Repeat("a", 10_000), ""), 414},
 		{"a request line without end", "GET /" + strings.Repeat("a", 1<<20), 431},
-		{"a long method", strings.Repeat("A", 10_000) + " / HTTP/1.1\r\nHost: x\r\n\r\n", 405},
+		{"a long method", strings.Repeat("A", 10_000) + " / HTTP/1.1\r\nHost: localhost\r\n\r\n", 405},
 		{"no host", "GET /v2.3/webhooks/endpoints HTTP/1.1\r\n\r\n", 400},
 		{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
 		{"another protocol", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400},
 		{"HTTP/2 by force", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404},
 		{"a space before the colon", "GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400},
-		{"a NUL in a header", "GET / HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n", 400},
+		{"a NUL in a header", "GET / HTTP/1.1\r\nHost: localhost\r\nA: \x00\r\n\r\n", 400},
 		{"two lengths", head(token, "POST", "/events", "Content-Length: 5\r\nContent-Length: 6\r\n") + "{}{}{}", 400},
 		{"a negative length", head(token, "POST", "/events", "Content-Length: -1\r\n"), 400},
 		{"a length beyond int64", head(token, "POST", "/events", "Content-Length: 99999999999999999999\r\n"), 400},

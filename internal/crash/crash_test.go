@@ -202,7 +202,7 @@ func (w *world) fence() {
 		w.t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := io.WriteString(c, "GET /nobody HTTP/1.1\r\nHost: fence\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "GET /nobody HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		w.t.Fatal(err)
 	}
 	if _, err := c.Read(make([]byte, 1)); err != nil {
