@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ type Handshake struct {
 	Class  posthorn.Class
 	Detail string
 }
+
+const noSubjectAltName = "the certificate names no host in a subjectAltName, and its Common Name does not count; have it issued again with one"
 
 // Handshakes are receivers with certificates of ca, which is trusted, and of a
 // stranger, which is not.
@@ -37,6 +40,27 @@ func Handshakes(t testing.TB, ca, stranger *Authority) []Handshake {
 			posthorn.ClassTLS, "the certificate is for another host name"},
 		{"other address", ca.Server(t, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} }),
 			posthorn.ClassTLS, "the certificate is for another host name"},
+		{"no subjectAltName, the address as Common Name", ca.Server(t, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses, c.Subject.CommonName = nil, nil, "127.0.0.1" }),
+			posthorn.ClassTLS, noSubjectAltName},
+		{"no subjectAltName, another Common Name", ca.Server(t, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = nil, nil }),
+			posthorn.ClassTLS, noSubjectAltName},
+		{"no subjectAltName, a host as Common Name", ca.Server(t, func(c *x509.Certificate) {
+			c.DNSNames, c.IPAddresses, c.Subject.CommonName = nil, nil, "receiver.example"
+		}),
+			posthorn.ClassTLS, noSubjectAltName},
+		{"no subjectAltName, no Common Name", ca.Server(t, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses, c.Subject.CommonName = nil, nil, "" }),
+			posthorn.ClassTLS, noSubjectAltName},
+		{"no subjectAltName, self-signed", ca.Server(t, func(c *x509.Certificate) { c.DNSNames, c.IPAddresses, c.Issuer = nil, nil, c.Subject }),
+			posthorn.ClassTLS, noSubjectAltName},
+		{"a subjectAltName of no host", ca.Server(t, func(c *x509.Certificate) {
+			c.DNSNames, c.IPAddresses, c.EmailAddresses = nil, nil, []string{"hostmaster@receiver.example"}
+		}), posthorn.ClassTLS, noSubjectAltName},
+		{"a subjectAltName of a URI", ca.Server(t, func(c *x509.Certificate) {
+			c.DNSNames, c.IPAddresses, c.URIs = nil, nil, []*url.URL{{Scheme: "spiffe", Host: "127.0.0.1"}}
+		}), posthorn.ClassTLS, noSubjectAltName},
+		{"no subjectAltName, expired", ca.Server(t, func(c *x509.Certificate) {
+			c.DNSNames, c.IPAddresses, c.NotAfter = nil, nil, time.Now().Add(-time.Minute)
+		}), posthorn.ClassTLS, "the certificate has expired"},
 		{"unknown authority", stranger.Server(t, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) }),
 			posthorn.ClassTLS, "the certificate is signed by an unknown authority; an intermediate certificate may be missing"},
 		{"self-signed", ca.Server(t, func(c *x509.Certificate) { c.Issuer = c.Subject }),

@@ -204,8 +204,8 @@ func certificateDetail(err error) (string, bool) {
 		}
 		return "the certificate has expired", true
 	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return "the certificate is for another host name", true
+	if e, ok := errors.AsType[x509.HostnameError](err); ok {
+		return hostnameDetail(e.Certificate), true
 	}
 	if e, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		if e.Cert != nil && bytes.Equal(e.Cert.RawIssuer, e.Cert.RawSubject) {
@@ -217,6 +217,15 @@ func certificateDetail(err error) (string, bool) {
 		return "the certificate cannot be verified", true
 	}
 	return "", false
+}
+
+// hostnameDetail tells a certificate for another host from one for none: an old one with
+// the host in its Common Name, which nothing looks at any more (RFC 9525).
+func hostnameDetail(c *x509.Certificate) string {
+	if len(c.DNSNames) == 0 && len(c.IPAddresses) == 0 {
+		return "the certificate names no host in a subjectAltName, and its Common Name does not count; have it issued again with one"
+	}
+	return "the certificate is for another host name"
 }
 
 // remoteAlert returns what the server said when it broke off. Go keeps the
