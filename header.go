@@ -2,6 +2,7 @@ package posthorn
 
 import (
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -75,13 +76,18 @@ func SameOrigin(a, b string) bool {
 }
 
 // Origin returns a URL's origin as one text, "https://partner.example.com:443": in
-// lower case, with its port. It returns "" for a URL that cannot be read or has no host.
+// lower case, with its port, an address in its short form. It returns "" for a URL that
+// cannot be read or has no host.
 func Origin(of string) string {
 	u, err := url.Parse(of)
 	if err != nil || u.Hostname() == "" {
 		return ""
 	}
-	return strings.ToLower(u.Scheme) + "://" + net.JoinHostPort(strings.ToLower(u.Hostname()), port(u))
+	host := strings.ToLower(u.Hostname())
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = a.String()
+	}
+	return strings.ToLower(u.Scheme) + "://" + net.JoinHostPort(host, port(u))
 }
 
 func port(u *url.URL) string {

@@ -70,6 +70,8 @@ func TestSameOrigin(t *testing.T) {
 		{"https://a.example", "https://b.a.example", false},
 		{"https://a.example", "https://a.example.", false},
 		{"https://[::1]/", "https://[::1]:443/", true},
+		{"https://[2606:4700:4700::1111]/", "https://[2606:4700:4700:0:0:0:0:1111]/", true},
+		{"https://[2606:4700:4700::1111]/", "https://[2606:4700:4700:0:0:0:0:1112]/", false},
 		{"https://a.example/%zz", "https://a.example/", false},
 	} {
 		if got := SameOrigin(c.a, c.b); got != c.want {

@@ -126,6 +126,31 @@ func TestNamesAreJudgedAtTheDial(t *testing.T) {
 	tally.Count(t, "a name that leads where it may not is refused at the dial, nothing dialled", len(answers))
 }
 
+// Names below a last label that is on no list, and with underscores where the operator
+// allows them, are registered, and judged at the dial as all others.
+func TestNamesOnNoListAreJudgedAtTheDial(t *testing.T) {
+	r := hell.Listen(t, nil, hell.Answering(acknowledged))
+	_, port, _ := net.SplitHostPort(r.Addr().String())
+	w := networkForTest(t, func(name string, _ int) ([]string, int) {
+		if strings.HasPrefix(name, "bad") {
+			return []string{"127.0.0.2"}, 0
+		}
+		return []string{"127.0.0.1"}, 0
+	}, "POSTHORN_ALLOW_PRIVATE=127.0.0.1/32", "POSTHORN_ALLOW_HTTP=true", "POSTHORN_ALLOW_UNDERSCORE_HOSTS=true")
+	want := map[string]string{}
+	for host, class := range map[string]string{
+		"good.newtld": "ok", "good.x0": "ok", "good.cafe": "ok", "good_hooks.example.com": "ok", "_good.good_hooks.newtld": "ok",
+		"bad.newtld": "refused_by_policy", "bad.zz": "refused_by_policy", "bad_hooks.example.com": "refused_by_policy",
+	} {
+		want[w.endpoint(t, "http://"+host+":"+port+"/")] = class
+	}
+	for id, d := range w.deliver(t, `{}`) {
+		if len(d.Attempts) != 1 || d.Attempts[0].Class != want[id] {
+			t.Errorf("%+v, want %s", d.Attempts, want[id])
+		}
+	}
+}
+
 // A name that led to an open address leads elsewhere at the next look-up, and back
 // again. Each attempt looks up once and dials what it judged.
 func TestRebindingIsRefused(t *testing.T) {

@@ -177,15 +177,16 @@ func (n *node) listen() (err error) {
 // egress is what deliveries may reach.
 func (n *node) egress(inbox inboxException) (send.Config, error) {
 	c := send.Config{
-		AllowHTTP:    n.cfg.AllowHTTP,
-		AllowPrivate: n.cfg.AllowPrivate,
-		Own:          n.ownListeners,
-		OwnAllowed:   inbox,
-		Proxy:        n.cfg.EgressProxy,
-		UserAgent:    "Posthorn/" + posthorn.Version,
-		Now:          n.now,
-		Wall:         n.clock.Wall,
-		Log:          n.log,
+		AllowHTTP:            n.cfg.AllowHTTP,
+		AllowPrivate:         n.cfg.AllowPrivate,
+		AllowUnderscoreHosts: n.cfg.AllowUnderscoreHosts,
+		Own:                  n.ownListeners,
+		OwnAllowed:           inbox,
+		Proxy:                n.cfg.EgressProxy,
+		UserAgent:            "Posthorn/" + posthorn.Version,
+		Now:                  n.now,
+		Wall:                 n.clock.Wall,
+		Log:                  n.log,
 	}
 	if n.cfg.EgressCA == "" {
 		return c, nil

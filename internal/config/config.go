@@ -26,8 +26,10 @@ type Config struct {
 	// EncryptionKeys is a secret: id:base64[,id:base64…], the first encrypts.
 	EncryptionKeys string
 
-	AllowHTTP    bool
-	AllowPrivate []netip.Prefix
+	AllowHTTP bool
+	// AllowUnderscoreHosts lets the host names of endpoints have underscores.
+	AllowUnderscoreHosts bool
+	AllowPrivate         []netip.Prefix
 	// EgressProxy is nil for none. It may hold a password.
 	EgressProxy *url.URL
 	// EgressCA is a PEM file with more authorities; empty for none.

@@ -14,6 +14,11 @@ var GoodURLs = []string{
 	"https://partner.example.com:443/", "https://partner.example.com:8443/?a=b&c=%20", "https://a.b.c.d.e.example.co.uk/",
 	"https://xn--mnchen-3ya.example.com/", "https://1password.com/", "https://3com.net/", "https://1.2.3.4.example.com/",
 	"https://93.184.215.14/", "https://93.184.215.14:9443/", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/",
+	// every form of a public IPv6 address
+	"https://[2606:4700:4700::1111]/", "https://[2606:4700:4700:0:0:0:0:1111]/", "https://[2606:4700:4700:0000:0000:0000:0000:1111]:8443/?a=b",
+	"https://[2606:2800:021f:cb07:6820:80DA:AF6B:8B2C]/", "https://[2606:2800:0:0:0:0:0:1]/", "https://[2606:4700:4700:0:0::1111]/", "HTTPS://[2A00:1450::0A]/x",
+	// last labels that are on no list: judged at the dial
+	"https://a.newtld/", "https://hooks.partner.zz/", "https://a.cafe/", "https://a.7f/", "https://a.x0/", "https://partner.svc.example.com/", "https://cluster.local.example.com/",
 	"https://" + long + "." + long + "." + long + ".example.com/", "https://partner.example.com?x", "https://partner.example.com/?u=https://x",
 	"https://partner.example.com/" + strings.Repeat("a", posthorn.MaxURLLength-len("https://partner.example.com/")),
 }
@@ -30,11 +35,11 @@ var BadURLs = []string{
 	"https://partner.example.com/" + strings.Repeat("a", posthorn.MaxURLLength),
 	// hosts
 	"https://partner.example.com./", "https://.example.com/", "https://a..example.com/", "https://-a.example.com/", "https://a-.example.com/",
-	"https://a_b.example.com/", "https://*.example.com/", "https://" + long + "a.example.com/", "https://" + strings.Repeat("a.", 127) + "com/",
+	"https://a_b.example.com/", "https://_a.example.com/", "https://a_.example.com/", "https://partner.example.c_m/", "https://*.example.com/", "https://" + long + "a.example.com/", "https://" + strings.Repeat("a.", 127) + "com/",
 	"https://1.2.3/", "https://127.1/", "https://0/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/", "https://0x7f.1/",
 	"https://example.0x7f/", "https://example.127/", "https://127.0.0.1.5/", "https://010.0.0.1/", "https://1.2.3.4./",
 	"https://１２７.０.０.１/", "https://127。0。0。1/", "https://①②⑦.⓪.⓪.①/", "https://ⓛocalhost/",
-	"https://[93.184.215.14]/", "https://[2606:2800:021f:cb07:6820:80da:af6b:8b2c]/", "https://[2606:2800:0:0:0:0:0:1]/", "https://[2606::1%25lo]/",
+	"https://[93.184.215.14]/", "https://[2606::1%25lo]/",
 	"https://[2606::1%lo]/", "https://[::ffff:93.184.215.14]/", "https://[2606::1/", "https://2606::1/", "https://[partner.example.com]/", "https://[]/",
 	// ports
 	"https://partner.example.com:/", "https://partner.example.com:0/", "https://partner.example.com:0443/", "https://partner.example.com:65536/",
@@ -44,9 +49,14 @@ var BadURLs = []string{
 	"https://localhost/", "https://LOCALHOST/", "https://a.localhost/", "https://localhost.localdomain/", "https://partner/", "https://a.local/",
 	"https://metadata.google.internal/", "https://a.corp/", "https://a.home.arpa/", "https://1.0.0.127.in-addr.arpa/", "https://a.onion/",
 	"https://a.test/", "https://a.invalid/", "https://a.lan/", "https://a.intranet/", "https://a.private/",
+	"https://hooks.shop.svc/", "https://hooks.shop.SVC:8443/", "https://hooks.shop.svc.cluster/", "https://hooks.shop.svc.cluster.local/", "https://10-0-0-1.shop.pod.cluster.local/",
+	"https://svc/", "https://cluster/", "https://hooks.service.consul/", "https://a.docker/", "https://a.lxd/", "https://a.localnet/", "https://a.mail/", "https://a.home/",
 	// addresses
 	"https://127.0.0.1/", "https://10.0.0.1/", "https://169.254.169.254/latest/meta-data/", "https://[::1]/", "https://[fe80::1]/", "https://0.0.0.0/",
 	// other ways to write what is refused above
+	"https://[0000:0000:0000:0000:0000:0000:0000:0001]/", "https://[FE80:0:0:0:0:0:0:1]/", "https://[FD00:0EC2:0:0:0:0:0:0254]/", "https://[2001:0DB8:0:0:0:0:0:1]/",
+	"https://[0:0:0:0:0:FFFF:5DB8:D70E]/", "https://[0:0:0:0:0:ffff:127.0.0.1]/", "https://[0064:FF9B:0:0:0:0:7F00:0001]/", "https://[02606:4700:4700::1111]/", "https://[2606:4700:4700:0:0:0:0:0:1111]/",
+	"https://[2606:4700:4700:0:0:0:1111]/", "https://[2606::4700::1111]/", "https://[2606:4700:4700:0:0:0:0:1111%251]/", "https://[2606:4700:4700:0:0:0:0:1111]:22/",
 	"https://[::127.0.0.1]/", "https://[::7f00:1]/", "https://[::ffff:7f00:1]/", "https://[::ffff:0:7f00:1]/", "https://[64:ff9b::7f00:1]/", "https://[64:ff9b::a9fe:a9fe]/",
 	"https://[64:ff9b:1::7f00:1]/", "https://[2002:7f00:1::]/", "https://[2001:0:7f00:1::]/", "https://[fec0::1]/", "https://[4000::1]/", "https://[fd00:ec2::254]/",
 	"https://[fe80::1%25eth0]/", "https://[::1%25lo]/", "https://[::1%25]/", "https://[::1]:/", "https://[::1]extra/", "https://[::1].example.com/", "https://[0:0:0:0:0:0:0:1]/",

@@ -37,7 +37,7 @@ func redirectDetail(location string) string {
 		return ""
 	case u.Host == "":
 		return "to another path of the same host"
-	case checkForm(strings.ToLower(u.Hostname())) != nil:
+	case checkForm(strings.ToLower(u.Hostname()), true) != nil:
 		return "to another host"
 	}
 	return "to " + strings.ToLower(u.Hostname())

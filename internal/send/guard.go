@@ -19,6 +19,7 @@ import (
 // elsewhere by then. A Guard is safe for concurrent use.
 type Guard struct {
 	allowHTTP    bool
+	underscores  bool // in host names
 	allowPrivate []netip.Prefix
 	own          func() []netip.AddrPort
 	ownAllowed   []netip.AddrPort
@@ -27,7 +28,7 @@ type Guard struct {
 
 // NewGuard returns the guard that a client with this configuration uses.
 func NewGuard(c Config) Guard {
-	g := Guard{allowHTTP: c.AllowHTTP, own: c.Own, interfaces: net.InterfaceAddrs}
+	g := Guard{allowHTTP: c.AllowHTTP, underscores: c.AllowUnderscoreHosts, own: c.Own, interfaces: net.InterfaceAddrs}
 	for _, p := range c.AllowPrivate {
 		g.allowPrivate = append(g.allowPrivate, p.Masked())
 	}
@@ -65,7 +66,7 @@ func (g Guard) CheckURL(raw string) error {
 // target is a URL taken apart for sending.
 type target struct {
 	tls    bool
-	host   string     // lower case, without brackets and port
+	host   string     // lower case, without brackets and port; an address in its short form
 	ip     netip.Addr // valid when the host is an address
 	port   uint16
 	header string // for the Host header
@@ -106,10 +107,10 @@ func (g Guard) parse(raw string) (target, error) {
 	case u.User != nil:
 		return target{}, errors.New("the url holds a user name or password; leave it out and check the signature instead")
 	}
-	return split(u)
+	return g.split(u)
 }
 
-func split(u *url.URL) (target, error) {
+func (g Guard) split(u *url.URL) (target, error) {
 	t := target{tls: u.Scheme == "https", host: strings.ToLower(u.Hostname()), port: 80, path: u.RequestURI()}
 	if t.tls {
 		t.port = 443
@@ -125,7 +126,7 @@ func split(u *url.URL) (target, error) {
 		}
 		t.port = uint16(n)
 	}
-	if err := t.readHost(strings.HasPrefix(u.Host, "[")); err != nil {
+	if err := t.readHost(strings.HasPrefix(u.Host, "["), g.underscores); err != nil {
 		return target{}, err
 	}
 	t.header = t.host
@@ -137,58 +138,6 @@ func split(u *url.URL) (target, error) {
 	}
 	t.origin = u.Scheme + "://" + t.header
 	return t, nil
-}
-
-// readHost accepts an address in its canonical form or a name of letters,
-// digits and hyphens. Other notations of addresses (0x7f000001, 2130706433,
-// 0177.0.0.1, 127.1) end in a numeric label, which a name may not.
-func (t *target) readHost(bracketed bool) error {
-	if ip, err := netip.ParseAddr(t.host); err == nil {
-		if ip.Zone() != "" || ip.Is4In6() || ip.Is6() != bracketed || ip.String() != t.host {
-			return errors.New("the url's address is not in its canonical form; write an IPv4 address as four decimal numbers, an IPv6 address in brackets, lower case and as short as possible, without a zone")
-		}
-		t.ip = ip
-		return nil
-	}
-	if bracketed {
-		return errors.New("what stands in brackets is not an IPv6 address")
-	}
-	return checkForm(t.host)
-}
-
-func checkForm(host string) error {
-	if len(host) > 253 {
-		return errors.New("the url's host name is longer than 253 characters")
-	}
-	if strings.HasSuffix(host, ".") {
-		return errors.New("the url's host name ends in a dot; leave the dot out")
-	}
-	last := ""
-	for label := range strings.SplitSeq(host, ".") {
-		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
-			strings.ContainsFunc(label, func(r rune) bool { return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-') }) {
-			return errors.New("the url's host is neither an address nor a host name; a name has labels of 1 to 63 letters, digits and hyphens, separated by dots")
-		}
-		last = label
-	}
-	if numeric(last) {
-		return errors.New("the url's host ends in a number but is no IPv4 address of four decimal numbers; write it so")
-	}
-	return nil
-}
-
-// numeric reports whether some resolver may take a name that ends in the label
-// for an IPv4 address.
-func numeric(label string) bool {
-	digits, hex := strings.CutPrefix(label, "0x")
-	return strings.Trim(digits, "0123456789") == "" || hex && strings.Trim(digits, "0123456789abcdef") == ""
-}
-
-// privateSuffixes are names that the public DNS does not know: special-use
-// (RFC 6761, 6762, 7686, 8375, 9476) and those that networks give themselves.
-var privateSuffixes = []string{
-	"alt", "arpa", "corp", "domain", "home", "internal", "intranet", "invalid",
-	"lan", "local", "localdomain", "localhost", "onion", "private", "test", "workgroup",
 }
 
 // checkName refuses names that can only lead into a private network, unless a

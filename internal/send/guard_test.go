@@ -77,6 +77,53 @@ func TestCheckURLWithSettings(t *testing.T) {
 	}
 }
 
+// Underscores in host names are the operator's to allow, and who is refused learns that.
+// They change nothing else.
+func TestUnderscoresInHostNames(t *testing.T) {
+	open := func(c *Config) { c.AllowUnderscoreHosts = true }
+	for _, raw := range []string{
+		"https://a_b.example.com/", "https://_hooks.example.com/x", "https://a_.example.com:8443/", "https://A__B.Example.com/", "https://a.b_c.example.com/",
+	} {
+		if err := guard(open).CheckURL(raw); err != nil {
+			t.Errorf("%s is refused: %v", raw, err)
+		}
+		if err := guard(nil).CheckURL(raw); err == nil || !strings.HasPrefix(err.Error(), "the url's host name has an underscore") || !strings.Contains(err.Error(), "--allow-underscore-hosts") {
+			t.Errorf("%s: %v", raw, err)
+		}
+	}
+	for _, raw := range []string{
+		"https://my_service/", "https://a_b.internal/", "https://a_b.svc/", "https://-a_b.example.com/", "https://a_b-.example.com/", "https://a_b..example.com/",
+		"https://a_b.example.com./", "https://a_b.127/", "https://a_b.0x7f/", "https://a_b%2fc.example.com/", "https://[a_b]/", "https://" + strings.Repeat("_", 64) + ".example.com/",
+	} {
+		if err := guard(open).CheckURL(raw); err == nil {
+			t.Errorf("%s is accepted", raw)
+		}
+		if err := guard(nil).CheckURL(raw); err == nil {
+			t.Errorf("%s is accepted by default", raw)
+		}
+	}
+	private := guard(func(c *Config) {
+		c.AllowHTTP, c.AllowUnderscoreHosts, c.AllowPrivate = true, true, prefixes("10.0.0.0/8")
+	})
+	if err := private.CheckURL("http://my_service:3000/hooks"); err != nil {
+		t.Errorf("a private name where those are open: %v", err)
+	}
+}
+
+// However a public IPv6 address is written, it is the same destination.
+func TestFormsOfAnAddressAreOneDestination(t *testing.T) {
+	want, err := guard(nil).parse("https://[2606:4700:4700::1111]/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"2606:4700:4700:0:0:0:0:1111", "2606:4700:4700:0000:0000:0000:0000:1111", "2606:4700:4700:0:0:0::1111", "2606:4700:4700::0.0.17.17"} {
+		got, err := guard(nil).parse("https://[" + strings.ToUpper(host) + "]/")
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v, want %+v", host, got, err, want)
+		}
+	}
+}
+
 func addrs(texts ...string) (list []netip.AddrPort) {
 	for _, s := range texts {
 		list = append(list, netip.MustParseAddrPort(s))

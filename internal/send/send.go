@@ -28,6 +28,8 @@ import (
 // public addresses over https.
 type Config struct {
 	AllowHTTP bool
+	// AllowUnderscoreHosts lets host names have underscores, as in a_b.example.com.
+	AllowUnderscoreHosts bool
 	// AllowPrivate opens ranges that are not public, on any port. Link-local and
 	// metadata addresses only open as /32 or /128.
 	AllowPrivate []netip.Prefix
