@@ -52,6 +52,7 @@ func (w *jwtWorld) connect(t *testing.T, c access.OIDCConfig) {
 	if w.oidc, err = access.NewOIDC(c); err != nil {
 		t.Fatal(err)
 	}
+	w.oidc.Patient()
 	w.Authenticator = access.New(access.Config{Store: w.store, Now: w.clock, OIDC: w.oidc})
 }
 

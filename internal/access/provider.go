@@ -40,7 +40,8 @@ type provider struct {
 	life   context.Context // of fetches
 	end    context.CancelFunc
 
-	placed bool // jwksURL is the operator's: no discovery
+	placed   bool          // jwksURL is the operator's: no discovery
+	patience time.Duration // fetchWait, or longer in tests
 
 	mu       sync.Mutex
 	changed  func()            // set by run
@@ -53,7 +54,7 @@ type provider struct {
 }
 
 func newProvider(issuer, jwksURL string, client *http.Client, now func() time.Time, log *slog.Logger) *provider {
-	p := &provider{issuer: issuer, jwksURL: jwksURL, placed: jwksURL != "", client: client, now: now, log: log}
+	p := &provider{issuer: issuer, jwksURL: jwksURL, placed: jwksURL != "", patience: fetchWait, client: client, now: now, log: log}
 	p.life, p.end = context.WithCancel(context.Background())
 	return p
 }
@@ -208,8 +209,8 @@ func (p *provider) seek(had int) (running <-chan struct{}, wait time.Duration, e
 	running = p.begin(false)
 	since := max(0, p.now().Sub(p.fetched))
 	switch {
-	case running != nil && since < fetchWait:
-		return running, fetchWait - since, nil
+	case running != nil && since < p.patience:
+		return running, p.patience - since, nil
 	case running != nil:
 		return nil, 0, keysAway(fetchWait)
 	case p.failed != nil:
