@@ -70,6 +70,8 @@ var rules = []struct {
 		why: "a request is judged by what its receiver has: the headers, the body, the secrets"},
 	{pkg: "internal/check", deny: []string{module + "/internal/", module},
 		why: "it knows receivers as the internet does; what it sends must not depend on the service's own code but the signature"},
+	{pkg: "internal/curl", deny: []string{module + "/", "net/http", "os", "os/exec"},
+		why: "it makes a text of a request: it sends nothing, runs nothing and reads no file"},
 	{pkg: "examples/receiver", deny: []string{module + "/internal/", module},
 		why: "partners copy it: it has what they have"},
 	{pkg: "internal/app", deny: []string{module + "/internal/cli"}, why: "commands start the service, not the reverse"},

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/client"
+	"github.com/posthorn/posthorn/internal/curl"
 	"github.com/posthorn/posthorn/internal/send"
 	"github.com/posthorn/posthorn/webhook"
 )
@@ -21,7 +24,8 @@ func (r *runner) eventCurl() *cobra.Command {
 		Long: "The command has the bytes and headers of a delivery and a signature of now, which\n" +
 			"receivers take for five minutes. It is made with the secret that \"posthorn listen\"\n" +
 			"prints, or with the one in --secret-file; neither is in the command. The server\n" +
-			"sends nothing and knows nothing of it.",
+			"sends nothing and knows nothing of it. The command runs in any POSIX shell, however\n" +
+			"large the event is; what a terminal would act on is written as escapes.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if to == "" {
 				return usage("--to is needed: the URL of your program.")
@@ -44,8 +48,11 @@ func (r *runner) eventCurl() *cobra.Command {
 			case e.Data == nil:
 				return &fault{exit: ExitNotFound, message: "The event's data was erased."}
 			}
-			body := posthorn.AppendBody(nil, e.ID, e.Type, e.Timestamp, e.Data)
-			_, err = fmt.Fprintln(r.Out, r.curlCommand(to, e.ID, e.Type, body, key))
+			command, err := r.curlCommand(to, e, key)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(r.Out, command)
 			return err
 		},
 	}
@@ -71,22 +78,32 @@ func (r *runner) curlKey(file string) ([]byte, error) {
 	return key, nil
 }
 
-func (r *runner) curlCommand(to, id, eventType string, body, key []byte) string {
+// curlCommand is the delivery of an event as a command. It fails if the event, which is
+// what the server answered, has an id or a type that no delivery can have.
+func (r *runner) curlCommand(to string, e *client.Published, key []byte) (string, error) {
+	for _, f := range [][2]string{{"id", e.ID}, {"type", e.Type}} {
+		if escaped, err := jsontext.AppendQuote(nil, f[1]); err != nil || f[1] == "" || string(escaped) != `"`+f[1]+`"` {
+			return "", noDelivery(fmt.Errorf("the event's %s is empty, or holds a quote, a backslash or a control character", f[0]))
+		}
+	}
 	now := r.now()
-	headers := [][2]string{
-		{"Content-Type", "application/json"}, {"User-Agent", "Posthorn/" + posthorn.Version},
-		{webhook.HeaderID, id}, {webhook.HeaderTimestamp, fmt.Sprint(now.Unix())},
-		{webhook.HeaderSignature, string(webhook.Sign(nil, id, now, body, key))},
-		{"posthorn-delivery", posthorn.MakeID(now, 0, 0).Text(posthorn.DeliveryPrefix)}, {"posthorn-attempt", "1"}, {"posthorn-event-type", eventType},
+	body := posthorn.AppendBody(nil, e.ID, e.Type, e.Timestamp, e.Data)
+	text, err := curl.Command{
+		Options: "-sS", URL: to, Body: body, Wrapped: true,
+		Headers: [][2]string{
+			{"Content-Type", "application/json"}, {"User-Agent", "Posthorn/" + posthorn.Version},
+			{webhook.HeaderID, e.ID}, {webhook.HeaderTimestamp, fmt.Sprint(now.Unix())},
+			{webhook.HeaderSignature, string(webhook.Sign(nil, e.ID, now, body, key))},
+			{"posthorn-delivery", posthorn.MakeID(now, 0, 0).Text(posthorn.DeliveryPrefix)}, {"posthorn-attempt", "1"}, {"posthorn-event-type", e.Type},
+		},
+	}.Text()
+	if err != nil {
+		return "", noDelivery(err)
 	}
-	var b strings.Builder
-	b.WriteString("curl -sS " + shellQuoted(to))
-	for _, h := range headers {
-		b.WriteString(" \\\n  -H " + shellQuoted(h[0]+": "+h[1]))
-	}
-	b.WriteString(" \\\n  --data-binary " + shellQuoted(string(body)))
-	return b.String()
+	return text, nil
 }
 
-// shellQuoted makes one word of a POSIX shell of any text without NUL.
-func shellQuoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+func noDelivery(err error) error {
+	return (&fault{exit: ExitFailed, message: sentence(err.Error()), err: err}).
+		with("No delivery can carry it: is that the server you meant? \"posthorn doctor\" looks at it.")
+}
