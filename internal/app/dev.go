@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -48,6 +49,7 @@ func Dev(ctx context.Context, cfg config.Dev, out, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	n.api.Handler = http.NewCrossOriginProtection().Handler(n.api.Handler)
 	demo, err := n.setUpDemo(ctx, cfg.Dir, inbox)
 	if err != nil {
 		return n.abandon(err)

@@ -258,7 +258,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 	}
 	if n.opsLn != nil {
 		n.ops = &http.Server{
-			Handler:           n.guarded(n.opsLn, n.opsHandler()),
+			Handler:           n.guarded(n.opsLn, http.NewCrossOriginProtection().Handler(n.opsHandler())),
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       10 * time.Second,
 			WriteTimeout:      time.Minute,

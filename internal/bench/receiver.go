@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+
+	"github.com/posthorn/posthorn/internal/web"
 )
 
 // receiver is all endpoints of a load: a plain HTTP server that counts. Those
@@ -30,7 +32,7 @@ func newReceiver(c Config) (*receiver, error) {
 	}
 	r := &receiver{c: c, listener: l, closed: make(chan struct{})}
 	r.buffers.New = func() any { return new(bytes.Buffer) }
-	r.server = &http.Server{Handler: r}
+	r.server = &http.Server{Handler: web.NewHosts(c.ReceiverURL).Guarded(l, r)}
 	go r.server.Serve(l) // ends with Close
 	return r, nil
 }

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+
+	"github.com/posthorn/posthorn/internal/web"
 )
 
 // Relay is the server of the second yardstick: it takes an event by net/http,
@@ -29,7 +31,7 @@ func Relay(ctx context.Context, to string, in io.Reader, out io.Writer) error {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConns: conns, MaxIdleConnsPerHost: conns}}
 	key := make([]byte, 32)
 	buffers := sync.Pool{New: func() any { return new(bytes.Buffer) }}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{Handler: web.NewHosts().Guarded(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := buffers.Get().(*bytes.Buffer)
 		defer buffers.Put(body)
 		body.Reset()
@@ -40,7 +42,7 @@ func Relay(ctx context.Context, to string, in io.Reader, out io.Writer) error {
 		if err := signAndPost(r.Context(), client, to, body.Bytes(), "evt_relay", key); err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 		}
-	})}
+	}))}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	go func() {

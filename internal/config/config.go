@@ -160,10 +160,14 @@ func (c *Config) Shown(setting string) string {
 		return maskKeys(text)
 	case setting == KeyStore:
 		return ShownStore(text)
-	case strings.Contains(text, "://"):
-		return redactURL(text)
+	case s.list:
+		shown := items(text)
+		for i, item := range shown {
+			shown[i] = shownURL(item)
+		}
+		return strings.Join(shown, ",")
 	}
-	return text
+	return shownURL(text)
 }
 
 // maskKeys leaves the ids of "id:base64,id:base64", which tell keys apart and
@@ -190,6 +194,14 @@ func redactURL(text string) string {
 		u.User = url.User("***")
 	}
 	return u.String()
+}
+
+// shownURL masks the password of a text that is a URL.
+func shownURL(text string) string {
+	if strings.Contains(text, "://") {
+		return redactURL(text)
+	}
+	return text
 }
 
 // PublicURL makes links; empty if it is not known.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -337,4 +338,33 @@ func FuzzDuration(f *testing.F) {
 			t.Errorf("%v is written %s, which is %v, %v", d, FormatDuration(d), got, err)
 		}
 	})
+}
+
+// The public URL may be several in each form that a list has; the first makes links.
+func TestPublicURLs(t *testing.T) {
+	want := []string{"https://hooks.example.com", "http://intern.example:8443/base"}
+	for name, got := range map[string]func() (Config, error){
+		"yaml list": func() (Config, error) {
+			return load(t, "public-url: [https://hooks.example.com/, http://intern.example:8443/base/]\n", withKeys())
+		},
+		"commas": func() (Config, error) {
+			return load(t, "", withKeys("POSTHORN_PUBLIC_URL=https://hooks.example.com, http://intern.example:8443/base"))
+		},
+		"repeated": func() (Config, error) {
+			return load(t, "", withKeys(), "--public-url", want[0], "--public-url", want[1])
+		},
+	} {
+		c, err := got()
+		if err != nil || !slices.Equal(c.PublicURLs, want) || c.PublicURL() != want[0] {
+			t.Errorf("%s: %q, %v", name, c.PublicURLs, err)
+		}
+	}
+	if c, err := load(t, "", withKeys()); err != nil || c.PublicURL() != "" {
+		t.Errorf("none: %q, %v", c.PublicURL(), err)
+	}
+	for _, bad := range []string{"hooks.example.com", "https://", "https://a.example,ftp://b.example", "https://u:s3cret@a.example", "https://a.example,https://b.example?x=1", "https://b\u00fccher.example"} {
+		if _, err := load(t, "", withKeys("POSTHORN_PUBLIC_URL="+bad)); err == nil || !strings.Contains(err.Error(), "POSTHORN_PUBLIC_URL") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
 }

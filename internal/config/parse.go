@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/posthorn/posthorn/internal/secretbox"
 )
@@ -254,6 +255,8 @@ func parsePublicURL(v string, to *string) error {
 		return fmt.Errorf("%q is not the URL of a site; write https://HOST", redactURL(v))
 	case u.User != nil, u.RawQuery != "", u.Fragment != "":
 		return errors.New("it may hold neither user, query nor fragment")
+	case strings.ContainsFunc(u.Hostname(), func(c rune) bool { return c > unicode.MaxASCII }):
+		return fmt.Errorf("%q has a host with other letters than browsers send; write its form that begins with xn--", redactURL(v))
 	}
 	*to = strings.TrimRight(u.String(), "/")
 	return nil

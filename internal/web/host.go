@@ -73,3 +73,11 @@ func OnLoopback(a net.Addr) bool {
 	at, err := netip.ParseAddrPort(a.String())
 	return err == nil && at.Addr().Unmap().IsLoopback()
 }
+
+// Guarded is a handler whose requests are guarded if its listener is on loopback.
+func (h Hosts) Guarded(ln net.Listener, next http.Handler) http.Handler {
+	if !OnLoopback(ln.Addr()) {
+		return next
+	}
+	return h.Guard(slog.New(slog.DiscardHandler), time.Now, Always, next)
+}
