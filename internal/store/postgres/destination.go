@@ -46,7 +46,7 @@ func OpenDestination(ctx context.Context, url string) (*Destination, error) {
 	}
 	d := &Destination{weeks: map[int64]bool{}}
 	if d.c, err = pgx.ConnectConfig(ctx, config); err != nil {
-		return nil, o.explainOpen(err)
+		return nil, o.explainOpen(connectFault(err, config))
 	}
 	if err = d.begin(ctx); err == nil {
 		err = d.mustBeEmpty(ctx)

@@ -47,6 +47,9 @@ func (o *Options) explainOpen(err error) error {
 	if _, newer := errors.AsType[*NewerError](err); newer {
 		return err
 	}
+	if u, ok := errors.AsType[*unfit](err); ok {
+		return fmt.Errorf("the database %s cannot be used: %w", o.shown(), u)
+	}
 	return fmt.Errorf("the database %s cannot be opened: %w", o.shown(), classify(err))
 }
 

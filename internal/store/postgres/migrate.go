@@ -21,7 +21,7 @@ var migrations embed.FS
 // others wait for it.
 func Migrate(ctx context.Context, url string) (from, to int64, err error) {
 	o := Options{URL: url}
-	if err := o.checkDirect(ctx); err != nil {
+	if err := o.checkFit(ctx, true); err != nil {
 		return 0, 0, o.explainOpen(err)
 	}
 	db, err := o.sqlDB()

@@ -144,7 +144,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 }
 
 func (s *Store) start(ctx context.Context) (err error) {
-	if err := s.o.checkDirect(ctx); err != nil {
+	if err := s.o.checkFit(ctx, s.o.Role == Serve); err != nil {
 		return err
 	}
 	db, err := s.o.sqlDB()
