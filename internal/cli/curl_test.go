@@ -167,3 +167,65 @@ func TestEventCurlTrustsNoServer(t *testing.T) {
 		}
 	})
 }
+
+// sign --curl is given a URL and a file's name; it prints one request, or none.
+func TestSignCurlPrintsOneRequest(t *testing.T) {
+	secret := webhook.NewSecret()
+	verifier, err := webhook.NewVerifier(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sign := func(body, id, to string) (code int, stdout, talk string) {
+		return run(t, nil, "sign", "--secret-file", file, "--body="+body, "--id="+id, "--curl="+to)
+	}
+	files := []string{"body.json", "it's", "$(touch a)", "`touch b`", "-o", "@x", "\x1b[31mred", "\u202egnp", "a\nb", "\x9b", "漢 字"}
+	shells(t, func(t *testing.T, shell string) {
+		h := newHook(t)
+		for _, name := range files {
+			for _, more := range []string{"", "/it's", "?a=$(touch${IFS}c)&b", "/{x,y}/[1-3]", "/`touch${IFS}d`"} {
+				dir := t.TempDir()
+				body := object(300<<10) + "\r\n"
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				id := "-" + filepath.Base(dir) + filepath.Base(t.TempDir())
+				code, command, talk := sign(filepath.Join(dir, name), id, h.URL+more)
+				if code != 0 {
+					t.Fatalf("%q: exit %d: %s", name, code, talk)
+				}
+				showable(t, command)
+				before := len(h.bodies(id))
+				runsInShell(t, shell, dir, command)
+				got := h.bodies(id)
+				if len(got) != before+1 || got[before] != body {
+					t.Fatalf("%q: %d requests", name, len(got)-before)
+				}
+				if err := verifier.Verify(h.header(), []byte(body)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	body := filepath.Join(t.TempDir(), "body.json")
+	if err := os.WriteFile(body, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"-o/tmp/x", "--config=x", "@urls", "file:///etc/passwd", "http://localhost/\x1b[31m", "http://localhost/\nX-Other: 1", "http://localhost/ -o x", "http://localhost/\x9b", "http://"} {
+		if code, out, talk := sign(body, "a", to); code != cli.ExitUsage || out != "" || !strings.Contains(talk, "--curl") {
+			t.Errorf("%q: exit %d: %s%s", to, code, out, talk)
+		} else {
+			showable(t, talk)
+		}
+	}
+	for _, id := range []string{"it's", "a\r\nX-Other: 1", "\x1b[31m", "$(touch a)", "`touch a`", "@x", "\u202ea", "a.b"} {
+		code, out, talk := sign(body, id, "http://localhost/")
+		if code != cli.ExitUsage || out != "" {
+			t.Errorf("%q: exit %d: %s", id, code, out)
+		}
+		showable(t, talk)
+	}
+}

@@ -10,11 +10,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/posthorn/posthorn"
+	"github.com/posthorn/posthorn/internal/curl"
 	"github.com/posthorn/posthorn/webhook"
 )
 
 func (r *runner) signCommand() *cobra.Command {
-	var secretFile, bodyFile, id, at, curl string
+	var secretFile, bodyFile, id, at, to string
 	c := &cobra.Command{
 		Use: "sign", Short: "Print the headers that sign a body", Args: takes(),
 		Example: `  posthorn sign --secret-file secret.txt < body.json
@@ -53,7 +54,7 @@ func (r *runner) signCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.showSigned(id, when, string(webhook.Sign(nil, id, when, body, keys...)), curl, bodyFile)
+			return r.showSigned(id, when, string(webhook.Sign(nil, id, when, body, keys...)), to, bodyFile)
 		},
 	}
 	f := c.Flags()
@@ -61,7 +62,7 @@ func (r *runner) signCommand() *cobra.Command {
 	f.StringVar(&bodyFile, "body", "-", "`file` that holds the body, - for standard input")
 	f.StringVar(&id, "id", "", "the webhook-id, an event's `id` (default one that is made up)")
 	f.StringVar(&at, "at", "", "`when` it is sent: 2026-04-29T09:10:00Z, or 10m for ten minutes ago (default now)")
-	f.StringVar(&curl, "curl", "", "print a curl command that sends it to this `URL`")
+	f.StringVar(&to, "curl", "", "print a curl command that sends it to this `URL`")
 	must(c.MarkFlagFilename("body"))
 	return c
 }
@@ -75,20 +76,22 @@ func (r *runner) showSigned(id string, at time.Time, signature, url, bodyFile st
 			Signature string `json:"webhook-signature"`
 		}{id, stamp, signature}))
 	}
-	lines := []string{webhook.HeaderID + ": " + id, webhook.HeaderTimestamp + ": " + stamp, webhook.HeaderSignature + ": " + signature}
+	headers := [][2]string{{webhook.HeaderID, id}, {webhook.HeaderTimestamp, stamp}, {webhook.HeaderSignature, signature}}
 	if url == "" {
-		_, err := fmt.Fprintln(r.Out, strings.Join(lines, "\n"))
-		return err
+		for _, h := range headers {
+			if _, err := fmt.Fprintln(r.Out, h[0]+": "+h[1]); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	command := "curl -sS -i -X POST " + shellQuote(url) + " -H 'content-type: application/json'"
-	for _, l := range lines {
-		command += " -H " + shellQuote(l)
+	command, err := curl.Command{
+		Options: "-sS -i -X POST", URL: url, BodyFile: bodyFile,
+		Headers: append([][2]string{{"content-type", "application/json"}}, headers...),
+	}.Text()
+	if err != nil {
+		return usage("--curl: %v.", err)
 	}
-	_, err := fmt.Fprintln(r.Out, command+" --data-binary "+shellQuote("@"+bodyFile))
+	_, err = fmt.Fprintln(r.Out, command)
 	return err
-}
-
-// shellQuote makes one word of a text for a POSIX shell.
-func shellQuote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
