@@ -34,7 +34,8 @@
 //		fmt.Println(d.ID, d.EventType)
 //	}
 //
-// An error ends the list. A Client may be used concurrently.
+// An error ends the list. What is read of a server is bounded: an answer, a line, a list
+// without end are [ErrEndless]. A Client may be used concurrently.
 package client
 
 import (
@@ -43,7 +44,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
@@ -89,9 +89,6 @@ const (
 	basePath        = "/v2.3/webhooks"
 	defaultAttempts = 3
 	maxPause        = 30 * time.Second
-	// maxAnswer bounds what is read of one answer: a page of 250 deliveries with
-	// 50 attempts of 4 KiB each.
-	maxAnswer = 64 << 20
 )
 
 // New returns a client, or an error that names what is wrong with cfg. It makes
@@ -221,12 +218,8 @@ func (c *Client) once(ctx context.Context, r request, body []byte, key string) (
 	}
 	defer resp.Body.Close()
 	a := answer{status: resp.StatusCode, header: resp.Header}
-	a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
+	if a.body, err = readAll(resp.Body, r); err != nil {
 		return a, c.unreachable(ctx, err)
-	}
-	if len(a.body) > maxAnswer {
-		return a, fmt.Errorf("client: the answer to %s %s is larger than %d MiB", r.method, r.path, maxAnswer>>20)
 	}
 	if a.status < 200 || a.status > 299 {
 		return a, problem(a, r)
@@ -243,8 +236,12 @@ func (c *Client) identify(req *http.Request) {
 	}
 }
 
-// unreachable tells the end of the caller's context from a fault of the way.
+// unreachable tells the end of the caller's context from a fault of the way, and leaves
+// [ErrEndless] as it is.
 func (c *Client) unreachable(ctx context.Context, err error) error {
+	if errors.Is(err, ErrEndless) {
+		return err
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

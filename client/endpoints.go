@@ -90,6 +90,7 @@ func ifMatch(etag string) http.Header {
 func (c *Client) Endpoints(ctx context.Context) iter.Seq2[*Endpoint, error] {
 	return func(yield func(*Endpoint, error) bool) {
 		r := request{method: http.MethodGet, path: "/endpoints", query: url.Values{"limit": {strconv.Itoa(maxPage)}}}
+		way := newWalk(r.path)
 		for {
 			var page []jsontext.Value
 			a, err := c.do(ctx, r, &page)
@@ -97,11 +98,12 @@ func (c *Client) Endpoints(ctx context.Context) iter.Seq2[*Endpoint, error] {
 				yield(nil, err)
 				return
 			}
-			if !each(page, yield) {
+			cursor := nextCursor(a.header)
+			if err := way.goOn(cursor); err != nil {
+				yield(nil, err)
 				return
 			}
-			cursor := nextCursor(a.header)
-			if cursor == "" {
+			if !each(page, yield) || cursor == "" {
 				return
 			}
 			r.query.Set("cursor", cursor)

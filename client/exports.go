@@ -76,11 +76,11 @@ func (c *Client) DownloadExport(ctx context.Context, id string, w io.Writer) (Ex
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		a := answer{status: resp.StatusCode, header: resp.Header}
-		if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		a, r := answer{status: resp.StatusCode, header: resp.Header}, request{method: http.MethodGet, path: path}
+		if a.body, err = readAll(resp.Body, r); err != nil {
 			return Exported{}, c.unreachable(ctx, err)
 		}
-		return Exported{}, problem(a, request{method: http.MethodGet, path: path})
+		return Exported{}, problem(a, r)
 	}
 	return c.copyLines(ctx, w, resp.Body)
 }
@@ -89,7 +89,7 @@ func (c *Client) copyLines(ctx context.Context, w io.Writer, r io.Reader) (Expor
 	in := bufio.NewReaderSize(r, 64<<10)
 	var last []byte
 	for {
-		line, err := in.ReadBytes('\n')
+		line, err := readLine(in, maxExportLine, "a line of the export")
 		if err == io.EOF && len(line) == 0 {
 			break
 		}

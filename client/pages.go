@@ -21,7 +21,7 @@ type keeper[T any] interface {
 }
 
 // list iterates over a list that answers {"data":[…],"next_cursor":…}. size is
-// the page's, 0 for the largest.
+// the page's, 0 for the largest. A list that has no end is [ErrEndless].
 func list[T any, P keeper[T]](ctx context.Context, c *Client, path string, query url.Values, size int) iter.Seq2[P, error] {
 	return func(yield func(P, error) bool) {
 		q := url.Values{}
@@ -32,6 +32,7 @@ func list[T any, P keeper[T]](ctx context.Context, c *Client, path string, query
 			size = maxPage
 		}
 		q.Set("limit", strconv.Itoa(size))
+		way := newWalk(path)
 		for {
 			a, err := c.do(ctx, request{method: http.MethodGet, path: path, query: q}, nil)
 			if err != nil {
@@ -45,6 +46,10 @@ func list[T any, P keeper[T]](ctx context.Context, c *Client, path string, query
 			if err := json.Unmarshal(a.body, &page); err != nil || page.Data == nil {
 				yield(nil, &Error{Status: a.status, RequestID: a.header.Get("X-Request-Id"),
 					Detail: "the answer is not what Posthorn sends; is the server's URL right?"})
+				return
+			}
+			if err := way.goOn(page.NextCursor); err != nil {
+				yield(nil, err)
 				return
 			}
 			if !each(page.Data, yield) || page.NextCursor == "" {

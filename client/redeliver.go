@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -73,13 +74,16 @@ type PendingCanceled struct {
 
 // CancelPending cancels what waits for an endpoint. It asks as often as the server
 // has more; each time told hears of the sum so far (nil for nobody). On an error
-// what was canceled so far comes back with it.
+// what was canceled so far comes back with it; [ErrEndless] is one that comes no further.
 func (c *Client) CancelPending(ctx context.Context, endpoint string, f PendingFilter, told func(canceled int)) (*PendingCanceled, error) {
 	sum := &PendingCanceled{}
-	for {
+	for range maxRounds {
 		next, err := call[PendingCanceled](ctx, c, request{method: http.MethodPost, path: "/endpoints" + segment(endpoint) + "/cancel-pending", body: f})
 		if err != nil {
 			return sum, err
+		}
+		if next.More && next.Canceled <= 0 {
+			break // the next one would come no further either
 		}
 		next.Canceled += sum.Canceled
 		if sum = next; told != nil {
@@ -90,4 +94,5 @@ func (c *Client) CancelPending(ctx context.Context, endpoint string, f PendingFi
 		}
 		f.Until = sum.Until
 	}
+	return sum, fmt.Errorf("client: the server says that there is more to cancel and comes no further; %w", ErrEndless)
 }

@@ -53,7 +53,6 @@ const (
 	// streamSilence is how long nothing may come, three heartbeats, before the
 	// connection counts as lost.
 	streamSilence = 45 * time.Second
-	maxStreamLine = 4 << 20
 )
 
 // errSilent is why a stream without heartbeats is given up.
@@ -65,7 +64,7 @@ var errSilent = errors.New("nothing came for 45 seconds")
 // being dealt with when the process ended comes again if After is the one before.
 //
 // The errors are those of other calls; status 410 tells that After is older than
-// events are kept.
+// events are kept. [ErrEndless] is a line or an event larger than any event.
 func (c *Client) Stream(ctx context.Context, o StreamOptions) iter.Seq2[*Streamed, error] {
 	return func(yield func(*Streamed, error) bool) {
 		f := &follower{client: c, options: o, after: o.After, yield: yield}
@@ -137,14 +136,16 @@ func (f *follower) connect(ctx context.Context) error {
 	in := bufio.NewReaderSize(body, 64<<10)
 	var e sse
 	for {
-		line, err := readLine(in)
+		line, err := readStreamLine(in)
+		if err == nil && line != "" {
+			err = e.field(line)
+		}
 		if err != nil {
 			return f.fault(ctx, f.client.unreachable(ctx, err))
 		}
 		alive.Reset(streamSilence)
 		f.heard = time.Now()
 		if line != "" {
-			e.field(line)
 			continue
 		}
 		if !begun {
@@ -206,30 +207,19 @@ func (c *Client) stream(ctx context.Context, r request, after string) (io.ReadCl
 	}
 	defer resp.Body.Close()
 	a := answer{status: resp.StatusCode, header: resp.Header}
-	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxStreamLine)); err != nil {
+	if a.body, err = readAll(resp.Body, r); err != nil {
 		return nil, c.unreachable(ctx, err)
 	}
 	return nil, problem(a, r)
 }
 
-// readLine reads one line without its end.
-func readLine(in *bufio.Reader) (string, error) {
-	var line []byte
-	for {
-		part, err := in.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case len(line) > maxStreamLine:
-			return "", errors.New("the stream has a line that is longer than any event")
-		case err == bufio.ErrBufferFull:
-			continue
-		case err == io.EOF:
-			return "", errors.New("the server ended the stream")
-		case err != nil:
-			return "", err
-		}
-		return string(line[:len(line)-1]), nil
+// readStreamLine reads one line without its end.
+func readStreamLine(in *bufio.Reader) (string, error) {
+	line, err := readLine(in, maxStreamEvent, "a line of the event stream")
+	if err == io.EOF {
+		err = errors.New("the server ended the stream")
 	}
+	return strings.TrimSuffix(string(line), "\n"), err
 }
 
 // sse gathers the fields of an event (WHATWG HTML, section 9.2.6).
@@ -237,9 +227,11 @@ type sse struct {
 	id, name string
 	test     bool
 	data     []string
+	size     int // of the lines of data
 }
 
-func (e *sse) field(line string) {
+// field takes a line. It fails when the event becomes larger than any event.
+func (e *sse) field(line string) error {
 	name, value, _ := strings.Cut(line, ":")
 	value = strings.TrimPrefix(value, " ")
 	switch name {
@@ -250,8 +242,12 @@ func (e *sse) field(line string) {
 	case "test":
 		e.test = value == "true"
 	case "data":
+		if e.size += len(line) + 1; e.size > maxStreamEvent {
+			return tooLong("an event of the stream", maxStreamEvent)
+		}
 		e.data = append(e.data, value)
 	}
+	return nil
 }
 
 // dispatch returns the event that a blank line ends, or nil: a heartbeat has only
