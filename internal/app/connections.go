@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/posthorn/posthorn/internal/share"
 	"github.com/posthorn/posthorn/internal/web"
@@ -23,6 +24,8 @@ type connections struct {
 	max int
 	// requests are those in progress that are known whom they count for.
 	requests *share.Pool
+	// lingering are those whose clients are waited for: see linger.
+	lingering *share.Pool
 
 	mu      sync.Mutex
 	open    int
@@ -51,7 +54,8 @@ type holder struct {
 
 type connection struct {
 	net.Conn
-	of *connections
+	of     *connections
+	unread atomic.Bool // more may come that nobody wants
 	// Guarded by of.mu.
 	by       *holder
 	state    state
@@ -64,7 +68,10 @@ type connection struct {
 
 // newConnections shares so many places of a listener.
 func newConnections(ln net.Listener, places int) *connections {
-	return &connections{Listener: ln, max: places, requests: share.NewPool(int64(places), 0), parties: make(map[share.Party]*holder)}
+	return &connections{
+		Listener: ln, max: places, parties: make(map[share.Party]*holder),
+		requests: share.NewPool(int64(places), 0), lingering: share.NewPool(lingersInAll, lingersOfParty),
+	}
 }
 
 // Accept implements [net.Listener].
@@ -160,8 +167,17 @@ func (c *connection) settle() {
 	c.state, c.since, c.place = s, c.of.steps, c.by.in[s].PushBack(c)
 }
 
-// Close implements [net.Conn].
+// Close implements [net.Conn]. It waits for nothing; where a client may still be
+// writing the connection is closed a while later.
 func (c *connection) Close() error {
+	if c.unread.CompareAndSwap(true, false) && c.of.linger(c) {
+		return nil
+	}
+	return c.shut()
+}
+
+// shut closes the connection now.
+func (c *connection) shut() error {
 	c.of.mu.Lock()
 	c.of.forget(c)
 	c.of.mu.Unlock()
@@ -227,13 +243,19 @@ func (l *connections) remember(ctx context.Context, c net.Conn) context.Context 
 	return ctx
 }
 
-// marking tells a request's connection when it is being answered.
+// marking tells a request's connection when it is being answered, and what is left of
+// its body then.
 func marking(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, ok := web.PlaceOf(r.Context()).(*connection); ok {
-			c.begin()
-			defer c.end()
+		c, ok := web.PlaceOf(r.Context()).(*connection)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
 		}
+		c.begin()
+		defer c.end()
+		r, body := watch(r)
 		next.ServeHTTP(w, r)
+		c.leave(w, r, body)
 	})
 }

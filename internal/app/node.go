@@ -378,6 +378,7 @@ func (n *node) stop() error {
 		err = errors.Join(err, n.ops.Close())
 	}
 	n.api.Close() // whoever did not end within the drain
+	n.listener.closeAll()
 	n.wg.Wait()
 	if ferr := n.access.Flush(context.Background()); ferr != nil {
 		n.log.Warn("the tokens' last use was not recorded", "err", ferr)
