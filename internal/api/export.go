@@ -62,7 +62,7 @@ func (s *server) exportOperations() []*operation {
 		summary: "Download an export",
 		description: `One JSON object a line: {"endpoint": …}, then {"event": …} and its {"delivery": …} lines, newest first, as the lists show them, with the event's data. ` +
 			`The last line is {"end": {"endpoints", "events", "deliveries"}}: a download without it was cut short. Each download is audited. ` +
-			"It ends without that line when the token is revoked or expires, the tenant is deleted or the node stops. " +
+			"It ends without that line when the token is revoked or expires or the tenant is deleted, with {\"cut\": {\"reason\"}} where the reader still reads, and when the node stops. " +
 			"A tenant may have 2 downloads at a time on a node.",
 		success:  []success{{status: 200, doc: "The lines."}},
 		failures: []posthorn.Code{posthorn.NotFound},
@@ -157,11 +157,14 @@ func (s *server) downloadExport(w http.ResponseWriter, q *request) error {
 	h.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", e.Ref+".jsonl"))
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
-	x := &exporter{s: s, q: q, right: s.rights.of(q), out: bufio.NewWriterSize(w, 64<<10), control: http.NewResponseController(w)}
+	right, release := s.rightOf(q, w)
+	defer release()
+	x := &exporter{s: s, q: q, right: right, out: bufio.NewWriterSize(w, 64<<10)}
 	err = x.write(&e)
 	if err == nil {
 		return nil
 	}
+	x.cut()
 	if q.Context().Err() == nil {
 		s.Log.Warn("an export was cut short", slog.String("export", e.Ref), slog.Any("error", err))
 	}

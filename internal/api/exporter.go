@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -16,13 +15,12 @@ import (
 // one body, a page of deliveries. It reads in slices of a walk, and holds none while it
 // writes: who does not read what it is sent keeps nobody from the store.
 type exporter struct {
-	s       *server
-	q       *request
-	right   *right
-	out     *bufio.Writer
-	control *http.ResponseController
-	asked   int // bytes written since it was last asked about the token
-	count   struct {
+	s     *server
+	q     *request
+	right *right
+	out   *bufio.Writer
+	asked int // bytes written since it was last asked about the token
+	count struct {
 		Endpoints  int `json:"endpoints"`
 		Events     int `json:"events"`
 		Deliveries int `json:"deliveries"`
@@ -39,10 +37,7 @@ const (
 	exportStall = time.Minute
 )
 
-var (
-	errNotAllowed = errors.New("the token or the tenant is not there any more")
-	errStopping   = errors.New("the node stops")
-)
+var errStopping = errors.New("the node stops")
 
 // goOn is asked before each event and each page of it or of events. When a page of
 // events or exportAsk bytes were written, it asks about the token even if nothing was
@@ -56,17 +51,15 @@ func (x *exporter) goOn(page bool) error {
 			default:
 			}
 		}
-		x.right.checked, x.asked = time.Time{}, 0
+		x.asked = 0
+		return x.right.goesOn(true)
 	}
-	if !x.s.mayGoOn(x.right) {
-		return errNotAllowed
-	}
-	return nil
+	return x.right.goesOn(false)
 }
 
 // read runs one slice.
 func (x *exporter) read(fn func(ctx context.Context) error) error {
-	return x.s.Store.Walks().Slice(x.q.Context(), x.q.tenant.ID, fn)
+	return x.s.Store.Walks().Slice(x.right.ctx, x.q.tenant.ID, fn)
 }
 
 func (x *exporter) write(e *store.Export) error {
@@ -110,8 +103,7 @@ func (x *exporter) write(e *store.Export) error {
 		}
 		page.Before = next
 	}
-	x.right.checked = time.Time{}
-	if err := x.goOn(false); err != nil { // nothing may have been found as it is deleted
+	if err := x.right.goesOn(true); err != nil { // nothing may have been found as it is deleted
 		return err
 	}
 	if err := x.line("end", x.count); err != nil {
@@ -222,9 +214,16 @@ func (x *exporter) flush() error {
 // extend gives the download another while: the server's own limit is for answers
 // of one piece.
 func (x *exporter) extend() error {
-	err := x.control.SetWriteDeadline(time.Now().Add(exportStall))
-	if err == nil || errors.Is(err, http.ErrNotSupported) {
-		return x.q.Context().Err()
+	return x.right.mayWrite(exportStall)
+}
+
+// cut says at the end of what was written why there is no more. What is left in the
+// buffer goes before it, so that the line is whole.
+func (x *exporter) cut() {
+	if why := x.right.reason(); why != "" {
+		_ = x.line("cut", struct {
+			Reason string `json:"reason"`
+		}{why})
+		_ = x.out.Flush()
 	}
-	return err
 }

@@ -46,7 +46,7 @@ func (s *server) streamOperations() []*operation {
 			{"endpoint", "Only what matched this endpoint when it was published.", stringSchema()},
 		},
 		headers:  []param{{"Last-Event-ID", "Go on behind this one; without it the stream begins now.", stringSchema()}},
-		success:  []success{{status: 200, doc: "The stream; it does not end by itself."}},
+		success:  []success{{status: 200, doc: "The stream. It ends when the token is revoked or expires or the tenant is deleted, with a comment that says which (: ended: …), and when the node stops."}},
 		failures: []posthorn.Code{posthorn.NotFound, posthorn.Gone},
 		stream:   s.streamEvents,
 	}}
@@ -88,21 +88,23 @@ func (s *server) streamEvents(w http.ResponseWriter, q *request) error {
 	defer s.streams.Give(who, 1)
 	wake, leave := s.Publish.Follow(f.Tenant)
 	defer leave()
-	out := &eventStream{w: w, conn: http.NewResponseController(w), id: func(p store.StreamPlace) string { return s.streamCursor(f.Tenant, p) }}
+	right, release := s.rightOf(q, w)
+	defer release()
+	out := &eventStream{w: w, right: right, id: func(p store.StreamPlace) string { return s.streamCursor(f.Tenant, p) }}
 	if err := out.begin(place); err != nil {
 		return nil // the reader is gone
 	}
-	s.follow(q, out, f, place, wake)
+	s.follow(out, f, place, wake)
+	out.farewell()
 	return nil
 }
 
 // follow sends events until the reader goes or is too slow, may read no more, or
 // the server stops.
-func (s *server) follow(q *request, out *eventStream, f store.StreamFilter, place store.StreamPlace, wake <-chan struct{}) {
-	ctx := q.Context()
-	sent := time.Now() // pauses follow the runtime's clock
-	right := s.rights.of(q)
-	if !s.mayGoOn(right) { // it could have changed since the request was let in
+func (s *server) follow(out *eventStream, f store.StreamFilter, place store.StreamPlace, wake <-chan struct{}) {
+	ctx := out.right.ctx
+	sent := time.Now()                  // pauses follow the runtime's clock
+	if out.right.goesOn(false) != nil { // it could have changed since the request was let in
 		return
 	}
 	for {
@@ -144,7 +146,7 @@ func (s *server) follow(q *request, out *eventStream, f store.StreamFilter, plac
 		case <-wake:
 		case <-time.After(wait):
 		}
-		if !s.mayGoOn(right) {
+		if out.right.goesOn(false) != nil {
 			return
 		}
 	}
@@ -177,7 +179,7 @@ func (s *server) streamPlace(q *request) (p store.StreamPlace, err error) {
 	}
 	var given int64
 	if _, scan := fmt.Sscanf(string(plain), "%d %d %d", &p.Order, (*int64)(&p.ID), &given); err != nil || scan != nil {
-		return p, posthorn.Errorf(posthorn.Malformed, "Last-Event-ID is not one that this stream gave out; leave it out to begin now.")
+		return p, posthorn.Errorf(posthorn.Malformed, "Last-Event-ID is not one that a stream of this tenant gave out; leave it out to begin now. One of a tenant that was deleted is not good for a new tenant of its name.")
 	}
 	if s.Now().Sub(time.Unix(given, 0)) > s.Retention {
 		return p, posthorn.Errorf(posthorn.Gone, "Last-Event-ID is older than events are kept, so that some may be missing. Begin anew without it; GET %s/events lists what is there.", Base)
@@ -187,10 +189,10 @@ func (s *server) streamPlace(q *request) (p store.StreamPlace, err error) {
 
 // eventStream writes server-sent events.
 type eventStream struct {
-	w    http.ResponseWriter
-	conn *http.ResponseController
-	id   func(store.StreamPlace) string
-	buf  []byte
+	w     http.ResponseWriter
+	right *right
+	id    func(store.StreamPlace) string
+	buf   []byte
 }
 
 // begin sends the head, and the place as an id without an event, so that a client
@@ -198,7 +200,7 @@ type eventStream struct {
 func (o *eventStream) begin(place store.StreamPlace) error {
 	// A server's limits of time are for answers that end. A writer without a
 	// connection has none to set.
-	if err := o.conn.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := o.right.conn.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	h := o.w.Header()
@@ -237,7 +239,7 @@ func (o *eventStream) event(e *posthorn.Event, place store.StreamPlace) error {
 
 // write gives the reader a while: one that is too slow is cut off, and comes again.
 func (o *eventStream) write() error {
-	if err := o.deadline(); err != nil {
+	if err := o.right.mayWrite(streamWrite); err != nil {
 		return err
 	}
 	_, err := o.w.Write(o.buf)
@@ -245,15 +247,17 @@ func (o *eventStream) write() error {
 }
 
 func (o *eventStream) flush() error {
-	if err := o.deadline(); err != nil {
+	if err := o.right.mayWrite(streamWrite); err != nil {
 		return err
 	}
-	return o.conn.Flush()
+	return o.right.conn.Flush()
 }
 
-func (o *eventStream) deadline() error {
-	if err := o.conn.SetWriteDeadline(time.Now().Add(streamWrite)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+// farewell says, in a comment, why the reader may read no more. A client that comes
+// again is told by the answer's status.
+func (o *eventStream) farewell() {
+	if why := o.right.reason(); why != "" {
+		_, _ = fmt.Fprintf(o.w, ": ended: %s\n\n", why)
+		_ = o.right.conn.Flush()
 	}
-	return nil
 }
