@@ -181,8 +181,8 @@ type server struct {
 	bodies     *share.Pool
 	answers    *share.Pool
 	tenants    knownTenants
-	streams    *share.Pool
-	exports    *share.Pool
+	streams    places
+	exports    places
 	rights     rights
 	testing    testRates
 }
@@ -211,7 +211,7 @@ func New(c Config) (http.Handler, error) {
 	s := &server{
 		Config: c, tenants: knownTenants{source: c.Store.TenantByName},
 		bodies: share.NewPool(bodiesInAll, bodiesOfTenant), answers: share.NewPool(answersInAll, answersOfTenant),
-		streams: share.NewPool(streamsInAll, streamsOfTenant), exports: share.NewPool(exportsInAll, exportsOfTenant),
+		streams: newPlaces("streams", streamsInAll, streamsOfTenant, streamBeat), exports: newPlaces("downloads of exports", exportsInAll, exportsOfTenant, exportRetry),
 	}
 	c.Store.Watch(s.tenants.notice)
 	c.Store.Watch(s.rights.notice)

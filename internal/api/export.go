@@ -3,7 +3,6 @@ package api
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -141,12 +140,8 @@ func (s *server) downloadExport(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	who := share.Tenant(e.Tenant)
-	switch err := s.exports.Take(who, 1); {
-	case errors.Is(err, share.ErrExceeded):
-		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: exportRetry,
-			Message: fmt.Sprintf("The tenant has %d downloads of exports under way, and may have %d at a time; let one end first.", s.exports.Held(who), exportsOfTenant)}
-	case err != nil:
-		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: exportRetry, Message: "All downloads of exports that this node gives at a time are under way; try again later."}
+	if err := s.exports.take(who); err != nil {
+		return err
 	}
 	defer s.exports.Give(who, 1)
 	if err := s.Store.Note(q.Context(), q.change(), e.Tenant, store.Audit{Action: "export.download", Subject: e.Ref}); err != nil {

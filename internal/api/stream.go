@@ -78,12 +78,8 @@ func (s *server) streamEvents(w http.ResponseWriter, q *request) error {
 		return err
 	}
 	who := share.Tenant(f.Tenant)
-	switch err := s.streams.Take(who, 1); {
-	case errors.Is(err, share.ErrExceeded):
-		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: streamBeat,
-			Message: fmt.Sprintf("The tenant has %d streams, and may have %d at a time; one while most of those of all tenants are in use. End one.", s.streams.Held(who), streamsOfTenant)}
-	case err != nil:
-		return &posthorn.Error{Code: posthorn.RateLimited, RetryAfter: streamBeat, Message: "All streams of this node are in use; try again later."}
+	if err := s.streams.take(who); err != nil {
+		return err
 	}
 	defer s.streams.Give(who, 1)
 	wake, leave := s.Publish.Follow(f.Tenant)

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/posthorn/posthorn/client"
+	"github.com/posthorn/posthorn/internal/terminal"
 )
 
 func (r *runner) exportCommand() *cobra.Command {
@@ -35,6 +36,9 @@ func (r *runner) exportCommand() *cobra.Command {
 				return err
 			}
 			out, done := r.Out, func() error { return nil }
+			if isTerminal(out) {
+				out = terminal.Lines(out)
+			}
 			if file != "" {
 				f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 				if err != nil {

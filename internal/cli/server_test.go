@@ -89,9 +89,16 @@ func (s *server) serve() (stop func() error, err error) {
 // receive is rude in what it says, to see what the terminal gets of it.
 func receive(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain")
+	if strings.HasPrefix(r.URL.Path, "/fail/rude") {
+		w.Header().Set("Server", "s\x1b[2J\u009d0;t\u202e\x7f\x08")
+		w.Header().Set("X-Request-Id", "\u2066id\u200f\x9b5n")
+	}
 	testOnly := strings.HasPrefix(r.URL.Path, "/tests-only") && r.Header.Get("posthorn-test") != "true"
 	if testOnly || strings.HasPrefix(r.URL.Path, "/fail") {
 		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	if strings.HasPrefix(r.URL.Path, "/fail/rude") {
+		io.WriteString(w, "\u009b31m \u202egnp.exe\u2069 \x7f\x1b]0;title\x07 \x9b2J\r\n")
 	}
 	io.WriteString(w, "busy\x1b[31m\nnot red")
 }

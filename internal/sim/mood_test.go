@@ -76,7 +76,7 @@ func (c chance) reply(m mood, nth int, now func() time.Time) reply {
 	case moodBroken:
 		return reply{after: c.upTo(second)}
 	case moodGarbage:
-		return reply{raw: pick(c, "SSH-2.0-OpenSSH_9.9\r\n", "\x00\x00\x06\x04\x00\x00\x00\x00\x00", "HTTP/1.1 200 O", "HTTP/1.1 200 OK\r\nno header\r\n\r\n")}
+		return reply{raw: pick(c, "SSH-2.0-OpenSSH_9.9\r\n", "\x00\x00\x06\x04\x00\x00\x00\x00\x00", "HTTP/1.1 200 O", "ICY 200 OK\r\nno header\r\n\r\n")}
 	case moodRedirect:
 		return reply{status: pick(c, 301, 302, 308), header: http.Header{"Location": {"http://elsewhere.receivers.net/"}}}
 	}

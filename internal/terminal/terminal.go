@@ -3,7 +3,9 @@
 package terminal
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -49,4 +51,24 @@ func JSON(text []byte) []byte {
 		text = text[size:]
 	}
 	return out
+}
+
+// Lines returns a writer that passes lines of JSON on as [JSON] makes them. What does
+// not end with a line feed is kept back.
+func Lines(to io.Writer) io.Writer { return &lines{to: to} }
+
+type lines struct {
+	to   io.Writer
+	rest []byte
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	end := bytes.LastIndexByte(l.rest, '\n') + 1
+	if end == 0 {
+		return len(p), nil
+	}
+	_, err := l.to.Write(JSON(l.rest[:end]))
+	l.rest = append(l.rest[:0], l.rest[end:]...)
+	return len(p), err
 }

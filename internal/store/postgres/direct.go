@@ -21,7 +21,7 @@ func (o *Options) checkFit(ctx context.Context, makes bool) error {
 		return err
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // a prepared statement would stay in the pooler
-	config.RuntimeParams["client_encoding"] = "UTF8" // else a database of another encoding is a riddle
+	config.RuntimeParams["client_encoding"] = "UTF8"              // else a database of another encoding is a riddle
 	c, err := pgx.ConnectConfig(ctx, config)
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && strings.Contains(e.Message, "unsupported startup parameter") {
 		return errPooler // what PgBouncer says of search_path
