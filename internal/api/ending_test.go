@@ -118,7 +118,7 @@ func (w *world) reader(name string, platform bool, events int) (as, tenant, toke
 func TestAStreamSaysWhyItEnds(t *testing.T) {
 	w, _, _ := streamWorld(t)
 	server := httptest.NewServer(w.handler)
-	defer server.Close()
+	t.Cleanup(server.Close) // after the clients have left
 	for i, way := range ways {
 		name := fmt.Sprintf("t%d", i)
 		as, tenant, token := w.reader(name, way.platform, 0)
@@ -149,7 +149,7 @@ func TestAStreamSaysWhyItEnds(t *testing.T) {
 func TestALongAnswerEndsWhoeverDoesNotRead(t *testing.T) {
 	w, _, _ := streamWorld(t)
 	server := httptest.NewServer(w.handler)
-	defer server.Close()
+	t.Cleanup(server.Close) // after the clients have left
 	ends := map[string]int{}
 	for i, way := range ways {
 		name := fmt.Sprintf("t%d", i)
@@ -172,7 +172,7 @@ func TestALongAnswerEndsWhoeverDoesNotRead(t *testing.T) {
 			w.ended(t, route, ends[route])
 		}
 		if took := time.Since(began); took > streamWrite/2 {
-			t.Errorf("%s: it took %s", way.what, took)
+			t.Fatalf("%s: it took %s", way.what, took)
 		}
 	}
 }
