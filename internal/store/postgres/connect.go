@@ -33,9 +33,9 @@ var dial = net.Dialer{
 }
 
 func (o *Options) connConfig(purpose string) (*pgx.ConnConfig, error) {
-	c, err := pgx.ParseConfig(o.URL)
+	c, err := o.read.config(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("its address cannot be read: %w", err)
+		return nil, err
 	}
 	c.ConnectTimeout = connectTimeout
 	c.DialFunc = dial.DialContext
@@ -65,6 +65,9 @@ func (s *Store) pool(ctx context.Context, purpose string, size int32) (*pool, er
 	// Each connection has a name of its own, so that one whose fate is unknown can
 	// be ended, and no other: see settle.
 	c.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		if err := s.o.read.renew(s.o.URL, c); err != nil {
+			return err
+		}
 		var b [8]byte
 		_, err := rand.Read(b[:])
 		c.RuntimeParams["application_name"] = "posthorn " + purpose + " " + hex.EncodeToString(b[:])

@@ -58,6 +58,8 @@ type Options struct {
 	Bytes int64
 	// Host names the node in the table of runs.
 	Host string
+
+	read *readings // nil reads the files for each connection
 }
 
 func (o Options) withDefaults() Options {
@@ -77,6 +79,7 @@ func (o Options) withDefaults() Options {
 		o.Compare = 5 * time.Second
 	}
 	o.Deadlines = o.Deadlines.withDefaults(o.Lease)
+	o.read = &readings{}
 	return o
 }
 
