@@ -29,6 +29,7 @@ const (
 // line per delivery; log lines go to stderr. What it made stays in cfg.Dir for
 // the next run.
 func Dev(ctx context.Context, cfg config.Dev, out, stderr io.Writer) error {
+	serving.Store(true)
 	if err := prepareDev(&cfg); err != nil {
 		return err
 	}

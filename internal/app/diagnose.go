@@ -2,8 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/doctor"
 	"github.com/posthorn/posthorn/internal/secretbox"
@@ -32,7 +29,7 @@ func Diagnose(cfg config.Config, resolve string) []doctor.Check {
 		{Name: "clocks", Run: func(ctx context.Context) []doctor.Finding { return checkClocks(ctx, &cfg) }},
 		{Name: "keys", Run: func(ctx context.Context) []doctor.Finding { return checkKeys(ctx, &cfg) }},
 		{Name: "catalogue", Run: func(context.Context) []doctor.Finding { return checkCatalog(&cfg) }},
-		{Name: "certificate", Run: func(context.Context) []doctor.Finding { return checkCertificate(&cfg, time.Now()) }},
+		{Name: "certificate", Run: func(ctx context.Context) []doctor.Finding { return checkCertificate(ctx, &cfg, time.Now()) }},
 		{Name: "identity provider", Run: func(ctx context.Context) []doctor.Finding { return checkOIDC(ctx, &cfg) }},
 		{Name: "egress", Run: func(ctx context.Context) []doctor.Finding { return checkEgress(ctx, &cfg, resolve) }},
 	}
@@ -176,31 +173,12 @@ func checkCatalog(cfg *config.Config) []doctor.Finding {
 	return one(doctor.Fine("%d event types", len(c.Types())))
 }
 
-// renewBefore is how long before its end a certificate is called wrong.
-const renewBefore = 7 * 24 * time.Hour
-
-func checkCertificate(cfg *config.Config, now time.Time) []doctor.Finding {
-	if cfg.TLSCert == "" {
-		return one(doctor.Skip("TLS is ended elsewhere, or not at all"))
-	}
-	pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-	if err != nil {
-		return one(doctor.Fault("openssl x509 -noout -dates -in "+cfg.TLSCert+" (then replace it and "+cfg.TLSKey+")", "%v", err))
-	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	switch {
-	case err != nil:
-		return one(doctor.Fault("openssl x509 -noout -dates -in "+cfg.TLSCert+" (then replace it)", "%v", err))
-	case now.After(leaf.NotAfter):
-		return one(doctor.Fault("systemctl restart posthorn (when "+cfg.TLSCert+" is renewed)", "it ended on %s", posthorn.FormatTime(leaf.NotAfter)))
-	case now.Add(renewBefore).After(leaf.NotAfter):
-		return one(doctor.Fault("systemctl restart posthorn (when "+cfg.TLSCert+" is renewed)", "it ends on %s", posthorn.FormatTime(leaf.NotAfter)))
-	}
-	return one(doctor.Fine("it is good until %s", posthorn.FormatTime(leaf.NotAfter)))
-}
-
 func checkOIDC(ctx context.Context, cfg *config.Config) []doctor.Finding {
-	o, err := NewOIDC(cfg, time.Now, slog.New(slog.DiscardHandler))
+	cas, err := authorities("oidc-ca", cfg.OIDCCA)
+	if err != nil {
+		return one(doctor.Fault("posthorn config check", "%v", err))
+	}
+	o, err := newOIDC(cfg, cas, time.Now, slog.New(slog.DiscardHandler))
 	switch {
 	case err != nil:
 		return one(doctor.Fault("posthorn config check", "%v", err))
@@ -218,6 +196,9 @@ func checkOIDC(ctx context.Context, cfg *config.Config) []doctor.Finding {
 }
 
 func checkEgress(ctx context.Context, cfg *config.Config, name string) []doctor.Finding {
+	if _, err := authorities("egress-ca", cfg.EgressCA); err != nil {
+		return one(doctor.Fault("openssl x509 -noout -subject -in "+cfg.EgressCA+" (then replace it)", "%v", err))
+	}
 	if p := cfg.EgressProxy; p != nil {
 		port := p.Port()
 		if port == "" {

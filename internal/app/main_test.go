@@ -3,10 +3,8 @@ package app
 import (
 	"context"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/posthorn/posthorn/internal/cli"
@@ -28,9 +26,7 @@ func TestMain(m *testing.M) {
 	if mask, err := strconv.ParseInt(os.Getenv(childUmask), 8, 32); err == nil {
 		setUmask(int(mask))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(cli.Run(ctx, strings.Split(args, "\n"), cli.System(), cli.Programs{
+	os.Exit(cli.Run(Signals(), strings.Split(args, "\n"), cli.System(), cli.Programs{
 		Serve: Serve, Dev: Dev, Migrate: Migrate, RotateKeys: RotateKeys, Diagnose: Diagnose,
 		Backup: Backup, Restore: Restore, Copy: Copy,
 		OpenStore: func(ctx context.Context, path string) (cli.Store, error) { return OpenStore(ctx, path) },

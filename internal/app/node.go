@@ -5,12 +5,15 @@ package app
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"os/signal"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +26,7 @@ import (
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/lane"
 	"github.com/posthorn/posthorn/internal/publish"
+	"github.com/posthorn/posthorn/internal/renew"
 	"github.com/posthorn/posthorn/internal/replay"
 	"github.com/posthorn/posthorn/internal/secretbox"
 	"github.com/posthorn/posthorn/internal/send"
@@ -52,6 +56,9 @@ type node struct {
 	ops      *http.Server // nil when off
 	listener *connections
 	opsLn    net.Listener
+	files    *renew.Watch // that somebody else renews
+	hangups  chan os.Signal
+	pair     *renew.Pair   // what the API is served with; nil without TLS
 	turned   chan struct{} // wakes the announcer of turning points
 	ready    readiness
 	leaving  atomic.Bool   // a stop was asked for: see stayReachable
@@ -70,7 +77,7 @@ type inboxException []netip.AddrPort
 // Tests give the network that deliveries go out to another resolver by change.
 func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inboxException, change ...func(*send.Config)) (_ *node, err error) {
 	c := clock.New(clock.Options{Driven: config.IsPostgres(cfg.StorePath), Slack: slack(cfg.StorePath), Log: log})
-	n := &node{cfg: cfg, log: log, clock: c, now: c.Now, metrics: newMetrics(), turned: make(chan struct{}, 1), stopping: make(chan struct{})}
+	n := &node{cfg: cfg, log: log, clock: c, now: c.Now, metrics: newMetrics(), files: renew.New(log), hangups: hangups(), turned: make(chan struct{}, 1), stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -89,6 +96,9 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		return nil, err
 	}
 	if err = n.noteKeys(ctx); err != nil {
+		return nil, err
+	}
+	if err = n.watchFiles(); err != nil {
 		return nil, err
 	}
 	guard, err := n.egress(inbox)
@@ -129,7 +139,11 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 		Published:     func(events, _ int) { n.metrics.published.Add(float64(events)) },
 	})
 	n.replays = replay.New(replay.Config{Store: n.store, Lanes: n.engine, Now: n.now, Log: log})
-	if n.oidc, err = NewOIDC(&cfg, n.clock.Wall, log); err != nil {
+	cas, err := n.trusted("oidc-ca", cfg.OIDCCA, func(cas *x509.CertPool) { n.oidc.Trust(cas) })
+	if err != nil {
+		return nil, err
+	}
+	if n.oidc, err = newOIDC(&cfg, cas, n.clock.Wall, log); err != nil {
 		return nil, err
 	}
 	n.access = access.New(access.Config{Store: n.store, Now: n.now, RatePerSecond: cfg.TokenRate, OIDC: n.oidc})
@@ -140,6 +154,7 @@ func newNode(ctx context.Context, cfg config.Config, log *slog.Logger, inbox inb
 	n.metrics.watchHistory(n.store, n.now)
 	n.metrics.watchConnections(n.listener)
 	n.metrics.watchLog(log)
+	n.metrics.watchRenewals(n.files, n.pair)
 	n.metrics.watchOutbox(outbox(n.store), n.now)
 	n.metrics.watchUpkeep(n.store)
 	n.metrics.watchRoom(keeping(n.store))
@@ -188,11 +203,8 @@ func (n *node) egress(inbox inboxException) (send.Config, error) {
 		Wall:                 n.clock.Wall,
 		Log:                  n.log,
 	}
-	if n.cfg.EgressCA == "" {
-		return c, nil
-	}
 	var err error
-	c.CAs, err = authorities("--egress-ca", n.cfg.EgressCA)
+	c.CAs, err = n.trusted("egress-ca", n.cfg.EgressCA, func(cas *x509.CertPool) { n.client.Trust(cas) })
 	return c, err
 }
 
@@ -248,6 +260,7 @@ func (n *node) serveAPI(guard send.Guard) error {
 	n.api = &http.Server{
 		Handler:           n.guarded(n.listener, marking(n.parting(n.probes(handler)))),
 		ConnContext:       n.listener.remember,
+		TLSConfig:         n.serverTLS(),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -338,18 +351,19 @@ func (n *node) start(ctx context.Context) error {
 	if n.oidc != nil {
 		n.wg.Go(func() { n.oidc.Run(background, n.access.ForgetJWTs) })
 	}
-	n.wg.Go(func() { n.serve(n.api, n.listener, true) })
+	n.wg.Go(func() { n.files.Run(background, n.hangups) })
+	n.wg.Go(func() { n.serve(n.api, n.listener) })
 	if n.ops != nil {
-		n.wg.Go(func() { n.serve(n.ops, n.opsLn, false) })
+		n.wg.Go(func() { n.serve(n.ops, n.opsLn) })
 	}
 	n.ready.set(nil)
 	return nil
 }
 
-func (n *node) serve(s *http.Server, ln net.Listener, mayTLS bool) {
+func (n *node) serve(s *http.Server, ln net.Listener) {
 	var err error
-	if mayTLS && n.cfg.TLSCert != "" {
-		err = s.ServeTLS(ln, n.cfg.TLSCert, n.cfg.TLSKey)
+	if s.TLSConfig != nil {
+		err = s.ServeTLS(ln, "", "")
 	} else {
 		err = s.Serve(ln)
 	}
@@ -399,6 +413,7 @@ func (n *node) inTime(what string, err error) error {
 // close releases what newNode opened.
 func (n *node) close() error {
 	var err error
+	signal.Stop(n.hangups)
 	for _, ln := range n.listeners() {
 		ln.Close() // again is harmless
 	}

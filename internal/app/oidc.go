@@ -2,46 +2,34 @@ package app
 
 import (
 	"crypto/x509"
-	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/posthorn/posthorn/internal/access"
 	"github.com/posthorn/posthorn/internal/config"
+	"github.com/posthorn/posthorn/internal/renew"
 )
 
-// NewOIDC makes what the settings say of identity providers; nil without one.
-func NewOIDC(cfg *config.Config, now func() time.Time, log *slog.Logger) (*access.OIDC, error) {
+// newOIDC makes what the settings say of identity providers; nil without one. cas
+// verify them, nil stands for the system's.
+func newOIDC(cfg *config.Config, cas *x509.CertPool, now func() time.Time, log *slog.Logger) (*access.OIDC, error) {
 	if len(cfg.OIDCIssuers) == 0 {
 		return nil, nil
 	}
-	c := access.OIDCConfig{
+	return access.NewOIDC(access.OIDCConfig{
 		Issuers: cfg.OIDCIssuers, Audiences: cfg.OIDCAudiences, JWKSURL: cfg.OIDCJWKSURL,
 		TenantClaim: cfg.OIDCTenantClaim, ScopeClaim: cfg.OIDCScopeClaim, ScopeMap: cfg.OIDCScopeMap,
-		Now: now, Log: log,
-	}
-	if cfg.OIDCCA != "" {
-		var err error
-		if c.CAs, err = authorities("--oidc-ca", cfg.OIDCCA); err != nil {
-			return nil, err
-		}
-	}
-	return access.NewOIDC(c)
+		CAs: cas, Now: now, Log: log,
+	})
 }
 
-// authorities are the system's and those of a PEM file.
-func authorities(flag, file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
+// authorities are the system's and those of a setting's file, as they are now; nil
+// without a file.
+func authorities(setting, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
 	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the system's certificate authorities: %w", err)
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: %s holds no PEM certificate", flag, file)
-	}
-	return pool, nil
+	var pool *x509.CertPool
+	err := renew.New(slog.New(slog.DiscardHandler)).Authorities(setting, file, func(cas *x509.CertPool) { pool = cas })
+	return pool, err
 }

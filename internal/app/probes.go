@@ -99,6 +99,9 @@ func (n *node) readyz(w http.ResponseWriter, r *http.Request) {
 	if err := n.clockTrouble(); err != nil {
 		text += "; but " + err.Error()
 	}
+	if err := n.files.Trouble(); err != nil {
+		text += "; but " + err.Error()
+	}
 	if n.oidc != nil {
 		// Tokens of ours are good all the same: no reason to take the node away.
 		if err := n.oidc.Trouble(); err != nil {

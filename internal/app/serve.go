@@ -13,6 +13,7 @@ import (
 func Serve(ctx context.Context, cfg config.Config, _, stderr io.Writer) error {
 	log, flush := newLogger(stderr, &cfg)
 	defer flush()
+	serving.Store(true)
 	tuneGC()
 	if !config.IsPostgres(cfg.StorePath) {
 		tuneProcessors()

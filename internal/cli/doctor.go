@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"strings"
 
@@ -138,18 +137,15 @@ func ownServer(cfg *config.Config) string {
 	if cfg.PublicURL() != "" {
 		return cfg.PublicURL()
 	}
-	host, port, err := net.SplitHostPort(cfg.Listen)
-	if err != nil {
+	address := cfg.ListenHere()
+	if address == "" {
 		return defaultServer
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
 	}
 	scheme := "http"
 	if cfg.TLSCert != "" {
 		scheme = "https"
 	}
-	return scheme + "://" + net.JoinHostPort(host, port)
+	return scheme + "://" + address
 }
 
 func (r *runner) printFinding(f doctor.Finding) error {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/posthorn/posthorn"
 	"github.com/posthorn/posthorn/internal/access"
 	"github.com/posthorn/posthorn/internal/config"
 	"github.com/posthorn/posthorn/internal/doctor"
@@ -108,6 +109,12 @@ func (s *serverCheck) reach(ctx context.Context) []doctor.Finding {
 		found = append(found, doctor.Fault("journalctl -u posthorn -n 50", "%s is not ready: %.200s", s.server, text))
 	default:
 		return append(found, doctor.Fault("posthorn doctor --server https://HOST", "%s answers /readyz with %d: it is not Posthorn", s.server, resp.StatusCode))
+	}
+	if resp.TLS != nil && !(s.own && s.cfg.TLSCert != "") { // else looked at with its file
+		if c := resp.TLS.PeerCertificates[0]; doctor.EndsSoon(c, s.now()) {
+			found = append(found, doctor.Fault("curl -v "+s.server+"/readyz (then renew it where TLS is ended)",
+				"the certificate that %s presents ends on %s", s.server, posthorn.FormatTime(c.NotAfter)))
+		}
 	}
 	there, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {

@@ -6,6 +6,7 @@ package config
 
 import (
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -118,6 +119,19 @@ func (c *Config) Origin(setting string) string {
 		return o
 	}
 	return originDefault
+}
+
+// ListenHere is where Listen is reached from this machine, as host:port; empty if it
+// is no address.
+func (c *Config) ListenHere() string {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // Chosen reports whether the user gave the setting a value. A service on its
