@@ -34,7 +34,7 @@ func (p *places) take(who share.Party) error {
 		refusal.Code = posthorn.Unavailable
 		refusal.Message = fmt.Sprintf("All %d %s that this node has for all tenants are in use; try again later.", p.all, p.what)
 	case held >= int64(p.each):
-		refusal.Message = fmt.Sprintf("The tenant has %d %s, as many as it may have at a time; end one.", held, p.what)
+		refusal.Message = fmt.Sprintf("The tenant has %d %s, and may have %d at a time; end one.", held, p.what, p.each)
 	default:
 		refusal.Message = fmt.Sprintf("Most of the %d %s that this node has for all tenants are in use, and the tenant has %d; it may have %d again when others have ended. End one, or try again later.",
 			p.all, p.what, held, p.each)

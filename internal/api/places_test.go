@@ -27,9 +27,9 @@ func TestARefusalForLackOfRoomSaysWhoseBoundWasMet(t *testing.T) {
 		code   posthorn.Code
 		says   string
 	}{
-		"the tenant's bound":              {0, 2, posthorn.RateLimited, "The tenant has 2 streams, as many as it may have at a time; end one."},
-		"the tenant's bound, others have": {4, 2, posthorn.RateLimited, "The tenant has 2 streams, as many as it may have at a time; end one."},
-		"most are in use":                 {8, 1, posthorn.RateLimited, "Most of the 20 streams that this node has for all tenants are in use, and the tenant has 1; it may have 2 again when others have ended."},
+		"the tenant's bound":              {0, 2, posthorn.RateLimited, "The tenant has 2 streams, and may have 2 at a time; end one."},
+		"the tenant's bound, others have": {4, 2, posthorn.RateLimited, "The tenant has 2 streams, and may have 2 at a time; end one."},
+		"most are in use":                 {7, 1, posthorn.RateLimited, "Most of the 20 streams that this node has for all tenants are in use, and the tenant has 1; it may have 2 again when others have ended."},
 	} {
 		p := newPlaces("streams", 20, 2, 15*time.Second)
 		fill(&p, tc.others, 2)
