@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,8 +32,8 @@ type OIDCConfig struct {
 	// ScopeMap turns what ScopeClaim holds into scopes; a value that is not in it
 	// stands for itself.
 	ScopeMap map[string]string
-	// CAs are the authorities that the providers' certificates may have; nil for
-	// the system's.
+	// CAs are the authorities that the providers' certificates may have, until
+	// [OIDC.Trust] names others; nil for the system's.
 	CAs *x509.CertPool
 	Now func() time.Time
 	Log *slog.Logger
@@ -45,6 +46,7 @@ type OIDCConfig struct {
 type OIDC struct {
 	OIDCConfig
 	providers map[string]*provider // by issuer
+	way       *bounded
 }
 
 // What is fetched from a provider is small and soon there.
@@ -74,8 +76,9 @@ func NewOIDC(c OIDCConfig) (*OIDC, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	o := &OIDC{OIDCConfig: c, providers: map[string]*provider{}}
-	client := providerClient(c.CAs)
+	o := &OIDC{OIDCConfig: c, providers: map[string]*provider{}, way: &bounded{}}
+	o.way.Store(transport(c.CAs))
+	client := providerClient(o.way)
 	for _, issuer := range c.Issuers {
 		if err := CheckProviderURL(issuer); err != nil {
 			return nil, err
@@ -105,27 +108,44 @@ func CheckProviderURL(raw string) error {
 
 // providerClient fetches from providers: directly, a little, and from nowhere that
 // an answer points to.
-func providerClient(cas *x509.CertPool) *http.Client {
+func providerClient(way *bounded) *http.Client {
 	return &http.Client{
-		Timeout: providerTimeout,
-		Transport: bounded{&http.Transport{
-			TLSClientConfig:        &tls.Config{RootCAs: cas, MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:      true,
-			MaxIdleConnsPerHost:    1,
-			IdleConnTimeout:        time.Minute,
-			MaxResponseHeaderBytes: 64 << 10,
-		}},
+		Timeout:   providerTimeout,
+		Transport: way,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("it redirects elsewhere, which is not followed")
 		},
 	}
 }
 
-// bounded refuses long answers.
-type bounded struct{ *http.Transport }
+func transport(cas *x509.CertPool) *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:        &tls.Config{RootCAs: cas, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    1,
+		IdleConnTimeout:        time.Minute,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
 
-func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := b.Transport.RoundTrip(r)
+// Trust has the providers verified by other authorities from now on; nil stands for
+// the system's. Connections that were made by former ones are not used again. The
+// keys are fetched at once, as that may have failed for want of an authority; they
+// stay as they were until that succeeds.
+func (o *OIDC) Trust(cas *x509.CertPool) {
+	o.way.Swap(transport(cas)).CloseIdleConnections()
+	for _, p := range o.providers {
+		p.begin(true)
+	}
+}
+
+// bounded refuses long answers.
+type bounded struct {
+	atomic.Pointer[http.Transport]
+}
+
+func (b *bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := b.Load().RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}

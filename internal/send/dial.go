@@ -27,6 +27,7 @@ const (
 // connect makes a new connection for the attempt. All errors are faults, or errShut.
 func (x *exchange) connect(ctx context.Context, t *target) (*conn, error) {
 	c, timings := x.client, &x.attempt.Timings
+	generation := c.pool.generation() // before anything is verified
 	raw, err := x.reach(ctx, t)
 	if errors.Is(err, errShut) {
 		return nil, err
@@ -48,12 +49,12 @@ func (x *exchange) connect(ctx context.Context, t *target) (*conn, error) {
 		nc = secured
 	}
 	made := newConn(nc, raw, x.request.Endpoint, t.origin)
-	made.passed = x.began
+	made.passed, made.generation = x.began, generation
 	return made, nil
 }
 
 func (c *Client) tlsFor(host string) *tls.Config {
-	config := c.tls.Clone()
+	config := c.tls.Load().Clone()
 	config.ServerName = host
 	return config
 }

@@ -43,7 +43,9 @@ type conn struct {
 	origin   string
 	reused   bool
 	until    time.Time // when it is used no more
-	passed   time.Time // when it was last noted as a way that works
+	// generation is the pool's when the connection began to be made.
+	generation int
+	passed     time.Time // when it was last noted as a way that works
 
 	// The pool's: where the connection stands in the order of use, since when, and
 	// what its watcher found when it was taken; nil while it has none.
@@ -122,6 +124,7 @@ type pool struct {
 	oldest     *conn
 	newest     *conn
 	count      int
+	gen        int // changes when no connection that was made before may be used again
 	most       int // of count; 0 before the first put
 	closed     bool
 	watchers   sync.WaitGroup
@@ -145,7 +148,7 @@ func (p *pool) get(endpoint int64, origin string) *conn {
 		} else {
 			c.takeReader()
 		}
-		if silent && c.origin == origin && time.Now().Before(c.until) && c.socket.open() {
+		if silent && c.origin == origin && c.generation == p.generation() && time.Now().Before(c.until) && c.socket.open() {
 			c.reused = true
 			return c
 		}
@@ -171,7 +174,7 @@ func (p *pool) put(c *conn) {
 	c.left = math.MaxInt64
 	c.since = time.Now()
 	p.mu.Lock()
-	if p.closed {
+	if p.closed || c.generation != p.gen {
 		p.mu.Unlock()
 		c.Close()
 		return
@@ -270,22 +273,44 @@ func (p *pool) forget(endpoint int64) {
 	}
 }
 
+func (p *pool) generation() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gen
+}
+
+// forgetAll has no connection used again that was made before or is being made now.
+func (p *pool) forgetAll() {
+	p.mu.Lock()
+	p.gen++
+	list := p.empty()
+	p.mu.Unlock()
+	for _, c := range list {
+		c.Close()
+	}
+}
+
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
 	if p.look != nil {
 		p.look.Stop()
 	}
-	var list []*conn
-	for p.oldest != nil {
-		list = append(list, p.oldest)
-		p.remove(p.oldest)
-	}
+	list := p.empty()
 	p.mu.Unlock()
 	for _, c := range list {
 		c.Close()
 	}
 	p.watchers.Wait()
+}
+
+// empty removes all idle connections. It is called with mu held.
+func (p *pool) empty() (list []*conn) {
+	for p.oldest != nil {
+		list = append(list, p.oldest)
+		p.remove(p.oldest)
+	}
+	return list
 }
 
 // add and remove are called with mu held.

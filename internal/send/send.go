@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/posthorn/posthorn"
@@ -44,7 +45,8 @@ type Config struct {
 	// asked by CONNECT for every attempt; it must refuse private addresses
 	// itself, for only it sees them. nil: none. HTTP_PROXY is never read.
 	Proxy *url.URL
-	// CAs verify receivers and the proxy. nil: the system's.
+	// CAs verify receivers and the proxy, until [Client.Trust] names others. nil: the
+	// system's.
 	CAs *x509.CertPool
 	// Resolver looks names up. nil: Go's own resolver with the system's servers,
 	// which unlike the C library takes no odd notation for an address.
@@ -121,7 +123,7 @@ type Client struct {
 	// private names; a public one must not turn into a private one, nor cost a
 	// question for each domain.
 	search    bool
-	tls       *tls.Config
+	tls       atomic.Pointer[tls.Config]
 	pool      pool
 	userAgent string
 	now, wall func() time.Time
@@ -135,14 +137,10 @@ func New(c Config) (*Client, error) {
 	}
 	client := &Client{
 		guard: NewGuard(c), dial: c.Dial, routes: systemRoutes(), resolver: c.Resolver, search: len(c.AllowPrivate) > 0,
-		tls: &tls.Config{
-			RootCAs: c.CAs, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-			// A handshake taken up again saves both sides the certificates.
-			ClientSessionCache: tls.NewLRUClientSessionCache(512),
-		},
 		userAgent: c.UserAgent, now: c.Now, wall: c.Wall, log: c.Log,
 	}
 	client.dialOne = client.dialGuarded
+	client.tls.Store(trusting(c.CAs))
 	if c.Proxy != nil {
 		p, err := newProxy(c.Proxy)
 		if err != nil {
@@ -193,6 +191,22 @@ func (c *Client) Send(ctx context.Context, r Request) posthorn.Attempt {
 		x.fail(ctx, err)
 	}
 	return x.attempt
+}
+
+// Trust has receivers and the proxy verified by other authorities from now on; nil
+// stands for the system's. Connections that were made by former ones are not used
+// again, and no handshake of theirs is taken up again; attempts in flight go on.
+func (c *Client) Trust(cas *x509.CertPool) {
+	c.tls.Store(trusting(cas))
+	c.pool.forgetAll()
+}
+
+func trusting(cas *x509.CertPool) *tls.Config {
+	return &tls.Config{
+		RootCAs: cas, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		// A handshake taken up again saves both sides the certificates.
+		ClientSessionCache: tls.NewLRUClientSessionCache(512),
+	}
 }
 
 // Forget closes the idle connections of an endpoint: one that was deleted,
