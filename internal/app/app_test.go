@@ -425,6 +425,7 @@ func TestServeSaysWhatIsWrongBeforeItStarts(t *testing.T) {
 		{"store locked", []string{"POSTHORN_LISTEN=127.0.0.1:0", key, "POSTHORN_STORE=sqlite:" + s.path}, posthorn.Conflict, s.path},
 		{"no catalogue", []string{"POSTHORN_LISTEN=127.0.0.1:0", key, "POSTHORN_CATALOG=" + text}, posthorn.Internal, text},
 		{"no authority", []string{"POSTHORN_LISTEN=127.0.0.1:0", key, "POSTHORN_EGRESS_CA=" + text}, posthorn.Internal, "holds no PEM certificate"},
+		{"no certificate", []string{"POSTHORN_LISTEN=127.0.0.1:0", key, "POSTHORN_TLS_CERT=" + text, "POSTHORN_TLS_KEY=" + text}, posthorn.Internal, "--tls-cert: certificate and key do not make a pair"},
 	} {
 		env := append([]string{"POSTHORN_OPS_LISTEN=off", "POSTHORN_STORE=sqlite:" + filepath.Join(t.TempDir(), "other.db")}, c.env...)
 		cfg, err := config.Load(config.Sources{Environ: env})

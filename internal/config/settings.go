@@ -94,6 +94,9 @@ func Lookup(name string) (Setting, bool) {
 	return settings[i], true
 }
 
+// renewed says of a file's setting that package renew looks after it.
+const renewed = "Read again when it changes, and at once on SIGHUP; one that is missing or not good changes nothing (operating.md, \"Files that are renewed\")."
+
 // DefaultStore is where the store is unless the user says otherwise.
 const DefaultStore = "sqlite:./posthorn.db"
 
@@ -111,7 +114,7 @@ var settings = []Setting{
 		set:  func(c *Config, v string) error { return parseBool(v, &c.Pprof) }},
 	{Name: KeyStore, Arg: "sqlite:PATH|postgres://…", Default: DefaultStore, for_: forServe,
 		Help: "where everything is kept",
-		More: "The file is made, readable by its owner only, if it is not there. A relative path counts from the working directory. On PostgreSQL 15 or newer several nodes share one database; give an address with a password as `POSTHORN_STORE` or by the file, as other users of the machine can read flags.",
+		More: "The file is made, readable by its owner only, if it is not there. A relative path counts from the working directory. On PostgreSQL 15 or newer several nodes share one database; give an address with a password as `POSTHORN_STORE` or by the file, as other users of the machine can read flags. The files that the address names (certificates, authorities, passwords) are read again when they change.",
 		set: func(c *Config, v string) (err error) {
 			c.StorePath, err = StorePath(v)
 			return err
@@ -141,6 +144,7 @@ var settings = []Setting{
 		set:  func(c *Config, v string) error { return parseProxy(v, &c.EgressProxy) }},
 	{Name: "egress-ca", Arg: "FILE", for_: forBoth,
 		Help: "PEM file with more authorities that receivers' certificates may have",
+		More: renewed,
 		set:  func(c *Config, v string) error { c.EgressCA = v; return readable(v) }},
 	{Name: "public-url", Arg: "URL,...", for_: forServe, list: true,
 		Help: "where users reach the service; the first makes links",
@@ -151,9 +155,11 @@ var settings = []Setting{
 		set:  func(c *Config, v string) error { return parsePrefixes(v, &c.TrustedProxies) }},
 	{Name: "tls-cert", Arg: "FILE", for_: forServe,
 		Help: "PEM file with the certificate to serve TLS with",
+		More: renewed,
 		set:  func(c *Config, v string) error { c.TLSCert = v; return readable(v) }},
 	{Name: "tls-key", Arg: "FILE", for_: forServe,
 		Help: "PEM file with the certificate's key",
+		More: renewed,
 		set:  func(c *Config, v string) error { c.TLSKey = v; return readable(v) }},
 	{Name: "oidc-issuer", Arg: "URL,...", for_: forServe, list: true,
 		Help: "identity providers whose JWTs are taken as bearer tokens",
@@ -180,6 +186,7 @@ var settings = []Setting{
 		set:  func(c *Config, v string) error { return parseScopeMap(v, &c.OIDCScopeMap) }},
 	{Name: "oidc-ca", Arg: "FILE", for_: forServe,
 		Help: "PEM file with more authorities that identity providers' certificates may have",
+		More: renewed,
 		set:  func(c *Config, v string) error { c.OIDCCA = v; return readable(v) }},
 	{Name: "retention", Arg: "DURATION", Default: "30d", for_: forBoth,
 		Help: "how long events are kept, with all that belongs to them",
