@@ -73,7 +73,9 @@ func newSlowWorld(t *testing.T, fetched bool) *slowWorld {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{DialContext: w.wires.dial, DisableKeepAlives: true}
-	o.providers[slowIssuer].client.Transport = bounded{transport}
+	way := &bounded{}
+	way.Store(transport)
+	o.providers[slowIssuer].client.Transport = way
 	t.Cleanup(func() {
 		o.providers[slowIssuer].end()
 		server.Close()

@@ -145,7 +145,7 @@ func TestFilesOfTheAddressAreReadAgain(t *testing.T) {
 			_, err := s.other.Exec(t.Context(), `SELECT 1`)
 			return err
 		},
-		"one of its own": func() error { return s.o.checkDirect(t.Context()) },
+		"one of its own": func() error { return s.o.checkFit(t.Context(), false) },
 		"a link": func() error {
 			l := link{o: &s.o, purpose: "test"}
 			defer l.close()
