@@ -41,6 +41,8 @@ var rules = []struct {
 		why: "a store keeps rows; what they mean is decided in the root package, and it shares no SQL with the other one"},
 	{pkg: "internal/store/postgres/ill", deny: []string{module + "/internal/", module}, but: []string{module + "/internal/store/postgres/pgtest"},
 		why: "it hears what passes between a node and the server: what it shared with the store it could not show to be wrong"},
+	{pkg: "internal/terminal", deny: []string{module + "/", module, "net/http", "os"},
+		why: "it says what of a text may be shown; who prints it does not matter"},
 	{pkg: "internal/renew", deny: []string{module + "/internal/", "net/http", "database/sql"},
 		why: "a file is taken or not by what it holds; who uses it does not matter"},
 	{pkg: "internal/share", deny: []string{module + "/", module, "net/http", "database/sql"},
