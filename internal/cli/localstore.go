@@ -87,7 +87,7 @@ func (r *runner) withStore(cmd *cobra.Command, fn func(context.Context, Store) e
 	ctx := cmd.Context()
 	s, err := r.programs.OpenStore(ctx, path)
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) && !config.IsPostgres(path) {
 			return notAllowed(path, "", err)
 		}
 		return err

@@ -88,6 +88,8 @@ func connectFault(err error, c *pgx.ConnConfig) error {
 		return &unfit{fmt.Sprintf("the password of the role %q is not taken; see POSTHORN_STORE or PGPASSFILE", c.User), err}
 	case e.Code == "28000" && strings.Contains(e.Message, "does not exist"):
 		return &unfit{fmt.Sprintf("there is no role %q; make it by createuser %s", c.User, c.User), err}
+	case e.Code == "53300":
+		return &unfit{"the server, the database or the role has as many connections as it may; raise max_connections or CONNECTION LIMIT, or end some", fmt.Errorf("%w: %w", store.ErrUnavailable, err)}
 	case e.Code == codeNotAllowed:
 		return &unfit{fmt.Sprintf("the role %q may not connect; run as a role that may: GRANT CONNECT ON DATABASE %s TO %s", c.User, pgx.Identifier{c.Database}.Sanitize(), pgx.Identifier{c.User}.Sanitize()), err}
 	}

@@ -70,6 +70,11 @@ func TestDatabasesThatCannotBeUsedAreNamed(t *testing.T) {
 			pgtest.Exec(t, u, `REVOKE CONNECT ON DATABASE closed FROM public`)
 			return as(t, u, "no_connect")
 		}, `the role "no_connect" may not connect`, `GRANT CONNECT ON DATABASE "closed"`, false},
+		"no connection left": {func() string {
+			u := make("crowded", "")
+			pgtest.Exec(t, u, `CREATE ROLE limited LOGIN CONNECTION LIMIT 0`)
+			return as(t, u, "limited")
+		}, "as many connections as it may", "CONNECTION LIMIT", true},
 		"no database": {func() string { return pgtest.With(base, "absent") }, `there is no database "absent"`, "createdb --encoding=UTF8", false},
 		"no role":     {func() string { return as(t, base, "who") }, `there is no role "who"`, "createuser who", false},
 	} {

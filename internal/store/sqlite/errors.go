@@ -57,6 +57,8 @@ func explainOpen(path string, err error) error {
 	switch {
 	case isLocked, isNewer:
 		return err
+	case errors.Is(err, errNotFile):
+		return fmt.Errorf("the database %s cannot be opened: %w; nothing was changed. Name another path", path, err)
 	case errors.Is(err, ErrCorrupt):
 		return fmt.Errorf("%s cannot be used (%w); nothing was changed. Restore it from a backup, or move it away to begin with an empty one", path, err)
 	case isFull(err):

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 )
 
 // writePID takes no room that the file does not have already, as the disk may be full.
@@ -18,6 +19,30 @@ func writePID(f *os.File) error {
 		return err
 	}
 	return f.Truncate(int64(len(text)))
+}
+
+// errNotFile: something else than a file is at the path, or in the way to it.
+var errNotFile = errors.New("it is no file")
+
+// checkKind refuses, before anything is made beside it, a path at which something else
+// than a file is. One that is not there is left to who opens it.
+func checkKind(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%w: a part of its path is a file, not a folder", errNotFile)
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		return fmt.Errorf("%w: its name is too long for the file system", errNotFile)
+	case errors.Is(err, syscall.ELOOP):
+		return fmt.Errorf("%w: its links lead to each other", errNotFile)
+	case err != nil:
+		return nil
+	case info.IsDir():
+		return fmt.Errorf("%w but a folder; name a file in it, such as %s", errNotFile, filepath.Join(path, "posthorn.db"))
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%w but a device, a pipe or a socket", errNotFile)
+	}
+	return nil
 }
 
 func mustNotExist(path string) error {

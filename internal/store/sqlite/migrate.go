@@ -17,6 +17,9 @@ var migrations embed.FS
 // Migrate brings the file to this binary's schema and returns the versions
 // before and after. It takes the lock of [Serve]; a missing file is created.
 func Migrate(ctx context.Context, path string) (from, to int64, err error) {
+	if err := checkKind(path); err != nil {
+		return 0, 0, explainOpen(path, err)
+	}
 	lock, err := lockFile(path)
 	if err != nil {
 		return 0, 0, explainOpen(path, err)

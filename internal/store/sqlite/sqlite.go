@@ -117,6 +117,9 @@ func (o Options) withDefaults() Options {
 }
 
 func (s *Store) open(ctx context.Context, o Options) (err error) {
+	if err := checkKind(o.Path); err != nil {
+		return err
+	}
 	if o.Role == Serve {
 		if s.lock, err = lockFile(o.Path); err != nil {
 			return err
@@ -256,7 +259,7 @@ func checkFile(path string, create bool) error {
 		}
 		return f.Truncate(0)
 	case n > 0 && string(head) != fileMagic:
-		return fmt.Errorf("%w: it is not a SQLite database", ErrCorrupt)
+		return fmt.Errorf("%w: it is not a SQLite database, or an encrypted one", ErrCorrupt)
 	case n == 0 && !create:
 		return fmt.Errorf("%w: it is empty", ErrCorrupt)
 	case n == 0:
